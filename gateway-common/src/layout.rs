@@ -1,0 +1,369 @@
+//! What lies in the BPF maps, byte for byte.
+//!
+//! Every type is `repr(C)` without implicit padding and with its size asserted; addresses and
+//! ports are byte arrays in network order, so that no reader has to guess. `bool`, `Option` and
+//! enums stay out: a map can hold any bytes.
+//!
+//! A change of any layout raises [`LAYOUT_VERSION`], or a new daemon would misread pinned maps.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::limits::{CLASSES_MAX, MAGLEV_SLOTS_STORED};
+
+/// Version of all layouts in this file, kept in [`Settings`].
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Names of the maps, as `bpftool map` shows them and as they are pinned.
+pub mod map_name {
+    /// [`super::VipKey`] → [`super::Vip`].
+    pub const VIPS: &str = "VIPS";
+    /// Pool index → [`super::Pool`].
+    pub const POOLS: &str = "POOLS";
+    /// Table index → [`super::MaglevTable`].
+    pub const MAGLEV: &str = "MAGLEV";
+    /// Backend row → [`super::Backend`].
+    pub const BACKENDS: &str = "BACKENDS";
+    /// Backend row → [`super::Weights`]; memory-mapped by the daemon.
+    pub const WEIGHTS: &str = "WEIGHTS";
+    /// Backend row → [`super::Live`]; memory-mapped by the daemon.
+    pub const LIVE: &str = "LIVE";
+    /// [`super::FlowKey`] of the client side → [`super::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// [`super::FlowKey`] of the backend side → [`super::ReturnFlow`].
+    pub const RETURNS: &str = "RETURNS";
+    /// Client prefix → class.
+    pub const CLIENT_CLASSES: &str = "CLIENT_CLASSES";
+    /// One row: [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+    /// Ring buffer of [`super::FlowEvent`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Per-CPU [`super::Traffic`] by VIP row.
+    pub const VIP_TRAFFIC: &str = "VIP_TRAFFIC";
+    /// Per-CPU [`super::Traffic`] by backend row.
+    pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+    /// Per-CPU packets by [`crate::verdict::Verdict`].
+    pub const VERDICTS: &str = "VERDICTS";
+}
+
+/// What a packet is sent to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct VipKey {
+    /// IPv4 address.
+    pub addr: [u8; 4],
+    /// Port.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out: the map hashes every byte of its key.
+    pub reserved: u8,
+}
+
+/// A VIP's row number, pool and flags.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Vip {
+    /// Row in `VIP_TRAFFIC`.
+    pub index: u32,
+    /// Row in `POOLS`.
+    pub pool: u32,
+    /// [`vip_flag`]s.
+    pub flags: u32,
+}
+
+/// Flags of a [`Vip`].
+pub mod vip_flag {
+    /// The proxy serves it: packets pass to the host.
+    pub const L7: u32 = 1;
+}
+
+/// A pool as the packet path sees it. Written last, after the rows and the table it names.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Pool {
+    /// The Maglev table in use.
+    pub table: u32,
+    /// [`algorithm`].
+    pub algorithm: u32,
+    /// Who takes a draw that found nobody in `DRAW_TRIES` slots: the heaviest admitted backend,
+    /// or `NO_BACKEND`.
+    pub fallback: u32,
+    /// [`pool_flag`]s.
+    pub flags: u32,
+}
+
+/// How a pool picks.
+pub mod algorithm {
+    /// One weighted draw.
+    pub const MAGLEV: u32 = 0;
+    /// Two weighted draws; the less loaded relative to its weight wins.
+    pub const P2C: u32 = 1;
+}
+
+/// Flags of a [`Pool`].
+pub mod pool_flag {
+    /// A backend's RST to a SYN is swallowed and the client's next SYN draws anew.
+    pub const RETRY_REFUSED: u32 = 1;
+}
+
+/// Membership of a pool, spread over a prime number of slots. Rebuilt only when members change.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct MaglevTable {
+    /// Backend rows; `NO_BACKEND` in every slot of an empty pool.
+    pub slots: [u16; MAGLEV_SLOTS_STORED],
+}
+
+/// Where a backend is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Backend {
+    /// IPv4 address.
+    pub addr: [u8; 4],
+    /// The gateway's own address that this backend's packets come from and return to.
+    pub nat_addr: [u8; 4],
+    /// Port.
+    pub port: [u8; 2],
+    /// [`backend_flag`]s.
+    pub flags: u16,
+    /// Tells a reused row apart: flows keep the generation they were made with. Zero: free row.
+    pub generation: u32,
+    /// Row in `POOLS`.
+    pub pool: u32,
+}
+
+/// Flags of a [`Backend`].
+pub mod backend_flag {
+    /// The row holds a backend; its flows are forwarded.
+    pub const PRESENT: u16 = 1;
+}
+
+/// A backend's share of new flows, by class, relative to the heaviest of its pool.
+///
+/// The proxy and the XDP program read the same memory, so one write (the daemon's, or
+/// `bpftool map update`) steers both.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Weights {
+    /// Acceptance probability × 65,535 for each class; 0: takes no new flow.
+    pub by_class: [u16; CLASSES_MAX],
+    /// The same from configured capacity alone, for when the learned weights are too old.
+    pub fallback: u16,
+    /// Spelled out.
+    pub reserved: [u16; 3],
+    /// When the weights were computed (`CLOCK_MONOTONIC`, ns); 0: they do not age.
+    pub computed_at_ns: u64,
+}
+
+/// What changes with every flow of a backend, shared by XDP and proxy, changed atomically.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Live {
+    /// Open L4 connections plus the proxy's requests in flight.
+    pub in_flight: u64,
+    /// The next source port offset to try towards this backend.
+    pub next_port: u64,
+}
+
+/// One direction's five-tuple as on the wire.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// Source IPv4 address.
+    pub source_addr: [u8; 4],
+    /// Target IPv4 address.
+    pub target_addr: [u8; 4],
+    /// Source port.
+    pub source_port: [u8; 2],
+    /// Target port.
+    pub target_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out: the map hashes every byte of its key.
+    pub reserved: [u8; 3],
+}
+
+/// A connection: where it goes and how far it is. Times are `CLOCK_MONOTONIC` in ns; 0: not yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flow {
+    /// Row of its backend.
+    pub backend: u32,
+    /// That row's generation when the flow began.
+    pub generation: u32,
+    /// Row of its VIP.
+    pub vip: u32,
+    /// The gateway's source port towards the backend.
+    pub nat_port: [u8; 2],
+    /// [`flow_state`] bits.
+    pub state: u8,
+    /// Class it was drawn for.
+    pub class: u8,
+    /// First SYN.
+    pub opened_at_ns: u64,
+    /// First payload from the client.
+    pub requested_at_ns: u64,
+    /// First payload from the backend.
+    pub responded_at_ns: u64,
+    /// Last packet of either side.
+    pub seen_at_ns: u64,
+    /// IP bytes from the client.
+    pub bytes_in: u64,
+    /// IP bytes from the backend.
+    pub bytes_out: u64,
+}
+
+/// How far a [`Flow`] is, as bits that are only ever added.
+pub mod flow_state {
+    /// The backend accepted (SYN and ACK seen).
+    pub const ESTABLISHED: u8 = 1;
+    /// The client sent FIN.
+    pub const CLIENT_FIN: u8 = 2;
+    /// The backend sent FIN.
+    pub const BACKEND_FIN: u8 = 4;
+    /// Over, by FINs of both sides or RST; its close was counted and reported.
+    pub const CLOSED: u8 = 8;
+    /// The backend refused; the client's next SYN draws anew.
+    pub const REFUSED: u8 = 16;
+}
+
+/// The way back: from the backend side's five-tuple to the client side's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ReturnFlow {
+    /// Key of the [`Flow`]: the client is its source, the VIP its target.
+    pub flow: FlowKey,
+}
+
+/// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct ClientPrefix {
+    /// Bits of `addr` that count.
+    pub prefix_len: u32,
+    /// Client address.
+    pub addr: [u8; 4],
+}
+
+/// What the packet path needs to know once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// [`LAYOUT_VERSION`] of the daemon that made these maps.
+    pub layout_version: u32,
+    /// First source port towards backends, host order.
+    pub nat_port_first: u16,
+    /// Last source port towards backends, host order.
+    pub nat_port_last: u16,
+    /// Weights older than this are replaced by capacity; 0: never.
+    pub weights_age_max_ns: u64,
+    /// Seed of the flow hash, so that nobody outside can choose a backend.
+    pub hash_seed: u64,
+}
+
+/// Packets and bytes, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Traffic {
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets from backends.
+    pub packets_out: u64,
+    /// IP bytes from clients.
+    pub bytes_in: u64,
+    /// IP bytes from backends.
+    pub bytes_out: u64,
+    /// Flows begun.
+    pub flows: u64,
+    /// Flows ended by RST, of either side.
+    pub resets: u64,
+}
+
+/// One thing that happened to a flow, for the daemon.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowEvent {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub at_ns: u64,
+    /// [`event_kind::CONNECTED`]: SYN to SYN-ACK; [`event_kind::RESPONDED`]: first payload to first
+    /// payload; [`event_kind::CLOSED`] and [`event_kind::RESET`]: since the SYN. In ns.
+    pub elapsed_ns: u64,
+    /// IP bytes from the client so far.
+    pub bytes_in: u64,
+    /// IP bytes from the backend so far.
+    pub bytes_out: u64,
+    /// Row of the backend.
+    pub backend: u32,
+    /// Generation of that row.
+    pub generation: u32,
+    /// Row of the VIP.
+    pub vip: u32,
+    /// [`event_kind`].
+    pub kind: u8,
+    /// Class the flow was drawn for.
+    pub class: u8,
+    /// The flow's [`flow_state`] bits after this.
+    pub state: u8,
+    /// Spelled out.
+    pub reserved: u8,
+}
+
+/// What a [`FlowEvent`] tells.
+pub mod event_kind {
+    /// The backend accepted.
+    pub const CONNECTED: u8 = 1;
+    /// The backend answered a SYN with RST.
+    pub const REFUSED: u8 = 2;
+    /// First payload from the backend after the first from the client.
+    pub const RESPONDED: u8 = 3;
+    /// Both sides sent FIN.
+    pub const CLOSED: u8 = 4;
+    /// The client ended an established flow by RST.
+    pub const RESET_BY_CLIENT: u8 = 5;
+    /// The backend ended an established flow by RST.
+    pub const RESET_BY_BACKEND: u8 = 6;
+}
+
+const _: () = {
+    assert!(size_of::<VipKey>() == 8);
+    assert!(size_of::<Vip>() == 12);
+    assert!(size_of::<Pool>() == 16);
+    assert!(size_of::<MaglevTable>() == 131_080);
+    assert!(size_of::<Backend>() == 20);
+    assert!(size_of::<Weights>() == 32);
+    assert!(size_of::<Live>() == 16);
+    assert!(size_of::<FlowKey>() == 16);
+    assert!(size_of::<Flow>() == 64);
+    assert!(size_of::<ReturnFlow>() == 16);
+    assert!(size_of::<ClientPrefix>() == 8);
+    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Traffic>() == 48);
+    assert!(size_of::<FlowEvent>() == 48);
+};
+
+#[cfg(feature = "aya")]
+mod pod {
+    macro_rules! aya_pod {
+        ($($layout:ident),*) => {
+            // SAFETY: each is `repr(C)` and `bytemuck::Pod`: `Copy`, without padding, valid for
+            // every bit pattern, which is what `aya::Pod` asks.
+            $(unsafe impl aya::Pod for super::$layout {})*
+        };
+    }
+    aya_pod!(
+        VipKey,
+        Vip,
+        Pool,
+        MaglevTable,
+        Backend,
+        Weights,
+        Live,
+        FlowKey,
+        Flow,
+        ReturnFlow,
+        ClientPrefix,
+        Settings,
+        Traffic,
+        FlowEvent
+    );
+}

@@ -1,0 +1,18 @@
+//! What the two halves of the gateway agree on.
+//!
+//! The kernel half (`gateway-ebpf`) and the user half (`gateway-user`) share these layouts,
+//! limits and functions, written once. Everything here is `no_std`, allocates nothing and cannot
+//! panic, since the BPF verifier accepts no program that could.
+//!
+//! Reading order: [`limits`], [`layout`] (what lies in the maps), [`verdict`] (how a packet's
+//! journey can end), [`draw`] (how a backend is picked).
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod clock;
+pub mod draw;
+pub mod hash;
+pub mod layout;
+pub mod limits;
+pub mod verdict;

@@ -1,0 +1,56 @@
+//! Every bound of the data plane, with its reason.
+
+/// VIPs (address, port, protocol) that one gateway serves.
+pub const VIPS_MAX: u32 = 256;
+
+/// Pools of one gateway. Each has two Maglev tables of 128 KiB: one in use, one to build aside.
+pub const POOLS_MAX: u32 = 64;
+
+/// Backends over all pools: rows of `BACKENDS`, `WEIGHTS` and `LIVE`. A row index fits a Maglev
+/// slot, with [`NO_BACKEND`] to spare.
+pub const BACKENDS_MAX: u32 = 4_096;
+
+/// Backends of one pool, so that each has at least a hundred slots of its Maglev table: with
+/// fewer, shares drift from weights by more than 1%.
+pub const BACKENDS_PER_POOL_MAX: u32 = 640;
+
+/// Request and client classes, each with a weight vector of its own. A row of `WEIGHTS` is read
+/// as one cache line.
+pub const CLASSES_MAX: usize = 8;
+
+/// Slots of one Maglev table. Prime, so that every backend's permutation visits every slot
+/// (Eisenbud et al., "Maglev", NSDI 2016, section 3.4, which uses the same size).
+pub const MAGLEV_SLOTS: u32 = 65_537;
+
+/// Slots of a table as stored: [`MAGLEV_SLOTS`] rounded up so that the layout has no padding.
+pub const MAGLEV_SLOTS_STORED: usize = 65_540;
+
+/// Maglev tables in the map: two for each pool, so that a new one is built aside and switched to
+/// by one write.
+pub const MAGLEV_TABLES: u32 = 2 * POOLS_MAX;
+
+/// Slots that one draw looks at before it takes the fallback. With 16 the share error stays under
+/// 0.3% for weights within 5:1.
+pub const DRAW_TRIES: u32 = 16;
+
+/// The weight of the heaviest backend of a pool: accepted at the first try.
+pub const WEIGHT_MAX: u16 = u16::MAX;
+
+/// Flows tracked unless configured otherwise.
+pub const FLOWS_DEFAULT: u32 = 262_144;
+
+/// Ports tried for a new flow's source before it is dropped as `PortsExhausted`.
+pub const NAT_PORT_TRIES: u32 = 8;
+
+/// Bytes of the event ring buffer: about 20,000 events, two seconds at 10,000 a second.
+pub const EVENTS_BYTES: u32 = 2 << 20;
+
+/// Client prefixes with a class of their own.
+pub const CLIENT_PREFIXES_MAX: u32 = 65_536;
+
+/// No backend: in a Maglev slot, in a pool's fallback.
+pub const NO_BACKEND: u32 = u16::MAX as u32;
+
+const _: () = assert!(BACKENDS_MAX < NO_BACKEND, "a backend's row must fit a Maglev slot");
+const _: () = assert!(MAGLEV_SLOTS >= 100 * BACKENDS_PER_POOL_MAX);
+const _: () = assert!(MAGLEV_SLOTS_STORED as u32 >= MAGLEV_SLOTS && MAGLEV_SLOTS_STORED % 4 == 0);

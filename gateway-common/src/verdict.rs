@@ -1,0 +1,81 @@
+//! How a packet's journey can end. Every packet ends in exactly one [`Verdict`], and `VERDICTS`
+//! counts it.
+
+macro_rules! verdicts {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $label:literal;)*) => {
+        /// The end of one packet's journey; its number is its row in `VERDICTS`.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Verdict {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl Verdict {
+            /// All verdicts, by number.
+            pub const ALL: &'static [Verdict] = &[$(Verdict::$name,)*];
+
+            /// The metric label: a closed set.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Verdict::$name => $label,)* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    /// Not for a VIP and not a reply to one: the host's own business.
+    PassNotOurs = 0, "pass_not_ours";
+    /// For an L7 VIP: the proxy takes it.
+    PassToProxy = 1, "pass_to_proxy";
+    /// Not IPv4 (ARP, IPv6 …): the host's own business.
+    PassNotIpv4 = 2, "pass_not_ipv4";
+    /// Forwarded to a backend.
+    ForwardIn = 3, "forward_in";
+    /// Forwarded back to a client.
+    ForwardOut = 4, "forward_out";
+    /// Shorter than its own headers say.
+    DropTruncated = 5, "drop_truncated";
+    /// Header fields that contradict each other (version, header length, TCP flags).
+    DropMalformed = 6, "drop_malformed";
+    /// A fragment for a VIP: the ports of later ones are unknown.
+    DropFragment = 7, "drop_fragment";
+    /// No backend of the pool takes new flows.
+    DropNoBackend = 8, "drop_no_backend";
+    /// Not a SYN, and its flow is unknown or was evicted.
+    DropNoFlow = 9, "drop_no_flow";
+    /// The flow's backend was removed.
+    DropBackendGone = 10, "drop_backend_gone";
+    /// No free source port towards the backend.
+    DropPortsExhausted = 11, "drop_ports_exhausted";
+    /// The flow table refused the new flow.
+    DropTableFull = 12, "drop_table_full";
+    /// A backend's refusal, kept from the client: its next SYN draws another.
+    DropRefusedRetry = 13, "drop_refused_retry";
+    /// The kernel knows no route to the next hop.
+    DropNoRoute = 14, "drop_no_route";
+    /// The next hop's link address is not known yet.
+    DropNoNeighbour = 15, "drop_no_neighbour";
+    /// Forwarding is off on the interface that it came in by.
+    DropForwardingOff = 16, "drop_forwarding_off";
+    /// Larger than the next hop's MTU.
+    DropTooBig = 17, "drop_too_big";
+    /// Its time to live is used up.
+    DropTtl = 18, "drop_ttl";
+    /// The maps contradict each other; a daemon is writing or is needed.
+    DropTables = 19, "drop_tables";
+}
+
+/// Rows of `VERDICTS`.
+pub const VERDICTS_LEN: u32 = Verdict::ALL.len() as u32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rows_without_gaps() {
+        for (row, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, row, "{}", verdict.as_str());
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the loop wants for one backend this tick, and why: a record that can be shown, stored and
+//! replayed.
+
+use gateway_common::limits::CLASSES_MAX;
+use serde::Serialize;
+
+use crate::observation::BackendRow;
+
+/// One backend's decision of one tick.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Decision {
+    /// Turn of the loop, from 1.
+    pub tick: u64,
+    /// Kernel time of the turn, ns.
+    pub at_ns: u64,
+    /// Pool's name.
+    pub pool: String,
+    /// Backend's name.
+    pub backend: String,
+    /// Its row.
+    pub row: BackendRow,
+    /// What was known.
+    pub inputs: Inputs,
+    /// Who decided: the ladder.
+    pub source: WeightSource,
+    /// Health after this tick.
+    pub health: Health,
+    /// Weight before, relative to the pool's mean.
+    pub weight_before: f64,
+    /// What the source asked for.
+    pub weight_wanted: f64,
+    /// Weight after, relative to the pool's mean; 0 takes no new flow.
+    pub weight_after: f64,
+    /// What is written: acceptance × 65,535 by class.
+    pub written: [u16; CLASSES_MAX],
+    /// Bounds that changed what the source asked for.
+    pub bounds: Vec<Bound>,
+    /// Why, in one word.
+    pub reason: Reason,
+}
+
+/// What was known of a backend when it was decided. Times in seconds; `None`: too few samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Inputs {
+    /// Flows or requests in flight.
+    pub in_flight: u64,
+    /// Finished requests and first responses a second.
+    pub requests_per_second: f64,
+    /// Low quantile of the latency: near the service time, little queueing.
+    pub latency_low: Option<f64>,
+    /// Median latency.
+    pub latency_p50: Option<f64>,
+    /// 99th percentile of the latency.
+    pub latency_p99: Option<f64>,
+    /// Failed share of what finished in the window.
+    pub failed_share: f64,
+    /// Failures in a row, up to now.
+    pub failures_in_a_row: u32,
+    /// Utilisation that the backend reported.
+    pub utilization: Option<f64>,
+    /// Estimated speed, relative to the pool's mean.
+    pub speed: Option<f64>,
+    /// Fault probability by whoever decides.
+    pub fault: f64,
+}
+
+/// Who decides: Model ▸ Substitute ▸ Static.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightSource {
+    /// A learnt model, while it beats its substitute.
+    Model,
+    /// The simple rule.
+    Substitute,
+    /// Configured capacity.
+    Static,
+    /// The pool is `equal`.
+    Equal,
+    /// The pool is `manual`: nothing was written.
+    Manual,
+}
+
+impl WeightSource {
+    /// All, for closed metric labels.
+    pub const ALL: [WeightSource; 5] = [
+        WeightSource::Model,
+        WeightSource::Substitute,
+        WeightSource::Static,
+        WeightSource::Equal,
+        WeightSource::Manual,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WeightSource::Model => "model",
+            WeightSource::Substitute => "substitute",
+            WeightSource::Static => "static",
+            WeightSource::Equal => "equal",
+            WeightSource::Manual => "manual",
+        }
+    }
+}
+
+/// A backend's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Takes its share.
+    Healthy,
+    /// Joined or returned lately: its share grows.
+    SlowStart,
+    /// Back for a trickle, to see whether it recovered.
+    Probation,
+    /// Cut by what was seen of its traffic.
+    Ejected,
+    /// Cut by its active probe.
+    Down,
+    /// Finishing its flows.
+    Draining,
+}
+
+impl Health {
+    /// All, for closed metric labels.
+    pub const ALL: [Health; 6] = [
+        Health::Healthy,
+        Health::SlowStart,
+        Health::Probation,
+        Health::Ejected,
+        Health::Down,
+        Health::Draining,
+    ];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Healthy => "healthy",
+            Health::SlowStart => "slow_start",
+            Health::Probation => "probation",
+            Health::Ejected => "ejected",
+            Health::Down => "down",
+            Health::Draining => "draining",
+        }
+    }
+}
+
+/// A bound that changed what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Lowest weight.
+    WeightMin,
+    /// Highest weight.
+    WeightMax,
+    /// Largest fall in one tick.
+    StepDown,
+    /// Largest rise in one tick.
+    StepUp,
+    /// Largest movement of the pool in one tick.
+    MoveMax,
+    /// Too small to act on.
+    Deadband,
+    /// No more of the pool may be ejected.
+    EjectionMax,
+    /// Too few are healthy: health is ignored.
+    Panic,
+    /// The ramp after joining.
+    SlowStart,
+}
+
+/// Why a decision came out as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing changed enough.
+    Steady,
+    /// Faster than before, relative to its peers.
+    Faster,
+    /// Slower than before, relative to its peers.
+    Slower,
+    /// Too little was seen; configured capacity decides.
+    TooFewSamples,
+    /// Connections failed in a row.
+    ConnectFailures,
+    /// Requests failed in a row.
+    RequestFailures,
+    /// A larger share failed than its peers' and the limit.
+    FailedShare,
+    /// Work is waiting and nothing comes back.
+    Silent,
+    /// The active probe failed.
+    ProbeFailed,
+    /// The active probe succeeds again.
+    ProbeRecovered,
+    /// The ejection is over; a trickle tests it.
+    EjectionOver,
+    /// The trickle went well.
+    Recovered,
+    /// It is drained by configuration.
+    Draining,
+    /// The pool is not learned.
+    Configured,
+    /// It joined.
+    Joined,
+}

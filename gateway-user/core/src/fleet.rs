@@ -1,0 +1,210 @@
+//! What the operator asks for, checked: VIPs, pools, backends and their policies.
+//!
+//! A [`Fleet`] that exists is valid: `gateway-user`'s `config` builds it from TOML and reports
+//! every mistake at once.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// All VIPs and pools.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fleet {
+    /// VIPs, each of a pool.
+    pub vips: Vec<VipSpec>,
+    /// Pools, by configuration order.
+    pub pools: Vec<PoolSpec>,
+    /// Client prefixes with a class of their own: (network, prefix length, class).
+    pub client_classes: Vec<(Ipv4Addr, u8, u8)>,
+}
+
+/// What clients connect to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VipSpec {
+    /// Name in metrics and logs.
+    pub name: String,
+    /// Address and port.
+    pub addr: SocketAddrV4,
+    /// Which path serves it.
+    pub layer: Layer,
+    /// Index in [`Fleet::pools`].
+    pub pool: usize,
+}
+
+/// Which path serves a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// XDP, connection by connection.
+    L4,
+    /// The proxy, request by request.
+    L7,
+}
+
+/// All backends of some VIPs, and how they are chosen and watched.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PoolSpec {
+    /// Name in metrics and logs; unique.
+    pub name: String,
+    /// How a backend is picked.
+    pub algorithm: Algorithm,
+    /// Where weights come from.
+    pub weights: WeightMode,
+    /// L4: a refused SYN is kept from the client, whose next SYN draws another backend.
+    pub retry_refused: bool,
+    /// Backends; at least one.
+    pub backends: Vec<BackendSpec>,
+    /// The active health check, if any.
+    pub probe: Option<ProbeSpec>,
+    /// Bounds of the decisions.
+    pub policy: PolicySpec,
+    /// L7 timeouts and retries.
+    pub http: HttpSpec,
+}
+
+/// How a pool picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// One weighted draw.
+    Maglev,
+    /// Two weighted draws, the less loaded relative to its weight.
+    P2c,
+}
+
+/// Where a pool's weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightMode {
+    /// From what is seen, within the policy's bounds.
+    Learned,
+    /// Configured capacity; health still ejects.
+    Static,
+    /// All the same; health still ejects. The control group.
+    Equal,
+    /// The daemon never writes them: `bpftool map update` decides.
+    Manual,
+}
+
+/// One address that serves a pool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BackendSpec {
+    /// Name in metrics and logs; unique in its pool.
+    pub name: String,
+    /// Address and port.
+    pub addr: SocketAddrV4,
+    /// The gateway's own address towards it.
+    pub nat_addr: Ipv4Addr,
+    /// Configured capacity, relative to the others of the pool. Positive.
+    pub capacity: f64,
+    /// Whether it takes new flows.
+    pub admission: Admission,
+}
+
+/// Whether a backend takes new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// Takes new flows.
+    Accepting,
+    /// Finishes live flows, takes no new ones.
+    Draining,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProbeSpec {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// Between the starts of two probes of a backend.
+    pub interval: Duration,
+    /// After which a probe failed.
+    pub timeout: Duration,
+    /// Successes in a row until it is healthy.
+    pub rise: u32,
+    /// Failures in a row until it is not.
+    pub fall: u32,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeKind {
+    /// A connection is accepted.
+    Tcp,
+    /// `GET path` is answered with a 2xx or 3xx.
+    Http {
+        /// Path and query.
+        path: String,
+    },
+}
+
+/// Bounds on what the loop may do to a pool. Defaults are the design's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PolicySpec {
+    /// Lowest weight of an admitted backend, relative to the pool's mean.
+    pub weight_min: f64,
+    /// Highest weight, relative to the pool's mean.
+    pub weight_max: f64,
+    /// Largest fall of a weight in one tick, as a share of it.
+    pub step_down_max: f64,
+    /// Largest rise of a weight in one tick, as a share of it.
+    pub step_up_max: f64,
+    /// Largest movement of all weights together in one tick, as a share of their sum.
+    pub move_max: f64,
+    /// Changes smaller than this share are not worth a write.
+    pub deadband: f64,
+    /// Share of the pool's capacity that may be ejected at once.
+    pub ejection_max: f64,
+    /// Healthy share under which health is ignored: the panic threshold.
+    pub panic_threshold: f64,
+    /// Ramp of a backend that joins or returns.
+    pub slow_start: Duration,
+    /// First ejection's length; doubles with each that follows closely.
+    pub ejection_base: Duration,
+    /// Failures in a row that eject at once.
+    pub failures_in_a_row: u32,
+}
+
+impl Default for PolicySpec {
+    fn default() -> PolicySpec {
+        PolicySpec {
+            weight_min: 0.05,
+            weight_max: 3.0,
+            step_down_max: 0.5,
+            step_up_max: 0.2,
+            move_max: 0.25,
+            deadband: 0.03,
+            ejection_max: 0.5,
+            panic_threshold: 0.5,
+            slow_start: Duration::from_secs(10),
+            ejection_base: Duration::from_secs(5),
+            failures_in_a_row: 5,
+        }
+    }
+}
+
+/// L7 timeouts and retries of a pool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HttpSpec {
+    /// Until a connection to a backend stands.
+    pub connect_timeout: Duration,
+    /// From the request's last byte to the response's head, for one try.
+    pub response_timeout: Duration,
+    /// Without a byte in either direction while a body flows.
+    pub idle_timeout: Duration,
+    /// Further tries of an idempotent request on another backend: 0 or 1.
+    pub retries: u32,
+}
+
+impl Default for HttpSpec {
+    fn default() -> HttpSpec {
+        HttpSpec {
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+            retries: 1,
+        }
+    }
+}

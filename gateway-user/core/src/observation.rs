@@ -1,0 +1,104 @@
+//! What was seen of a backend, whoever saw it: the one input of the loop.
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+
+/// A backend's row in the data plane's tables, and the generation that tells a reused row apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct BackendRow {
+    /// Row in `BACKENDS`, `WEIGHTS` and `LIVE`.
+    pub row: u32,
+    /// Generation; an observation of an older one is dropped.
+    pub generation: u32,
+}
+
+/// One thing seen, with its time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observation {
+    /// When, on the kernel's clock.
+    pub at: KtimeNs,
+    /// Of which backend.
+    pub backend: BackendRow,
+    /// What.
+    pub seen: Seen,
+}
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Seen {
+    /// L4: a SYN was answered.
+    Connected {
+        /// From SYN to SYN-ACK.
+        after: Duration,
+    },
+    /// A connection was refused, timed out or found no route.
+    ConnectFailed,
+    /// L4: the first payload of the backend after the first of the client.
+    FirstResponse {
+        /// From payload to payload.
+        after: Duration,
+        /// Class of the flow.
+        class: u8,
+    },
+    /// L4: both sides closed.
+    Closed {
+        /// From SYN to the second FIN.
+        after: Duration,
+        /// IP bytes to the backend.
+        bytes_in: u64,
+        /// IP bytes from the backend.
+        bytes_out: u64,
+    },
+    /// L4: an established flow was reset by the backend.
+    ResetByBackend,
+    /// L4: the client reset it. No fault of the backend by itself.
+    ResetByClient,
+    /// L7: one try of a request ended.
+    Request {
+        /// How.
+        outcome: RequestOutcome,
+        /// From the request's start at the proxy to the response's head.
+        first_byte_after: Duration,
+        /// To the last byte of the response.
+        after: Duration,
+        /// Class of the request.
+        class: u8,
+        /// What the backend reported of itself (ORCA), if it did.
+        report: Option<LoadReport>,
+    },
+    /// An active probe ended.
+    Probe {
+        /// Whether it succeeded.
+        healthy: bool,
+        /// How long it took.
+        after: Duration,
+    },
+}
+
+/// How one try of an L7 request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// A response with status under 500.
+    Answered,
+    /// A response with status 500 to 599.
+    ServerError,
+    /// Reset, closed or unintelligible before the response was complete.
+    Broken,
+    /// No response within the timeout.
+    TimedOut,
+    /// The client went away; says nothing of the backend.
+    Abandoned,
+}
+
+/// A backend's word on its own load: ORCA's `endpoint-load-metrics`
+/// (xDS `xds/data/orca/v3/orca_load_report.proto`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadReport {
+    /// `application_utilization` if given, else `cpu_utilization`; 1 is full, more is overload.
+    pub utilization: f64,
+    /// Requests a second by the backend's own count.
+    pub requests_per_second: Option<f64>,
+    /// Errors a second by the backend's own count.
+    pub errors_per_second: Option<f64>,
+}

@@ -1,0 +1,72 @@
+//! The rows that both paths read and change with every flow.
+//!
+//! In the daemon they are the memory of the BPF maps `WEIGHTS` and `LIVE`, so the proxy and the
+//! XDP program steer by the same numbers at the same moment; without XDP they lie on the heap.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytemuck::Zeroable;
+use gateway_common::layout::Weights;
+use gateway_common::limits::BACKENDS_MAX;
+
+/// Weights and load by backend row. Rows outside the table read as zero and ignore changes.
+pub trait Rows: Send + Sync {
+    /// The weights of a row.
+    fn weights(&self, row: u32) -> Weights;
+    /// Flows and requests in flight.
+    fn in_flight(&self, row: u32) -> u64;
+    /// One more request in flight.
+    fn begin(&self, row: u32);
+    /// One fewer; never below zero.
+    fn end(&self, row: u32);
+}
+
+/// Rows on the heap.
+#[derive(Debug)]
+pub struct HeapRows {
+    weights: Mutex<Vec<Weights>>,
+    in_flight: Vec<AtomicU64>,
+}
+
+impl Default for HeapRows {
+    fn default() -> HeapRows {
+        HeapRows {
+            weights: Mutex::new(vec![Weights::zeroed(); BACKENDS_MAX as usize]),
+            in_flight: (0..BACKENDS_MAX).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl HeapRows {
+    /// Sets the weights of a row.
+    pub fn set_weights(&self, row: u32, weights: Weights) {
+        let mut rows = self.weights.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(slot) = rows.get_mut(row as usize) {
+            *slot = weights;
+        }
+    }
+}
+
+impl Rows for HeapRows {
+    fn weights(&self, row: u32) -> Weights {
+        let rows = self.weights.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        rows.get(row as usize).copied().unwrap_or_else(Weights::zeroed)
+    }
+
+    fn in_flight(&self, row: u32) -> u64 {
+        self.in_flight.get(row as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self, row: u32) {
+        if let Some(count) = self.in_flight.get(row as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn end(&self, row: u32) {
+        if let Some(count) = self.in_flight.get(row as usize) {
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the data plane's tables hold, or should hold: the loop's output as plain values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gateway_common::layout::{Backend, Pool, Vip, VipKey, Weights};
+
+/// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
+pub type Slots = Arc<[u16]>;
+
+/// The contents of every table that the daemon writes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tables {
+    /// `VIPS`.
+    pub vips: BTreeMap<VipKeyOrd, Vip>,
+    /// `POOLS`, by index.
+    pub pools: BTreeMap<u32, Pool>,
+    /// `MAGLEV`: the tables in use, by table index.
+    pub maglev: BTreeMap<u32, Slots>,
+    /// `BACKENDS`, by row; free rows are absent.
+    pub backends: BTreeMap<u32, Backend>,
+    /// `WEIGHTS`, by row. Rows of `manual` pools are absent: the operator owns them.
+    pub weights: BTreeMap<u32, Weights>,
+    /// `CLIENT_CLASSES`: (prefix length, network) → class.
+    pub client_classes: BTreeMap<(u32, [u8; 4]), u32>,
+}
+
+/// A [`VipKey`] with an order: address, port, protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VipKeyOrd(pub VipKey);
+
+impl Ord for VipKeyOrd {
+    fn cmp(&self, other: &VipKeyOrd) -> std::cmp::Ordering {
+        bytemuck::bytes_of(&self.0).cmp(bytemuck::bytes_of(&other.0))
+    }
+}
+
+impl PartialOrd for VipKeyOrd {
+    fn partial_cmp(&self, other: &VipKeyOrd) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// One write to the data plane. A plan orders them so that nothing read by a packet names
+/// something that is not there yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Fill a Maglev table that is not in use.
+    Table(u32, Slots),
+    /// Set or free (`flags` = 0) a row of `BACKENDS`.
+    Backend(u32, Backend),
+    /// Set a row of `WEIGHTS`.
+    Weights(u32, Weights),
+    /// Set a row of `POOLS`; switches tables.
+    Pool(u32, Pool),
+    /// Set a VIP.
+    Vip(VipKey, Vip),
+    /// Remove a VIP.
+    RemoveVip(VipKey),
+    /// Set the class of a client prefix.
+    ClientClass(u32, [u8; 4], u32),
+    /// Forget a client prefix.
+    RemoveClientClass(u32, [u8; 4]),
+}

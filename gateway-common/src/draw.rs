@@ -40,7 +40,7 @@ pub fn draw<M: Members>(members: &M, hash: u64) -> Option<u32> {
         state = mix(state.wrapping_add(SECOND_DRAW));
         // The upper half names the slot by multiplication (Lemire, ACM TOMACS 2019), since BPF
         // divides slowly; the lower bits, which it does not use, decide about acceptance.
-        let slot = ((state >> 32) * MAGLEV_SLOTS as u64 >> 32) as u32;
+        let slot = (((state >> 32) * MAGLEV_SLOTS as u64) >> 32) as u32;
         let chance = state as u16;
         let backend = members.slot(slot);
         if backend == NO_BACKEND {

@@ -81,3 +81,141 @@ pub fn weight_now(weights: &Weights, class: u8, now_ns: u64, age_max_ns: u64) ->
 }
 
 const _: () = assert!(CLASSES_MAX.is_power_of_two(), "a class is masked, not compared");
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// A pool of backends 0, 1, 2 …, whose slots go to them in a scattered order.
+    struct Members {
+        weights: Vec<u16>,
+        in_flight: Vec<u64>,
+        slots: Vec<u32>,
+    }
+
+    impl Members {
+        fn new(weights: &[u16]) -> Members {
+            let count = weights.len() as u64;
+            // Every backend gets its even share, as Maglev gives it: to within one slot.
+            let mut slots: Vec<u32> =
+                (0..MAGLEV_SLOTS).map(|slot| (u64::from(slot) % count) as u32).collect();
+            for at in (1..slots.len()).rev() {
+                slots.swap(at, (mix(at as u64) % (at as u64 + 1)) as usize);
+            }
+            Members { weights: weights.to_vec(), in_flight: vec![0; weights.len()], slots }
+        }
+    }
+
+    impl super::Members for Members {
+        fn slot(&self, slot: u32) -> u32 {
+            self.slots[slot as usize]
+        }
+
+        fn weight(&self, backend: u32) -> u16 {
+            self.weights[backend as usize]
+        }
+
+        fn in_flight(&self, backend: u32) -> u64 {
+            self.in_flight[backend as usize]
+        }
+
+        fn fallback(&self) -> u32 {
+            let heaviest = (0..self.weights.len()).max_by_key(|&row| self.weights[row]);
+            heaviest.map_or(NO_BACKEND, |row| row as u32)
+        }
+    }
+
+    /// Enough that chance is smaller than the errors looked for: one standard deviation of a share
+    /// of one half is 0.05%.
+    const DRAWS: u64 = 1_000_000;
+
+    fn draws(members: &Members) -> Vec<u32> {
+        (0..DRAWS).map(|flow| draw(members, mix(flow)).unwrap()).collect()
+    }
+
+    /// The largest difference between a backend's share of the draws and of the weights.
+    fn share_error(weights: &[u16]) -> f64 {
+        let drawn = draws(&Members::new(weights));
+        let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+        let error = |row: usize| {
+            let count = drawn.iter().filter(|&&backend| backend as usize == row).count();
+            (count as f64 / DRAWS as f64 - f64::from(weights[row]) / total).abs()
+        };
+        (0..weights.len()).map(error).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn shares_follow_weights_within_five_to_one() {
+        let fifth = WEIGHT_MAX / 5;
+        for weights in [
+            &[WEIGHT_MAX, WEIGHT_MAX][..],
+            &[WEIGHT_MAX, fifth],
+            &[WEIGHT_MAX, fifth, fifth, fifth],
+            &[WEIGHT_MAX, 50_000, 40_000, 30_000, 20_000, fifth],
+        ] {
+            let error = share_error(weights);
+            assert!(error < 0.005, "{weights:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_weight_cut_by_a_tenth_moves_about_the_least_there_is_to_move() {
+        let before = draws(&Members::new(&[WEIGHT_MAX; 8]));
+        let mut weights = [WEIGHT_MAX; 8];
+        weights[3] = (f64::from(WEIGHT_MAX) * 0.9) as u16;
+        let after = draws(&Members::new(&weights));
+        let pairs = || before.iter().zip(&after);
+        let moved = pairs().filter(|(before, after)| before != after).count() as f64 / DRAWS as f64;
+        // Its share falls from 1/8 to 0.9/7.9.
+        let least = 1.0 / 8.0 - 0.9 / 7.9;
+        assert!((least * 0.95..least * 1.1).contains(&moved), "{moved} of at least {least}");
+        assert!(pairs().all(|(before, after)| before == after || *before == 3));
+    }
+
+    #[test]
+    fn a_backend_without_weight_is_never_drawn() {
+        let members = Members::new(&[0, 1, 0, 2]);
+        for flow in 0..100_000 {
+            let drawn = [draw(&members, mix(flow)), p2c(&members, mix(flow))];
+            assert!(drawn.iter().all(|row| matches!(row, Some(1 | 3))), "{drawn:?}");
+        }
+        assert_eq!(draw(&Members::new(&[0, 0]), 1), None);
+        assert_eq!(p2c(&Members::new(&[0, 0]), 1), None);
+    }
+
+    #[test]
+    fn p2c_prefers_the_less_loaded_for_its_weight() {
+        let share = |members: &Members| {
+            let first = |flow: &u64| p2c(members, mix(*flow)) == Some(0);
+            (0..100_000).filter(first).count() as f64 / 100_000.0
+        };
+        let mut members = Members::new(&[WEIGHT_MAX, WEIGHT_MAX]);
+        assert!((share(&members) - 0.5).abs() < 0.01);
+        members.in_flight = vec![10, 2];
+        assert!((share(&members) - 0.25).abs() < 0.01, "only where both draws are the busy one");
+        // Ten in flight at four times the weight is less than three.
+        let mut members = Members::new(&[WEIGHT_MAX, WEIGHT_MAX / 4]);
+        members.in_flight = vec![10, 3];
+        assert!(share(&members) > 0.9);
+    }
+
+    #[test]
+    fn weights_age_unless_they_are_zero_or_have_no_time() {
+        let weights = Weights {
+            by_class: [7; CLASSES_MAX],
+            fallback: 9,
+            reserved: [0; 3],
+            computed_at_ns: 100,
+        };
+        assert_eq!(weight_now(&weights, 0, 150, 50), 7);
+        assert_eq!(weight_now(&weights, 0, 151, 50), 9);
+        assert_eq!(weight_now(&weights, 0, 151, 0), 7, "no limit is set");
+        assert_eq!(weight_now(&weights, 0, 50, 50), 7, "clocks of two CPUs may cross");
+        let manual = Weights { computed_at_ns: 0, ..weights };
+        assert_eq!(weight_now(&manual, 0, u64::MAX, 50), 7);
+        let cut = Weights { by_class: [0; CLASSES_MAX], ..weights };
+        assert_eq!(weight_now(&cut, 0, u64::MAX, 50), 0);
+    }
+}

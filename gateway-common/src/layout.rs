@@ -45,8 +45,8 @@ pub mod map_name {
     pub const VERDICTS: &str = "VERDICTS";
 }
 
-/// What a packet is sent to.
-#[repr(C)]
+/// What a packet is sent to. Aligned so that it is copied and compared as one word.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct VipKey {
     /// IPv4 address.
@@ -165,8 +165,8 @@ pub struct Live {
     pub next_port: u64,
 }
 
-/// One direction's five-tuple as on the wire.
-#[repr(C)]
+/// One direction's five-tuple as on the wire. Aligned so that it is copied and compared by words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowKey {
     /// Source IPv4 address.
@@ -181,6 +181,14 @@ pub struct FlowKey {
     pub protocol: u8,
     /// Spelled out: the map hashes every byte of its key.
     pub reserved: [u8; 3],
+}
+
+impl FlowKey {
+    /// Its bytes as words: what the packet path compares, at two instructions instead of twelve.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        bytemuck::cast(*self)
+    }
 }
 
 /// A connection: where it goes and how far it is. Times are `CLOCK_MONOTONIC` in ns; 0: not yet.

@@ -5,14 +5,19 @@
 //! panic, since the BPF verifier accepts no program that could.
 //!
 //! Reading order: [`limits`], [`layout`] (what lies in the maps), [`verdict`] (how a packet's
-//! journey can end), [`draw`] (how a backend is picked).
+//! journey can end), [`route`] (the journey), [`draw`] (how a backend is picked).
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod checksum;
 pub mod clock;
 pub mod draw;
 pub mod hash;
 pub mod layout;
 pub mod limits;
+pub mod packet;
+pub mod rewrite;
+pub mod route;
+pub mod variation;
 pub mod verdict;

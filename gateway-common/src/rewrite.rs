@@ -1,0 +1,60 @@
+//! Writing a packet's new addresses, ports and checksums in place.
+
+use crate::checksum::Delta;
+use crate::layout::FlowKey;
+use crate::packet::{Bytes, ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, TCP_LEN_MIN};
+use crate::verdict::Verdict;
+
+/// Where a packet leaves, and to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Interface that it leaves by.
+    pub interface: u32,
+    /// Link address of that interface.
+    pub source: [u8; 6],
+    /// Link address of the next hop.
+    pub target: [u8; 6],
+}
+
+/// Gives a packet the five-tuple `to`, one less time to live and its hop's link addresses.
+///
+/// The furthest header is reached first and holds those before it, so a packet is changed as a
+/// whole or not at all.
+#[inline(always)]
+pub fn rewrite<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    to: &FlowKey,
+    hop: &Hop,
+) -> Result<(), Verdict> {
+    let from = &packet.key;
+    let addresses = Delta::default()
+        .replace4(from.source_addr, to.source_addr)
+        .replace4(from.target_addr, to.target_addr);
+
+    let tcp = frame.bytes::<TCP_LEN_MIN>(packet.tcp_offset()).ok_or(Verdict::DropTruncated)?;
+    // The TCP checksum covers the addresses too, by its pseudo header.
+    let ports = addresses
+        .replace2(from.source_port, to.source_port)
+        .replace2(from.target_port, to.target_port);
+    tcp.set_two::<16>(ports.apply(tcp.two::<16>()));
+    tcp.set_two::<0>(to.source_port);
+    tcp.set_two::<2>(to.target_port);
+
+    let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
+    let [ttl, protocol] = ip.two::<8>();
+    let aged = [ttl.wrapping_sub(1), protocol];
+    ip.set_two::<10>(addresses.replace2([ttl, protocol], aged).apply(ip.two::<10>()));
+    ip.set_two::<8>(aged);
+    ip.set_four::<12>(to.source_addr);
+    ip.set_four::<16>(to.target_addr);
+
+    let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
+    let [a, b, c, d, e, f] = hop.target;
+    ethernet.set_four::<0>([a, b, c, d]);
+    ethernet.set_two::<4>([e, f]);
+    let [a, b, c, d, e, f] = hop.source;
+    ethernet.set_two::<6>([a, b]);
+    ethernet.set_four::<8>([c, d, e, f]);
+    Ok(())
+}

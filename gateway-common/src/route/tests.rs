@@ -1,0 +1,375 @@
+//! The journey over tables on the heap: properties that hold for any packet.
+
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::vec::Vec;
+
+use bytemuck::Zeroable;
+use proptest::prelude::*;
+
+use super::*;
+use crate::checksum;
+use crate::layout::{LAYOUT_VERSION, algorithm};
+use crate::limits::WEIGHT_MAX;
+use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP};
+
+const VIP: [u8; 4] = [10, 0, 0, 100];
+const CLIENT: [u8; 4] = [192, 168, 7, 7];
+const NAT: [u8; 4] = [10, 1, 0, 1];
+const BACKEND_ADDR: [u8; 4] = [10, 1, 0, 10];
+const HOP: Hop = Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], target: [2, 0, 0, 0, 0, 2] };
+
+/// One VIP of one backend, and flows.
+struct HeapTables {
+    settings: Settings,
+    maglev: Box<MaglevTable>,
+    weight: Cell<u16>,
+    in_flight: Cell<u64>,
+    next_port: Cell<u64>,
+    flows: RefCell<HashMap<FlowKey, HeapRow>>,
+    returns: RefCell<HashMap<FlowKey, FlowKey>>,
+    events: RefCell<Vec<FlowEvent>>,
+    now_ns: Cell<u64>,
+}
+
+#[derive(Clone)]
+struct HeapRow(Rc<Cell<Flow>>);
+
+impl FlowRow for HeapRow {
+    fn read(&self) -> Flow {
+        self.0.get()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Flow)) {
+        let mut flow = self.0.get();
+        change(&mut flow);
+        self.0.set(flow);
+    }
+
+    fn mark(&self, bits: u8) -> u8 {
+        let before = self.0.get();
+        self.0.set(Flow { state: before.state | bits, ..before });
+        before.state
+    }
+}
+
+impl HeapTables {
+    fn new() -> HeapTables {
+        HeapTables {
+            settings: Settings {
+                layout_version: LAYOUT_VERSION,
+                // Few, so that flows take over each other's.
+                nat_port_first: 10_000,
+                nat_port_last: 10_004,
+                weights_age_max_ns: 0,
+                hash_seed: 1,
+            },
+            maglev: Box::new(Zeroable::zeroed()),
+            weight: Cell::new(WEIGHT_MAX),
+            in_flight: Cell::new(0),
+            next_port: Cell::new(0),
+            flows: RefCell::default(),
+            returns: RefCell::default(),
+            events: RefCell::default(),
+            now_ns: Cell::new(1),
+        }
+    }
+
+    fn route(&self, frame: &mut [u8]) -> Routed {
+        self.now_ns.set(self.now_ns.get() + 1_000);
+        route(&SliceFrame::new(frame), self)
+    }
+
+    /// What must hold after any packet.
+    fn check_invariants(&self) {
+        let over = flow_state::CLOSED | flow_state::REFUSED;
+        let flows = self.flows.borrow();
+        let live = flows.values().filter(|row| row.read().state & over == 0).count();
+        assert_eq!(self.in_flight.get(), live as u64, "in flight counts the live flows");
+        for (key, client) in self.returns.borrow().iter() {
+            let flow = flows.get(client).expect("a way back leads to a flow").read();
+            assert_eq!(flow.nat_port, key.target_port, "a way back is its flow's own");
+        }
+    }
+}
+
+impl Tables for HeapTables {
+    type Row = HeapRow;
+
+    fn settings(&self) -> Option<Settings> {
+        Some(self.settings)
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        let is_vip = key.addr == VIP && u16::from_be_bytes(key.port) == 80;
+        is_vip.then_some(Vip { index: 0, pool: 0, flags: 0 })
+    }
+
+    fn pool(&self, index: u32) -> Option<Pool> {
+        let pool = Pool {
+            table: 0,
+            algorithm: algorithm::P2C,
+            fallback: 0,
+            flags: pool_flag::RETRY_REFUSED,
+        };
+        (index == 0).then_some(pool)
+    }
+
+    fn maglev(&self, table: u32) -> Option<&MaglevTable> {
+        (table == 0).then_some(&*self.maglev)
+    }
+
+    fn backend(&self, row: u32) -> Option<Backend> {
+        let backend = Backend {
+            addr: BACKEND_ADDR,
+            nat_addr: NAT,
+            port: 8_080_u16.to_be_bytes(),
+            flags: backend_flag::PRESENT,
+            generation: 1,
+            pool: 0,
+        };
+        (row == 0).then_some(backend)
+    }
+
+    fn weights(&self, row: u32) -> Option<Weights> {
+        let weights = Weights { by_class: [self.weight.get(); CLASSES_MAX], ..Weights::zeroed() };
+        (row == 0).then_some(weights)
+    }
+
+    fn class(&self, client: [u8; 4]) -> u8 {
+        // More than there are, to see it masked.
+        client[3]
+    }
+
+    fn in_flight(&self, _row: u32) -> u64 {
+        self.in_flight.get()
+    }
+
+    fn begin(&self, _row: u32) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    fn end(&self, _row: u32) {
+        self.in_flight.set(self.in_flight.get().checked_sub(1).expect("a flow ends once"));
+    }
+
+    fn next_port(&self, _row: u32) -> u64 {
+        self.next_port.replace(self.next_port.get().wrapping_add(1))
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<HeapRow> {
+        self.flows.borrow().get(key).cloned()
+    }
+
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        self.flows.borrow_mut().insert(*key, HeapRow(Rc::new(Cell::new(*flow))));
+        true
+    }
+
+    fn client_of(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.returns.borrow().get(key).copied()
+    }
+
+    fn claim_return(&self, key: &FlowKey, client: &FlowKey) -> bool {
+        if self.returns.borrow().contains_key(key) {
+            return false;
+        }
+        self.returns.borrow_mut().insert(*key, *client);
+        true
+    }
+
+    fn release_return(&self, key: &FlowKey) -> bool {
+        self.returns.borrow_mut().remove(key).is_some()
+    }
+
+    fn next_hop(&self, _packet: &Packet, _to: &FlowKey) -> Result<Hop, Verdict> {
+        Ok(HOP)
+    }
+
+    fn report(&self, event: &FlowEvent) {
+        self.events.borrow_mut().push(*event);
+    }
+
+    fn count(&self, _vip: u32, _backend: u32, _more: Traffic) {}
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn now_coarse_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+}
+
+/// A whole TCP packet with right checksums.
+fn frame(key: &FlowKey, flags: u8, ip_options: usize, payload: &[u8]) -> Vec<u8> {
+    let ip_header_len = IPV4_LEN_MIN + ip_options;
+    let ip_len = ip_header_len + 20 + payload.len();
+    let mut frame = vec![0; ETHERNET_LEN + ip_len];
+    frame[12..14].copy_from_slice(&[8, 0]);
+    let (ip, tcp) = frame[ETHERNET_LEN..].split_at_mut(ip_header_len);
+    ip[0] = 0x40 | (ip_header_len / 4) as u8;
+    ip[2..4].copy_from_slice(&(ip_len as u16).to_be_bytes());
+    ip[8..10].copy_from_slice(&[64, TCP]);
+    ip[12..16].copy_from_slice(&key.source_addr);
+    ip[16..20].copy_from_slice(&key.target_addr);
+    ip[20..].fill(1);
+    tcp[..2].copy_from_slice(&key.source_port);
+    tcp[2..4].copy_from_slice(&key.target_port);
+    tcp[12..14].copy_from_slice(&[0x50, flags]);
+    tcp[20..].copy_from_slice(payload);
+    let (ip_sum, tcp_sum) = sums(&frame);
+    frame[ETHERNET_LEN + 10..ETHERNET_LEN + 12].copy_from_slice(&ip_sum);
+    let tcp_at = ETHERNET_LEN + ip_header_len;
+    frame[tcp_at + 16..tcp_at + 18].copy_from_slice(&tcp_sum);
+    frame
+}
+
+/// The checksums that a packet should have, both computed over all its bytes.
+fn sums(frame: &[u8]) -> ([u8; 2], [u8; 2]) {
+    let ip = &frame[ETHERNET_LEN..];
+    let (ip, tcp) = ip.split_at((ip[0] & 0x0f) as usize * 4);
+    let (mut ip, mut tcp) = (ip.to_vec(), tcp.to_vec());
+    ip[10..12].fill(0);
+    tcp[16..18].fill(0);
+    let mut pseudo = ip[12..20].to_vec();
+    pseudo.extend([0, TCP]);
+    pseudo.extend((tcp.len() as u16).to_be_bytes());
+    pseudo.extend(&tcp);
+    (checksum::full(&ip), checksum::full(&pseudo))
+}
+
+fn assert_sums_are_right(frame: &[u8]) {
+    let tcp_at = ETHERNET_LEN + (frame[ETHERNET_LEN] & 0x0f) as usize * 4;
+    let carried = (
+        [frame[ETHERNET_LEN + 10], frame[ETHERNET_LEN + 11]],
+        [frame[tcp_at + 16], frame[tcp_at + 17]],
+    );
+    assert_eq!(carried, sums(frame));
+}
+
+fn client_key(port: u16) -> FlowKey {
+    FlowKey {
+        source_addr: CLIENT,
+        target_addr: VIP,
+        source_port: port.to_be_bytes(),
+        target_port: 80_u16.to_be_bytes(),
+        protocol: TCP,
+        reserved: [0; 3],
+    }
+}
+
+fn key_of(frame: &mut [u8]) -> FlowKey {
+    packet::decode(&SliceFrame::new(frame)).unwrap().key
+}
+
+proptest! {
+    #[test]
+    fn nat_there_and_back_is_the_identity(
+        port: u16,
+        payload in proptest::collection::vec(any::<u8>(), 0..300),
+        options in 0..=10_usize,
+    ) {
+        let tables = HeapTables::new();
+        let client = client_key(port);
+        tables.route(&mut frame(&client, tcp_flag::SYN, 0, &[]));
+
+        let mut there = frame(&client, tcp_flag::ACK, options * 4, &payload);
+        prop_assert_eq!(tables.route(&mut there).verdict, Verdict::ForwardIn);
+        assert_sums_are_right(&there);
+        let nat = key_of(&mut there);
+        prop_assert_eq!((nat.source_addr, nat.target_addr), (NAT, BACKEND_ADDR));
+
+        // The backend sends the same back.
+        let mut back = frame(&reverse(&nat), tcp_flag::ACK, options * 4, &payload);
+        prop_assert_eq!(tables.route(&mut back).verdict, Verdict::ForwardOut);
+        assert_sums_are_right(&back);
+        prop_assert_eq!(key_of(&mut back), reverse(&client));
+
+        // But for the link addresses and the time to live it is what the client would have got.
+        let expected = frame(&reverse(&client), tcp_flag::ACK, options * 4, &payload);
+        let ip_sum = ETHERNET_LEN + 10..ETHERNET_LEN + 12;
+        let same = |at: &usize| *at >= 12 && *at != ETHERNET_LEN + 8 && !ip_sum.contains(at);
+        for at in (0..expected.len()).filter(same) {
+            prop_assert_eq!(back[at], expected[at], "byte {}", at);
+        }
+    }
+
+    #[test]
+    fn any_bytes_end_in_a_verdict(mut bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+        let tables = HeapTables::new();
+        let before = bytes.clone();
+        let routed = tables.route(&mut bytes);
+        prop_assert_eq!(routed.interface, 0);
+        prop_assert_eq!(bytes, before);
+    }
+
+    #[test]
+    fn any_packets_of_a_few_flows_keep_the_invariants(
+        packets in proptest::collection::vec(
+            (0..4_u16, any::<bool>(), 0..64_u8, 0..3_usize, prop_oneof![Just(0), Just(WEIGHT_MAX)]),
+            0..200,
+        ),
+    ) {
+        let tables = HeapTables::new();
+        for (port, from_backend, flags, payload, weight) in packets {
+            tables.weight.set(weight);
+            let client = client_key(port);
+            let key = match tables.flow(&client) {
+                Some(row) if from_backend => {
+                    reverse(&towards(&tables.backend(0).unwrap(), row.read().nat_port))
+                }
+                _ => client,
+            };
+            let mut bytes = frame(&key, flags, 0, &[7; 3][..payload]);
+            tables.route(&mut bytes);
+            assert_sums_are_right(&bytes);
+            tables.check_invariants();
+        }
+    }
+}
+
+#[test]
+fn a_packet_cut_anywhere_is_not_forwarded() {
+    let whole = frame(&client_key(5), tcp_flag::SYN, 40, b"payload");
+    for len in 0..whole.len() {
+        let routed = HeapTables::new().route(&mut whole[..len].to_vec());
+        assert_eq!(routed.verdict, Verdict::DropTruncated, "{len} bytes");
+    }
+    let routed = HeapTables::new().route(&mut whole.clone());
+    assert_eq!((routed.verdict, routed.interface), (Verdict::ForwardIn, HOP.interface));
+}
+
+#[test]
+fn a_class_is_one_of_those_there_are() {
+    let tables = HeapTables::new();
+    let key = FlowKey { source_addr: [1, 2, 3, 255], ..client_key(5) };
+    tables.route(&mut frame(&key, tcp_flag::SYN, 0, &[]));
+    assert_eq!(tables.flow(&key).unwrap().read().class as usize, CLASSES_MAX - 1);
+}
+
+#[test]
+fn times_are_told_from_packet_to_packet() {
+    let tables = HeapTables::new();
+    let client = client_key(9);
+    let mut syn = frame(&client, tcp_flag::SYN, 0, &[]);
+    tables.route(&mut syn);
+    let back = reverse(&key_of(&mut syn));
+    let accept = tcp_flag::SYN | tcp_flag::ACK;
+    tables.route(&mut frame(&back, accept, 0, &[]));
+    tables.route(&mut frame(&client, tcp_flag::ACK, 0, b"ask"));
+    tables.route(&mut frame(&client, tcp_flag::ACK, 0, b"ask more"));
+    tables.route(&mut frame(&back, tcp_flag::ACK, 0, b"answer"));
+    tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
+    // The clock moves on by 1,000 ns a packet.
+    let told: Vec<(u8, u64)> =
+        tables.events.borrow().iter().map(|event| (event.kind, event.elapsed_ns)).collect();
+    let expected = [
+        (event_kind::CONNECTED, 1_000),
+        (event_kind::RESPONDED, 2_000),
+        (event_kind::RESET_BY_BACKEND, 5_000),
+    ];
+    assert_eq!(told, expected);
+}

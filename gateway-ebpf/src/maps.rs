@@ -1,0 +1,47 @@
+//! The maps. Names, keys and values are `gateway_common::layout`'s; limits its `limits`'.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use gateway_common::layout::{
+    Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
+    VipKey, Weights,
+};
+use gateway_common::limits;
+use gateway_common::verdict::VERDICTS_LEN;
+
+const BACKENDS: usize = limits::BACKENDS_MAX as usize;
+/// The loader sets what is configured.
+const FLOWS_DEFAULT: usize = limits::FLOWS_DEFAULT as usize;
+/// The daemon maps the memory of these, so proxy and XDP share every weight and count.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map(name = "VIPS")]
+pub static VIPS: HashMap<VipKey, Vip, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "POOLS")]
+pub static POOLS: Array<Pool, { limits::POOLS_MAX as usize }> = Array::new();
+#[btf_map(name = "MAGLEV")]
+pub static MAGLEV: Array<MaglevTable, { limits::MAGLEV_TABLES as usize }> = Array::new();
+#[btf_map(name = "BACKENDS")]
+pub static BACKEND_ROWS: Array<Backend, BACKENDS> = Array::new();
+#[btf_map(name = "WEIGHTS")]
+pub static WEIGHTS: Array<Weights, BACKENDS, MMAPABLE> = Array::new();
+#[btf_map(name = "LIVE")]
+pub static LIVE: Array<Live, BACKENDS, MMAPABLE> = Array::new();
+#[btf_map(name = "FLOWS")]
+pub static FLOWS: LruHashMap<FlowKey, Flow, FLOWS_DEFAULT> = LruHashMap::new();
+#[btf_map(name = "RETURNS")]
+pub static RETURNS: LruHashMap<FlowKey, ReturnFlow, FLOWS_DEFAULT> = LruHashMap::new();
+#[btf_map(name = "CLIENT_CLASSES")]
+pub static CLIENT_CLASSES: LpmTrie<[u8; 4], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
+    LpmTrie::new();
+#[btf_map(name = "SETTINGS")]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map(name = "EVENTS")]
+pub static EVENTS: RingBuf<FlowEvent, { limits::EVENTS_BYTES as usize }> = RingBuf::new();
+#[btf_map(name = "VIP_TRAFFIC")]
+pub static VIP_TRAFFIC: PerCpuArray<Traffic, { limits::VIPS_MAX as usize }> = PerCpuArray::new();
+#[btf_map(name = "BACKEND_TRAFFIC")]
+pub static BACKEND_TRAFFIC: PerCpuArray<Traffic, BACKENDS> = PerCpuArray::new();
+#[btf_map(name = "VERDICTS")]
+pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();

@@ -1,0 +1,270 @@
+//! The maps as [`Tables`], and the kernel's helpers.
+//!
+//! `unsafe` is here, in `cursor.rs` and in `atomic.rs`, and nowhere else.
+
+use core::ffi::c_void;
+use core::mem::{offset_of, zeroed};
+use core::ptr;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{
+    BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
+};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect,
+};
+use aya_ebpf::programs::XdpContext;
+use gateway_common::layout::{
+    Backend, Flow, FlowEvent, FlowKey, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
+    VipKey, Weights,
+};
+use gateway_common::packet::{Packet, TCP};
+use gateway_common::rewrite::Hop;
+use gateway_common::route::{FlowRow, Tables};
+use gateway_common::verdict::Verdict;
+
+use crate::{atomic, maps};
+
+/// Address family of IPv4 (`AF_INET`), for the route lookup.
+const AF_INET: u8 = 2;
+
+/// The maps, for one packet of one interface.
+pub struct MapTables {
+    ctx: *mut c_void,
+    interface: u32,
+}
+
+impl MapTables {
+    /// The maps, asked on behalf of this packet.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> MapTables {
+        MapTables { ctx: ctx.as_ptr(), interface: ctx.ingress_ifindex() as u32 }
+    }
+
+    /// Counts a journey's end.
+    #[inline(always)]
+    pub fn count_verdict(&self, verdict: Verdict) {
+        if let Some(count) = maps::VERDICTS.get_ptr_mut(verdict as u32) {
+            // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+            unsafe { *count += 1 };
+        }
+    }
+}
+
+/// Sends the packet out by another interface.
+#[inline(always)]
+pub fn redirect(interface: u32) -> u32 {
+    // SAFETY: takes no pointers; an interface that does not exist makes the kernel drop the packet.
+    unsafe { bpf_redirect(interface, 0) as u32 }
+}
+
+impl Tables for MapTables {
+    type Row = MapRow;
+
+    #[inline(always)]
+    fn settings(&self) -> Option<Settings> {
+        maps::SETTINGS.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        // SAFETY: copied at once; a VIP that is being replaced keeps its old entry until every
+        // program that might read it has ended (RCU).
+        unsafe { maps::VIPS.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn pool(&self, index: u32) -> Option<Pool> {
+        maps::POOLS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn maglev(&self, table: u32) -> Option<&MaglevTable> {
+        maps::MAGLEV.get(table)
+    }
+
+    #[inline(always)]
+    fn backend(&self, row: u32) -> Option<Backend> {
+        maps::BACKEND_ROWS.get(row).copied()
+    }
+
+    #[inline(always)]
+    fn weights(&self, row: u32) -> Option<Weights> {
+        maps::WEIGHTS.get(row).copied()
+    }
+
+    #[inline(always)]
+    fn class(&self, client: [u8; 4]) -> u8 {
+        maps::CLIENT_CLASSES.get(&Key::new(32, client)).map_or(0, |&class| class as u8)
+    }
+
+    #[inline(always)]
+    fn in_flight(&self, row: u32) -> u64 {
+        // SAFETY: see `add_in_flight`; the volatile read takes what other CPUs write meanwhile.
+        maps::LIVE
+            .get_ptr(row)
+            .map_or(0, |live| unsafe { ptr::read_volatile(&raw const (*live).in_flight) })
+    }
+
+    #[inline(always)]
+    fn begin(&self, row: u32) {
+        add_in_flight(row, 1);
+    }
+
+    #[inline(always)]
+    fn end(&self, row: u32) {
+        // The daemon may have put the count right in between. One flow too few is put right
+        // likewise; a count below zero would shut the backend out.
+        if self.in_flight(row) > 0 {
+            add_in_flight(row, u64::MAX);
+        }
+    }
+
+    #[inline(always)]
+    fn next_port(&self, row: u32) -> u64 {
+        // SAFETY: see `add_in_flight`.
+        maps::LIVE
+            .get_ptr_mut(row)
+            .map_or(0, |live| unsafe { atomic::fetch_add(&raw mut (*live).next_port, 1) })
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<MapRow> {
+        maps::FLOWS.get_ptr_mut(key).map(MapRow)
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
+        maps::FLOWS.insert(key, flow, BPF_ANY as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn client_of(&self, key: &FlowKey) -> Option<FlowKey> {
+        // SAFETY: copied at once. An entry may be given to another flow while it is read; the
+        // journey compares what it finds with the packet's own addresses.
+        unsafe { maps::RETURNS.get(key).map(|entry| entry.flow) }
+    }
+
+    #[inline(always)]
+    fn claim_return(&self, key: &FlowKey, client: &FlowKey) -> bool {
+        maps::RETURNS.insert(key, ReturnFlow { flow: *client }, BPF_NOEXIST as u64).is_ok()
+    }
+
+    #[inline(always)]
+    fn release_return(&self, key: &FlowKey) -> bool {
+        maps::RETURNS.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, packet: &Packet, to: &FlowKey) -> Result<Hop, Verdict> {
+        // SAFETY: all zeroes are a valid request.
+        let mut query: FibLookup = unsafe { zeroed() };
+        query.family = AF_INET;
+        query.l4_protocol = TCP;
+        query.sport = u16::from_ne_bytes(to.source_port);
+        query.dport = u16::from_ne_bytes(to.target_port);
+        query.__bindgen_anon_1.tot_len = packet.ip_len;
+        query.__bindgen_anon_2.tos = packet.tos;
+        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
+        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.target_addr);
+        query.ifindex = self.interface;
+        // SAFETY: the context is this run's, and the request is as long as is said.
+        let answer =
+            unsafe { bpf_fib_lookup(self.ctx, &raw mut query, size_of::<FibLookup>() as i32, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                Ok(Hop { interface: query.ifindex, source: query.smac, target: query.dmac })
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Verdict::DropNoNeighbour),
+            BPF_FIB_LKUP_RET_FWD_DISABLED => Err(Verdict::DropForwardingOff),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Verdict::DropTooBig),
+            _ => Err(Verdict::DropNoRoute),
+        }
+    }
+
+    #[inline(always)]
+    fn report(&self, event: &FlowEvent) {
+        // A full buffer means that the daemon is behind or away; forwarding goes on.
+        let _ = maps::EVENTS.output(event, 0);
+    }
+
+    #[inline(always)]
+    fn count(&self, vip: u32, backend: u32, more: Traffic) {
+        // One after the other: found together, their null checks would be merged into arithmetic
+        // on pointers, which the verifier refuses.
+        add_traffic(maps::VIP_TRAFFIC.get_ptr_mut(vip), &more);
+        add_traffic(maps::BACKEND_TRAFFIC.get_ptr_mut(backend), &more);
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: takes no arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn now_coarse_ns(&self) -> u64 {
+        // SAFETY: takes no arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+#[inline(always)]
+fn add_traffic(row: Option<*mut Traffic>, more: &Traffic) {
+    let Some(row) = row else { return };
+    // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+    let traffic = unsafe { &mut *row };
+    traffic.packets_in += more.packets_in;
+    traffic.packets_out += more.packets_out;
+    traffic.bytes_in += more.bytes_in;
+    traffic.bytes_out += more.bytes_out;
+    traffic.flows += more.flows;
+    traffic.resets += more.resets;
+}
+
+/// Changes a backend's count of flows in flight; [`u64::MAX`] takes one off.
+#[inline(always)]
+fn add_in_flight(row: u32, more: u64) {
+    if let Some(live) = maps::LIVE.get_ptr_mut(row) {
+        // SAFETY: an array map's row lives as long as the map and is aligned to 8; every writer,
+        // in the kernel and in the daemon, changes it atomically.
+        unsafe { atomic::fetch_add(&raw mut (*live).in_flight, more) };
+    }
+}
+
+/// A row of `FLOWS`, in place.
+pub struct MapRow(*mut Flow);
+
+/// The word of a [`Flow`] that holds its state, and where in it.
+const STATE_WORD: usize = offset_of!(Flow, vip);
+const STATE_SHIFT: u32 = 8 * (offset_of!(Flow, state) - STATE_WORD) as u32;
+const _: () = assert!(STATE_WORD.is_multiple_of(8) && STATE_SHIFT < 64);
+const _: () = assert!(cfg!(target_endian = "little"), "the shift counts from the low end");
+
+impl FlowRow for MapRow {
+    #[inline(always)]
+    fn read(&self) -> Flow {
+        // SAFETY: the pointer is a map value's, and preallocated entries are never unmapped while
+        // a program runs; one that is evicted meanwhile reads as another flow's, whose packets it
+        // can then miscount but not misroute, since routing has already copied what it needs.
+        unsafe { *self.0 }
+    }
+
+    #[inline(always)]
+    fn update(&self, change: impl FnOnce(&mut Flow)) {
+        // SAFETY: as above. Other CPUs write other fields, or the same with a like value: the
+        // packets of one direction of a flow come through one queue.
+        change(unsafe { &mut *self.0 });
+    }
+
+    #[inline(always)]
+    fn mark(&self, bits: u8) -> u8 {
+        // SAFETY: as above; the word is aligned and lies within the row.
+        let before = unsafe {
+            atomic::fetch_or(self.0.byte_add(STATE_WORD).cast(), (bits as u64) << STATE_SHIFT)
+        };
+        (before >> STATE_SHIFT) as u8
+    }
+}

@@ -2,12 +2,12 @@
 //! replayed.
 
 use gateway_common::limits::CLASSES_MAX;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::observation::BackendRow;
 
 /// One backend's decision of one tick.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// Turn of the loop, from 1.
     pub tick: u64,
@@ -40,13 +40,14 @@ pub struct Decision {
 }
 
 /// What was known of a backend when it was decided. Times in seconds; `None`: too few samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Inputs {
     /// Flows or requests in flight.
     pub in_flight: u64,
     /// Finished requests and first responses a second.
     pub requests_per_second: f64,
-    /// Low quantile of the latency: near the service time, little queueing.
+    /// Mean latency of the faster half, failures counted among the slow: near the service time,
+    /// with little queueing.
     pub latency_low: Option<f64>,
     /// Median latency.
     pub latency_p50: Option<f64>,
@@ -65,7 +66,7 @@ pub struct Inputs {
 }
 
 /// Who decides: Model ▸ Substitute ▸ Static.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightSource {
     /// A learnt model, while it beats its substitute.
@@ -103,7 +104,7 @@ impl WeightSource {
 }
 
 /// A backend's health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Takes its share.
@@ -121,6 +122,11 @@ pub enum Health {
 }
 
 impl Health {
+    /// Whether its health keeps new flows away; the panic threshold may overrule it.
+    pub fn is_cut(self) -> bool {
+        matches!(self, Health::Ejected | Health::Down)
+    }
+
     /// All, for closed metric labels.
     pub const ALL: [Health; 6] = [
         Health::Healthy,
@@ -145,7 +151,7 @@ impl Health {
 }
 
 /// A bound that changed what was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// Lowest weight.
@@ -169,7 +175,7 @@ pub enum Bound {
 }
 
 /// Why a decision came out as it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Nothing changed enough.
@@ -202,4 +208,27 @@ pub enum Reason {
     Configured,
     /// It joined.
     Joined,
+}
+
+impl Reason {
+    /// The word in logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Steady => "steady",
+            Reason::Faster => "faster",
+            Reason::Slower => "slower",
+            Reason::TooFewSamples => "too_few_samples",
+            Reason::ConnectFailures => "connect_failures",
+            Reason::RequestFailures => "request_failures",
+            Reason::FailedShare => "failed_share",
+            Reason::Silent => "silent",
+            Reason::ProbeFailed => "probe_failed",
+            Reason::ProbeRecovered => "probe_recovered",
+            Reason::EjectionOver => "ejection_over",
+            Reason::Recovered => "recovered",
+            Reason::Draining => "draining",
+            Reason::Configured => "configured",
+            Reason::Joined => "joined",
+        }
+    }
 }

@@ -4,14 +4,34 @@
 //! so the same code runs in the daemon, in the simulator and in a replay.
 //!
 //! Reading order: [`fleet`] (what is configured), [`observation`] (what is seen), [`engine`] (one
-//! turn of the loop), [`decision`] (what it wants, and why), [`tables`] and [`plan`] (the writes
-//! that make it so).
+//! turn of the loop), [`evidence`] (what is known of a backend), [`predictor`] and [`ladder`] (who
+//! thinks what of it), [`policy`] (what may be done about it), [`decision`] (what is done, and
+//! why), [`tables`] and [`plan`] (the writes that make it so).
 
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod decision;
+pub mod desired;
+pub mod directory;
+pub mod engine;
+pub mod evidence;
+pub mod explain;
+#[cfg(test)]
+mod fixture;
 pub mod fleet;
+pub mod health;
+pub mod history;
+pub mod ladder;
+pub mod maglev;
 pub mod observation;
+pub mod plan;
+pub mod policy;
+pub mod predictor;
 pub mod rows;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod snapshot;
+pub mod state;
 pub mod tables;
+pub mod window;

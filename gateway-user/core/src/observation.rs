@@ -5,7 +5,9 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 
 /// A backend's row in the data plane's tables, and the generation that tells a reused row apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct BackendRow {
     /// Row in `BACKENDS`, `WEIGHTS` and `LIVE`.
     pub row: u32,

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use gateway_common::layout::{Backend, Pool, Vip, VipKey, Weights};
+use gateway_common::limits::NO_BACKEND;
 
 /// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
 pub type Slots = Arc<[u16]>;
+
+/// A row of `POOLS` that is given up: it names no table and no backend.
+pub const FREE_POOL: Pool = Pool { table: u32::MAX, algorithm: 0, fallback: NO_BACKEND, flags: 0 };
 
 /// The contents of every table that the daemon writes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,4 +66,53 @@ pub enum Write {
     ClientClass(u32, [u8; 4], u32),
     /// Forget a client prefix.
     RemoveClientClass(u32, [u8; 4]),
+}
+
+impl Tables {
+    /// The tables after one more write: what the data plane holds once it is applied.
+    ///
+    /// Rows that are given up disappear, and so does a Maglev table that no pool uses any more.
+    pub fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Table(index, slots) => {
+                self.maglev.insert(*index, Arc::clone(slots));
+            }
+            Write::Backend(row, backend) if backend.flags == 0 => {
+                self.backends.remove(row);
+            }
+            Write::Backend(row, backend) => {
+                self.backends.insert(*row, *backend);
+            }
+            Write::Weights(row, weights) if *weights == Weights::zeroed() => {
+                self.weights.remove(row);
+            }
+            Write::Weights(row, weights) => {
+                self.weights.insert(*row, *weights);
+            }
+            Write::Pool(index, pool) => self.apply_pool(*index, *pool),
+            Write::Vip(key, vip) => {
+                self.vips.insert(VipKeyOrd(*key), *vip);
+            }
+            Write::RemoveVip(key) => {
+                self.vips.remove(&VipKeyOrd(*key));
+            }
+            Write::ClientClass(prefix_len, network, class) => {
+                self.client_classes.insert((*prefix_len, *network), *class);
+            }
+            Write::RemoveClientClass(prefix_len, network) => {
+                self.client_classes.remove(&(*prefix_len, *network));
+            }
+        }
+    }
+
+    fn apply_pool(&mut self, index: u32, pool: Pool) {
+        let before = if pool == FREE_POOL {
+            self.pools.remove(&index)
+        } else {
+            self.pools.insert(index, pool)
+        };
+        if let Some(before) = before.filter(|before| before.table != pool.table) {
+            self.maglev.remove(&before.table);
+        }
+    }
 }

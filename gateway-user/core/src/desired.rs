@@ -1,0 +1,189 @@
+//! What the data plane should hold: the rows of a pool from its place, its members and their
+//! weights.
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::{
+    Backend, Pool, Vip, Weights, algorithm, backend_flag, pool_flag, vip_flag,
+};
+use gateway_common::limits::{CLASSES_MAX, NO_BACKEND, WEIGHT_MAX};
+
+use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, PoolSpec, VipSpec};
+use crate::maglev::{self, Member};
+use crate::observation::BackendRow;
+use crate::tables::{Slots, Tables};
+
+/// A share of members under which those without weight stay in the table: a draw that hits one
+/// tries again, and with half of them so, sixteen tries all fail once in 65,536 draws.
+const LIVE_SHARE_MIN: f64 = 0.5;
+
+/// How long a member must have been without weight before the table may leave it out, so that a
+/// table is not rebuilt for an ejection.
+const WEIGHTLESS_MIN: Duration = Duration::from_secs(30);
+
+/// The fallback changes only for one that is heavier by this factor, or every tick would move it.
+const FALLBACK_LEAD: f64 = 1.1;
+
+/// A backend's row in `BACKENDS`.
+pub fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32) -> Backend {
+    Backend {
+        addr: spec.addr.ip().octets(),
+        nat_addr: spec.nat_addr.octets(),
+        port: spec.addr.port().to_be_bytes(),
+        flags: backend_flag::PRESENT,
+        generation: row.generation,
+        pool,
+    }
+}
+
+/// A VIP's entry in `VIPS`.
+pub fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
+    let flags = match spec.layer {
+        Layer::L4 => 0,
+        Layer::L7 => vip_flag::L7,
+    };
+    Vip { index, pool, flags }
+}
+
+/// A pool's row in `POOLS`.
+pub fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
+    Pool {
+        table,
+        algorithm: match spec.algorithm {
+            Algorithm::Maglev => algorithm::MAGLEV,
+            Algorithm::P2c => algorithm::P2C,
+        },
+        fallback,
+        flags: if spec.retry_refused { pool_flag::RETRY_REFUSED } else { 0 },
+    }
+}
+
+/// Client prefixes and their classes, as `CLIENT_CLASSES` holds them.
+pub fn set_client_classes(fleet: &Fleet, tables: &mut Tables) {
+    tables.client_classes = fleet
+        .client_classes
+        .iter()
+        .map(|&(network, prefix_len, class)| {
+            ((u32::from(prefix_len), network.octets()), u32::from(class))
+        })
+        .collect();
+}
+
+/// A share of the heaviest as an acceptance probability. What takes flows at all takes some.
+pub fn acceptance(weight: f64, heaviest: f64) -> u16 {
+    if weight <= 0.0 || heaviest <= 0.0 {
+        return 0;
+    }
+    // The cast saturates.
+    ((weight / heaviest * f64::from(WEIGHT_MAX)).round() as u16).max(1)
+}
+
+/// One row of `WEIGHTS`, the same for every class.
+pub fn weights_row(accepted: u16, fallback: u16, computed_at: KtimeNs) -> Weights {
+    Weights {
+        by_class: [accepted; CLASSES_MAX],
+        fallback,
+        reserved: [0; 3],
+        computed_at_ns: computed_at.0,
+    }
+}
+
+/// Who takes a draw that accepted nobody: the heaviest, or still the one before while it is almost
+/// as heavy.
+pub fn fallback(rows: &[BackendRow], weights: &[f64], before: u32) -> u32 {
+    let admitted = || rows.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
+    let Some((heaviest, most)) = admitted().max_by(|(a, x), (b, y)| {
+        // Of equals the lowest row, whatever the order of the configuration.
+        x.total_cmp(y).then(b.row.cmp(&a.row))
+    }) else {
+        return NO_BACKEND;
+    };
+    let kept = admitted().find(|(row, _)| row.row == before);
+    match kept {
+        Some((row, weight)) if weight * FALLBACK_LEAD >= *most => row.row,
+        _ => heaviest.row,
+    }
+}
+
+/// The Maglev table of a pool, in use and how it came about.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pool: u32,
+    /// Its index in `MAGLEV`.
+    pub table: u32,
+    /// Its slots.
+    pub slots: Slots,
+    members: Vec<Member>,
+}
+
+/// One backend as a possible member.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Who it is and where.
+    pub member: Member,
+    /// How long it has had no weight; `None`: it has one.
+    pub weightless_for: Option<Duration>,
+    /// It is configured not to take new flows.
+    pub draining: bool,
+}
+
+impl Membership {
+    /// The table of `candidates`. If the data plane uses one of the same slots already it stays in
+    /// use, else the other of the pool's two.
+    pub fn new(pool: u32, candidates: &[Candidate], adopted: &Tables) -> Membership {
+        let members = members(candidates, &[]);
+        let slots = maglev::build(&members);
+        let [first, second] = tables_of(pool);
+        let in_use = adopted.pools.get(&pool).map(|pool| pool.table);
+        let same = in_use.and_then(|table| adopted.maglev.get(&table)).filter(|s| **s == slots);
+        match (in_use, same) {
+            (Some(table), Some(same)) if table == first || table == second => {
+                Membership { pool, table, slots: Slots::clone(same), members }
+            }
+            (Some(table), _) if table == first => {
+                Membership { pool, table: second, slots, members }
+            }
+            _ => Membership { pool, table: first, slots, members },
+        }
+    }
+
+    /// Builds the other table if the members changed; whether they did.
+    pub fn update(&mut self, candidates: &[Candidate]) -> bool {
+        let members = members(candidates, &self.members);
+        if members == self.members {
+            return false;
+        }
+        let [first, second] = tables_of(self.pool);
+        self.table = if self.table == first { second } else { first };
+        self.slots = maglev::build(&members);
+        self.members = members;
+        true
+    }
+}
+
+fn tables_of(pool: u32) -> [u32; 2] {
+    [2 * pool, 2 * pool + 1]
+}
+
+/// Everybody, unless most have been without weight for long: then those with weight. Who was left
+/// out comes in again with its first weight, or when too few would remain without it.
+fn members(candidates: &[Candidate], before: &[Member]) -> Vec<Member> {
+    let is_long = |candidate: &Candidate| {
+        candidate.draining
+            || candidate.weightless_for.is_some_and(|span| span >= WEIGHTLESS_MIN)
+            || (candidate.weightless_for.is_some()
+                && !before.is_empty()
+                && !before.contains(&candidate.member))
+    };
+    let live = || candidates.iter().filter(|candidate| !is_long(candidate));
+    let few = (live().count() as f64) < LIVE_SHARE_MIN * candidates.len() as f64;
+    if few && live().next().is_some() {
+        live().map(|candidate| candidate.member).collect()
+    } else {
+        candidates.iter().map(|candidate| candidate.member).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,417 @@
+//! Who has which row: backends in `BACKENDS`, pools in `POOLS`, VIPs in `VIP_TRAFFIC`.
+//!
+//! A backend is known by its pool, its address and the gateway's address towards it; as long as
+//! these stay, its row and generation stay, over reloads and over restarts of the daemon (what the
+//! maps hold is adopted). Whatever is given up rests at least until the next change, so that no
+//! table in use ever names a row that already means somebody else.
+
+mod index;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::VipKey;
+use gateway_common::limits::{
+    BACKENDS_MAX, BACKENDS_PER_POOL_MAX, CLASSES_MAX, CLIENT_PREFIXES_MAX, POOLS_MAX, VIPS_MAX,
+};
+
+use crate::fleet::{BackendSpec, Fleet, VipSpec};
+use crate::observation::BackendRow;
+use crate::tables::{Tables, VipKeyOrd};
+use index::Indexes;
+
+/// IANA's number of TCP.
+const PROTOCOL_TCP: u8 = 6;
+
+/// A fleet that does not fit the tables. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// More VIPs than rows.
+    #[error(
+        "{count} VIPs are configured, but a gateway serves at most {VIPS_MAX}; spread them over several gateways"
+    )]
+    TooManyVips {
+        /// Configured.
+        count: usize,
+    },
+    /// More pools than rows.
+    #[error(
+        "{count} pools are configured, but a gateway has room for {POOLS_MAX}; let VIPs share pools"
+    )]
+    TooManyPools {
+        /// Configured.
+        count: usize,
+    },
+    /// More backends in one pool than its Maglev table spreads evenly.
+    #[error(
+        "pool `{pool}` has {count} backends, but a pool has at most {BACKENDS_PER_POOL_MAX}; split it"
+    )]
+    TooManyInPool {
+        /// Pool's name.
+        pool: String,
+        /// Configured.
+        count: usize,
+    },
+    /// More backends than rows.
+    #[error(
+        "{count} backends are configured, but a gateway has room for {BACKENDS_MAX} over all pools"
+    )]
+    TooManyBackends {
+        /// Configured.
+        count: usize,
+    },
+    /// It would fit, but not while what it replaces still has its row.
+    #[error(
+        "no free row for {what}: what this change removes keeps its row until it is applied; remove first, then add"
+    )]
+    NoFreeRow {
+        /// What was to be added.
+        what: String,
+    },
+    /// One address twice in one pool.
+    #[error("pool `{pool}` lists {addr} twice; give its share by `capacity`")]
+    BackendTwice {
+        /// Pool's name.
+        pool: String,
+        /// The address.
+        addr: SocketAddrV4,
+    },
+    /// One name for two pools.
+    #[error("two pools are named `{pool}`; names must differ")]
+    PoolTwice {
+        /// The name.
+        pool: String,
+    },
+    /// Two VIPs at one address and port.
+    #[error("VIPs `{first}` and `{second}` both claim {addr}")]
+    VipTwice {
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+        /// The address.
+        addr: SocketAddrV4,
+    },
+    /// A VIP of no pool.
+    #[error("VIP `{vip}` names a pool that does not exist")]
+    NoSuchPool {
+        /// VIP's name.
+        vip: String,
+    },
+    /// More prefixes than the map takes.
+    #[error("{count} client prefixes are configured, but at most {CLIENT_PREFIXES_MAX} fit")]
+    TooManyClientPrefixes {
+        /// Configured.
+        count: usize,
+    },
+    /// A class out of range.
+    #[error("client prefix {network}/{prefix_len} has class {class}; classes are 0 to {}", CLASSES_MAX - 1)]
+    NoSuchClass {
+        /// Network.
+        network: Ipv4Addr,
+        /// Bits of it that count.
+        prefix_len: u8,
+        /// The class.
+        class: u8,
+    },
+}
+
+/// Where everything of a fleet lies in the tables.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// One for each pool of the fleet, in its order.
+    pools: Vec<PoolEntry>,
+    /// One for each VIP of the fleet, in its order.
+    vips: Vec<(VipKeyOrd, u32)>,
+    pool_indexes: Indexes,
+    rows: Indexes,
+    vip_indexes: Indexes,
+    next_generation: u32,
+}
+
+/// A pool's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolEntry {
+    /// Its name: what a pool is known by over reloads.
+    pub name: String,
+    /// Row in `POOLS`.
+    pub index: u32,
+    /// One for each backend of the pool, in its order.
+    pub rows: Vec<BackendRow>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// What a backend is known by, within its pool. The gateway's own address belongs to it: flows
+/// that use one cannot go on through another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Endpoint {
+    addr: SocketAddrV4,
+    nat_addr: Ipv4Addr,
+}
+
+impl Endpoint {
+    fn of(backend: &BackendSpec) -> Endpoint {
+        Endpoint { addr: backend.addr, nat_addr: backend.nat_addr }
+    }
+}
+
+/// The key of a VIP in `VIPS`.
+pub fn vip_key(vip: &VipSpec) -> VipKeyOrd {
+    VipKeyOrd(VipKey {
+        addr: vip.addr.ip().octets(),
+        port: vip.addr.port().to_be_bytes(),
+        protocol: PROTOCOL_TCP,
+        reserved: 0,
+    })
+}
+
+impl Directory {
+    /// Places of a fleet in the tables that an earlier daemon left, or in empty ones.
+    ///
+    /// The maps hold no names, so a pool is recognised by the backends that it shares with an
+    /// adopted one, and by its VIPs.
+    ///
+    /// # Errors
+    /// If the fleet does not fit the tables.
+    pub fn adopt(
+        fleet: &Fleet,
+        adopted: &Tables,
+        now: KtimeNs,
+    ) -> Result<Directory, DirectoryError> {
+        let generation_max = adopted.backends.values().map(|b| b.generation).max().unwrap_or(0);
+        // Free rows do not tell the generation that they had. Seconds since boot (2^30 ns) run
+        // ahead of every generation that an earlier daemon can have handed out, and the maps do
+        // not outlive a boot.
+        let seconds = u32::try_from(now.0 >> 30).unwrap_or(u32::MAX / 2);
+        let empty = Directory {
+            pools: Vec::new(),
+            vips: Vec::new(),
+            pool_indexes: Indexes::new(POOLS_MAX),
+            rows: Indexes::new(BACKENDS_MAX),
+            vip_indexes: Indexes::new(VIPS_MAX),
+            next_generation: generation_max.max(seconds).saturating_add(1),
+        };
+        empty.assign(fleet, &Known::of_tables(fleet, adopted))
+    }
+
+    /// Places of a changed fleet. What stays keeps its place; `self` is left as it is.
+    ///
+    /// # Errors
+    /// If the fleet does not fit the tables.
+    pub fn reconfigure(&self, fleet: &Fleet) -> Result<Directory, DirectoryError> {
+        self.assign(fleet, &Known::of_directory(self))
+    }
+
+    /// Pools, in the fleet's order.
+    pub fn pools(&self) -> &[PoolEntry] {
+        &self.pools
+    }
+
+    /// Keys and rows of the VIPs, in the fleet's order.
+    pub fn vips(&self) -> &[(VipKeyOrd, u32)] {
+        &self.vips
+    }
+
+    fn assign(&self, fleet: &Fleet, known: &Known) -> Result<Directory, DirectoryError> {
+        check_limits(fleet)?;
+        check_names(fleet)?;
+        let mut next = Directory {
+            pools: Vec::with_capacity(fleet.pools.len()),
+            vips: Vec::with_capacity(fleet.vips.len()),
+            pool_indexes: self.pool_indexes.with_taken(known.pools_taken.iter().copied()),
+            rows: self.rows.with_taken(known.rows_taken.iter().copied()),
+            vip_indexes: self.vip_indexes.with_taken(known.vips.values().copied()),
+            next_generation: self.next_generation,
+        };
+        for pool in &fleet.pools {
+            let index = match known.pools.get(&pool.name) {
+                Some(&index) => index,
+                None => next.pool_indexes.take().ok_or_else(|| DirectoryError::NoFreeRow {
+                    what: format!("pool `{}`", pool.name),
+                })?,
+            };
+            let endpoints: Vec<Endpoint> = pool.backends.iter().map(Endpoint::of).collect();
+            let rows = endpoints
+                .iter()
+                .map(|endpoint| match known.rows.get(&(index, *endpoint)) {
+                    Some(&row) => Ok(row),
+                    None => next.new_row(*endpoint),
+                })
+                .collect::<Result<_, _>>()?;
+            next.pools.push(PoolEntry { name: pool.name.clone(), index, rows, endpoints });
+        }
+        for vip in &fleet.vips {
+            let key = vip_key(vip);
+            let index = match known.vips.get(&key) {
+                Some(&index) => index,
+                None => next.vip_indexes.take().ok_or_else(|| DirectoryError::NoFreeRow {
+                    what: format!("VIP `{}`", vip.name),
+                })?,
+            };
+            next.vips.push((key, index));
+        }
+        Ok(next)
+    }
+
+    fn new_row(&mut self, endpoint: Endpoint) -> Result<BackendRow, DirectoryError> {
+        let row = self.rows.take().ok_or_else(|| DirectoryError::NoFreeRow {
+            what: format!("backend {}", endpoint.addr),
+        })?;
+        let generation = self.next_generation;
+        // Zero marks a free row, so the counter starts over at 1.
+        self.next_generation = generation.checked_add(1).unwrap_or(1);
+        Ok(BackendRow { row, generation })
+    }
+}
+
+fn check_limits(fleet: &Fleet) -> Result<(), DirectoryError> {
+    if fleet.vips.len() > VIPS_MAX as usize {
+        return Err(DirectoryError::TooManyVips { count: fleet.vips.len() });
+    }
+    if fleet.pools.len() > POOLS_MAX as usize {
+        return Err(DirectoryError::TooManyPools { count: fleet.pools.len() });
+    }
+    for pool in &fleet.pools {
+        let count = pool.backends.len();
+        if count > BACKENDS_PER_POOL_MAX as usize {
+            return Err(DirectoryError::TooManyInPool { pool: pool.name.clone(), count });
+        }
+    }
+    let count = fleet.pools.iter().map(|pool| pool.backends.len()).sum();
+    if count > BACKENDS_MAX as usize {
+        return Err(DirectoryError::TooManyBackends { count });
+    }
+    if fleet.client_classes.len() > CLIENT_PREFIXES_MAX as usize {
+        return Err(DirectoryError::TooManyClientPrefixes { count: fleet.client_classes.len() });
+    }
+    for &(network, prefix_len, class) in &fleet.client_classes {
+        if usize::from(class) >= CLASSES_MAX {
+            return Err(DirectoryError::NoSuchClass { network, prefix_len, class });
+        }
+    }
+    Ok(())
+}
+
+fn check_names(fleet: &Fleet) -> Result<(), DirectoryError> {
+    let mut names = BTreeSet::new();
+    for pool in &fleet.pools {
+        if !names.insert(&pool.name) {
+            return Err(DirectoryError::PoolTwice { pool: pool.name.clone() });
+        }
+        let mut addrs = BTreeSet::new();
+        if let Some(twice) = pool.backends.iter().find(|backend| !addrs.insert(backend.addr)) {
+            return Err(DirectoryError::BackendTwice { pool: pool.name.clone(), addr: twice.addr });
+        }
+    }
+    let mut claims = BTreeMap::new();
+    for vip in &fleet.vips {
+        if vip.pool >= fleet.pools.len() {
+            return Err(DirectoryError::NoSuchPool { vip: vip.name.clone() });
+        }
+        if let Some(first) = claims.insert(vip.addr, &vip.name) {
+            return Err(DirectoryError::VipTwice {
+                first: first.clone(),
+                second: vip.name.clone(),
+                addr: vip.addr,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What has a place already.
+struct Known {
+    /// Name → index.
+    pools: BTreeMap<String, u32>,
+    /// (Pool index, who) → row.
+    rows: BTreeMap<(u32, Endpoint), BackendRow>,
+    vips: BTreeMap<VipKeyOrd, u32>,
+    pools_taken: BTreeSet<u32>,
+    rows_taken: BTreeSet<u32>,
+}
+
+impl Known {
+    fn of_directory(directory: &Directory) -> Known {
+        let pools = &directory.pools;
+        Known {
+            pools: pools.iter().map(|pool| (pool.name.clone(), pool.index)).collect(),
+            rows: pools
+                .iter()
+                .flat_map(|pool| {
+                    pool.endpoints.iter().zip(&pool.rows).map(|(e, row)| ((pool.index, *e), *row))
+                })
+                .collect(),
+            vips: directory.vips.iter().copied().collect(),
+            pools_taken: pools.iter().map(|pool| pool.index).collect(),
+            rows_taken: pools.iter().flat_map(|pool| &pool.rows).map(|row| row.row).collect(),
+        }
+    }
+
+    fn of_tables(fleet: &Fleet, adopted: &Tables) -> Known {
+        let rows =
+            adopted.backends.iter().filter(|(row, b)| **row < BACKENDS_MAX && b.pool < POOLS_MAX);
+        let rows: BTreeMap<_, _> = rows
+            .map(|(&row, backend)| {
+                let endpoint = Endpoint {
+                    addr: SocketAddrV4::new(backend.addr.into(), u16::from_be_bytes(backend.port)),
+                    nat_addr: backend.nat_addr.into(),
+                };
+                ((backend.pool, endpoint), BackendRow { row, generation: backend.generation })
+            })
+            .collect();
+        let mut vips_seen = BTreeSet::new();
+        let vips: BTreeMap<_, _> = adopted
+            .vips
+            .iter()
+            .filter(|(_, vip)| vip.index < VIPS_MAX && vips_seen.insert(vip.index))
+            .map(|(key, vip)| (*key, vip.index))
+            .collect();
+        let mut pools_taken: BTreeSet<u32> =
+            adopted.pools.keys().copied().filter(|index| *index < POOLS_MAX).collect();
+        pools_taken.extend(rows.keys().map(|(pool, _)| *pool));
+        Known {
+            pools: recognise_pools(fleet, adopted, &rows, &pools_taken),
+            rows_taken: adopted.backends.keys().copied().collect(),
+            rows,
+            vips,
+            pools_taken,
+        }
+    }
+}
+
+/// Which adopted pool each configured one is: the likest pairs first, each pool once.
+fn recognise_pools(
+    fleet: &Fleet,
+    adopted: &Tables,
+    rows: &BTreeMap<(u32, Endpoint), BackendRow>,
+    taken: &BTreeSet<u32>,
+) -> BTreeMap<String, u32> {
+    let mut pairs = Vec::new();
+    for (position, pool) in fleet.pools.iter().enumerate() {
+        for &index in taken {
+            let shared = pool.backends.iter().map(Endpoint::of);
+            let shared = shared.filter(|endpoint| rows.contains_key(&(index, *endpoint))).count();
+            let vips = fleet.vips.iter().filter(|vip| vip.pool == position);
+            let vips = vips
+                .filter(|vip| adopted.vips.get(&vip_key(vip)).is_some_and(|v| v.pool == index))
+                .count();
+            if shared + vips > 0 {
+                pairs.push((std::cmp::Reverse((shared, vips)), position, index));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    let mut recognised = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    for (_, position, index) in pairs {
+        let name = &fleet.pools[position].name;
+        if !recognised.contains_key(name) && used.insert(index) {
+            recognised.insert(name.clone(), index);
+        }
+    }
+    recognised
+}
+
+#[cfg(test)]
+mod tests;

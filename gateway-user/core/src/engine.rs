@@ -1,0 +1,252 @@
+//! The loop: observations in, one turn a tick, tables and reasons out.
+//!
+//! ```text
+//! observe ─► evidence ─► opinions ─► ladder ─► policy ─► decisions ─► tables ─► (plan ─► apply)
+//! ```
+//!
+//! Nothing here waits, reads a clock or fails because of what it is shown. The caller ticks,
+//! compares [`Engine::tables`] with what is applied by [`plan`](crate::plan::plan), applies the
+//! difference, and publishes [`Engine::snapshot`] when a turn says that it changed.
+
+mod pool;
+mod show;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::hash::mix;
+
+use crate::decision::Decision;
+use crate::desired::{set_client_classes, vip_entry};
+use crate::directory::{Directory, DirectoryError};
+use crate::fleet::Fleet;
+use crate::history::History;
+use crate::ladder::Standing;
+use crate::observation::{BackendRow, Observation};
+use crate::predictor::Predictor;
+use crate::rows::Rows;
+use crate::snapshot::Snapshot;
+use crate::state::State;
+use crate::tables::Tables;
+use pool::{PoolLoop, TickContext};
+
+/// What the loop needs to know besides the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// The data plane replaces weights older than this by capacity; zero: never.
+    pub weights_age_max: Duration,
+    /// Spreads the ends of ejections. The same seed and observations give the same decisions.
+    pub seed: u64,
+}
+
+/// What one turn decided.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// Number of the turn, from 1.
+    pub tick: u64,
+    /// One for each backend of each pool.
+    pub decisions: Arc<[Decision]>,
+    /// Membership, a table or a fallback changed: a new [`Snapshot`] is due.
+    pub snapshot_changed: bool,
+}
+
+/// A learnt model and how it does. It decides while [`Standing::on_ladder`] says so.
+#[derive(Clone)]
+pub struct Model {
+    /// Whose opinions.
+    pub predictor: Arc<dyn Predictor>,
+    /// How good they were, live.
+    pub standing: Standing,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.predictor.name())
+            .field("standing", &self.standing)
+            .finish()
+    }
+}
+
+/// All decisions of one gateway.
+#[derive(Debug)]
+pub struct Engine {
+    fleet: Arc<Fleet>,
+    options: EngineOptions,
+    directory: Directory,
+    /// One for each pool of the fleet, in its order.
+    pools: Vec<PoolLoop>,
+    /// Row → (pool, backend), as indexes.
+    by_row: HashMap<u32, (usize, usize)>,
+    tables: Tables,
+    history: History,
+    model: Option<Model>,
+    tick: u64,
+    ticked_at: KtimeNs,
+    observations: u64,
+    observations_stale: u64,
+}
+
+impl Engine {
+    /// An engine for `fleet` that goes on from the tables that an earlier daemon left (`adopted`;
+    /// empty if there was none): rows, generations, weights and tables in use stay as they are.
+    ///
+    /// # Errors
+    /// If the fleet does not fit the data plane's tables.
+    pub fn new(
+        fleet: Fleet,
+        adopted: Tables,
+        options: EngineOptions,
+        now: KtimeNs,
+    ) -> Result<Engine, DirectoryError> {
+        let directory = Directory::adopt(&fleet, &adopted, now)?;
+        let pools = fleet
+            .pools
+            .iter()
+            .zip(directory.pools())
+            .map(|(spec, entry)| PoolLoop::adopt(spec, entry, &adopted, now))
+            .collect();
+        let mut engine = Engine {
+            fleet: Arc::new(fleet),
+            options,
+            directory,
+            pools,
+            by_row: HashMap::new(),
+            tables: Tables::default(),
+            history: History::default(),
+            model: None,
+            tick: 0,
+            ticked_at: now,
+            observations: 0,
+            observations_stale: 0,
+        };
+        engine.lay_out(now);
+        Ok(engine)
+    }
+
+    /// Takes over a changed fleet. What stays keeps its row, its weight and what was learnt of it.
+    ///
+    /// # Errors
+    /// If the fleet does not fit the tables; then nothing was changed.
+    pub fn reconfigure(&mut self, fleet: Fleet, now: KtimeNs) -> Result<(), DirectoryError> {
+        let directory = self.directory.reconfigure(&fleet)?;
+        let mut before: BTreeMap<String, PoolLoop> =
+            self.pools.drain(..).map(|pool| (pool.name().to_owned(), pool)).collect();
+        self.pools = fleet
+            .pools
+            .iter()
+            .zip(directory.pools())
+            .map(|(spec, entry)| match before.remove(&spec.name) {
+                Some(pool) => pool.reconfigure(spec, entry, now),
+                None => PoolLoop::adopt(spec, entry, &Tables::default(), now),
+            })
+            .collect();
+        self.fleet = Arc::new(fleet);
+        self.directory = directory;
+        self.lay_out(now);
+        Ok(())
+    }
+
+    /// Takes in one observation. Those of backends that are gone are counted and dropped.
+    pub fn observe(&mut self, observation: &Observation) {
+        let BackendRow { row, generation } = observation.backend;
+        let known = self.by_row.get(&row).copied();
+        let spec = known.and_then(|(pool, _)| self.fleet.pools.get(pool));
+        let taken = match (known, spec) {
+            (Some((pool, backend)), Some(spec)) => {
+                self.pools[pool].observe(backend, generation, observation, spec, self.ticked_at)
+            }
+            _ => false,
+        };
+        if taken {
+            self.observations += 1;
+        } else {
+            self.observations_stale += 1;
+        }
+    }
+
+    /// One turn. `rows` are the live weights and counts of the data plane: a learned weight that
+    /// somebody else changed there is taken over again, and one of a `manual` pool is left alone.
+    pub fn tick(&mut self, now: KtimeNs, rows: &dyn Rows) -> Turn {
+        self.tick += 1;
+        let model = self.model.as_ref().filter(|model| model.standing.on_ladder());
+        let context = TickContext {
+            tick: self.tick,
+            now,
+            elapsed: now.since(self.ticked_at),
+            rows,
+            model: model.map(|model| &*model.predictor),
+            chance: mix(self.options.seed ^ self.tick),
+            refresh_after: self.options.weights_age_max / 4,
+        };
+        let mut decisions = Vec::with_capacity(self.by_row.len());
+        let mut snapshot_changed = false;
+        for (pool, spec) in self.pools.iter_mut().zip(&self.fleet.pools) {
+            snapshot_changed |= pool.tick(&context, spec, &mut self.tables, &mut decisions);
+        }
+        self.ticked_at = now;
+        let decisions: Arc<[Decision]> = decisions.into();
+        self.history.push(Arc::clone(&decisions));
+        Turn { tick: self.tick, decisions, snapshot_changed }
+    }
+
+    /// What the data plane should hold.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// What the proxy and the probes should read. Its weights are live, in the rows.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            fleet: Arc::clone(&self.fleet),
+            pools: self.pools.iter().zip(&self.fleet.pools).map(|(p, s)| p.snapshot(s)).collect(),
+            by_row: self.by_row.clone(),
+            weights_age_max_ns: u64::try_from(self.options.weights_age_max.as_nanos())
+                .unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Everything that is known and decided, for people.
+    pub fn state(&self) -> State {
+        show::state(self)
+    }
+
+    /// Decisions kept of ticks after `since`, oldest first, of one backend (`backend` or
+    /// `pool/backend`) or of all.
+    pub fn decisions(&self, since: u64, backend: Option<&str>) -> Vec<Decision> {
+        self.history.decisions(since, backend).cloned().collect()
+    }
+
+    /// The fleet as configured.
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// Puts a learnt model on the ladder above the substitute, or takes it off. Whether it decides
+    /// depends on its standing, which whoever scores it keeps up to date by calling this again.
+    pub fn set_model(&mut self, model: Option<Model>) {
+        self.model = model;
+    }
+
+    /// Tables and the way from a row to its backend, after a change of the fleet.
+    fn lay_out(&mut self, now: KtimeNs) {
+        self.by_row.clear();
+        self.tables = Tables::default();
+        for (position, (pool, spec)) in self.pools.iter_mut().zip(&self.fleet.pools).enumerate() {
+            for (backend, row) in pool.rows().enumerate() {
+                self.by_row.insert(row.row, (position, backend));
+            }
+            pool.lay_out(spec, &mut self.tables, now);
+        }
+        for (spec, &(key, index)) in self.fleet.vips.iter().zip(self.directory.vips()) {
+            let pool = self.directory.pools()[spec.pool].index;
+            self.tables.vips.insert(key, vip_entry(spec, index, pool));
+        }
+        set_client_classes(&self.fleet, &mut self.tables);
+    }
+}
+
+#[cfg(test)]
+mod tests;

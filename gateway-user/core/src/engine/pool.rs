@@ -1,0 +1,374 @@
+//! One pool's part of a turn.
+
+mod backend;
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::limits::NO_BACKEND;
+
+use crate::capacity::{self, Excess};
+use crate::decision::{Decision, Health};
+use crate::desired::{self, Membership};
+use crate::directory::PoolEntry;
+use crate::evidence::Evidence;
+use crate::fleet::{PoolSpec, WeightMode};
+use crate::ladder::{self, Verdict};
+use crate::observation::{BackendRow, Observation};
+use crate::policy::{self, Case, Course, Outcome};
+use crate::predictor::{PoolView, Predictor, Substitute};
+use crate::rows::Rows;
+use crate::snapshot::{BackendSnapshot, PoolSnapshot};
+use crate::tables::Tables;
+pub(super) use backend::BackendLoop;
+
+/// What all pools share in a turn.
+pub(super) struct TickContext<'a> {
+    pub(super) tick: u64,
+    pub(super) now: KtimeNs,
+    pub(super) elapsed: Duration,
+    pub(super) rows: &'a dyn Rows,
+    /// The model that may decide.
+    pub(super) model: Option<&'a dyn Predictor>,
+    pub(super) chance: u64,
+    /// Weights older than this are written again, so that they do not age while the loop turns;
+    /// zero: they never age.
+    pub(super) refresh_after: Duration,
+}
+
+/// A pool, as remembered between turns.
+#[derive(Debug)]
+pub(super) struct PoolLoop {
+    name: String,
+    index: u32,
+    backends: Vec<BackendLoop>,
+    membership: Membership,
+    fallback: u32,
+    excess: Excess,
+    model_asked: bool,
+}
+
+impl PoolLoop {
+    /// A pool as the tables of an earlier daemon have it, or a new one.
+    pub(super) fn adopt(
+        spec: &PoolSpec,
+        entry: &PoolEntry,
+        adopted: &Tables,
+        now: KtimeNs,
+    ) -> PoolLoop {
+        let is_adopted = |row: &BackendRow| {
+            adopted.backends.get(&row.row).is_some_and(|there| there.generation == row.generation)
+        };
+        // Whoever is there from the start has nobody to grow beside.
+        let joins = entry.rows.iter().any(is_adopted);
+        let backends: Vec<BackendLoop> = spec
+            .backends
+            .iter()
+            .zip(&entry.rows)
+            .map(|(backend, row)| {
+                let there = adopted.weights.get(&row.row).filter(|_| is_adopted(row));
+                match there {
+                    Some(weights) => BackendLoop::adopted(spec, backend, *row, weights, now),
+                    None if joins => {
+                        BackendLoop::new(spec, backend, *row, Course::joining(now), now)
+                    }
+                    None => BackendLoop::new(spec, backend, *row, Course::established(now), now),
+                }
+            })
+            .collect();
+        let candidates = candidates(&backends, spec, now);
+        PoolLoop {
+            name: spec.name.clone(),
+            index: entry.index,
+            membership: Membership::new(entry.index, &candidates, adopted),
+            fallback: adopted.pools.get(&entry.index).map_or(NO_BACKEND, |pool| pool.fallback),
+            backends,
+            excess: Excess::default(),
+            model_asked: false,
+        }
+    }
+
+    /// The same pool with other settings or backends.
+    pub(super) fn reconfigure(self, spec: &PoolSpec, entry: &PoolEntry, now: KtimeNs) -> PoolLoop {
+        let joins = self.backends.iter().any(|backend| entry.rows.contains(&backend.row()));
+        let mut before = self.backends;
+        let backends: Vec<BackendLoop> = spec
+            .backends
+            .iter()
+            .zip(&entry.rows)
+            .map(|(backend, row)| match before.iter().position(|b| b.row() == *row) {
+                Some(at) => before.swap_remove(at).reconfigure(spec, backend),
+                None if joins => BackendLoop::new(spec, backend, *row, Course::joining(now), now),
+                None => BackendLoop::new(spec, backend, *row, Course::established(now), now),
+            })
+            .collect();
+        let mut membership = self.membership;
+        membership.update(&candidates(&backends, spec, now));
+        PoolLoop { backends, membership, ..self }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.index
+    }
+
+    pub(super) fn table(&self) -> u32 {
+        self.membership.table
+    }
+
+    pub(super) fn backends(&self) -> &[BackendLoop] {
+        &self.backends
+    }
+
+    pub(super) fn model_asked(&self) -> bool {
+        self.model_asked
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = BackendRow> {
+        self.backends.iter().map(BackendLoop::row)
+    }
+
+    /// Takes in an observation, unless the row has another tenant by now.
+    pub(super) fn observe(
+        &mut self,
+        backend: usize,
+        generation: u32,
+        observation: &Observation,
+        spec: &PoolSpec,
+        ticked_at: KtimeNs,
+    ) -> bool {
+        let Some(backend) = self.backends.get_mut(backend) else { return false };
+        if backend.row().generation != generation {
+            return false;
+        }
+        backend.observe(observation, spec.probe.as_ref(), ticked_at);
+        true
+    }
+
+    /// Puts all of the pool's rows into `tables`.
+    pub(super) fn lay_out(&mut self, spec: &PoolSpec, tables: &mut Tables, now: KtimeNs) {
+        for (backend, spec) in self.backends.iter().zip(&spec.backends) {
+            let row = desired::backend_row(spec, backend.row(), self.index);
+            tables.backends.insert(backend.row().row, row);
+        }
+        self.write_weights(spec, tables, now, None);
+        self.write_pool(spec, tables);
+    }
+
+    /// One turn. Whether the snapshot changed.
+    pub(super) fn tick(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        tables: &mut Tables,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let evidence = self.evidence(context, spec);
+        let verdicts = self.verdicts(context, spec, &evidence);
+        let outcomes = match spec.weights {
+            WeightMode::Manual => self.watch(context, spec, &verdicts),
+            _ => self.decide(context, spec, &evidence, &verdicts),
+        };
+        self.write_weights(spec, tables, context.now, Some(context));
+        self.record(context, spec, &evidence, &verdicts, outcomes, decisions);
+        let joined = self.membership.update(&candidates(&self.backends, spec, context.now));
+        self.write_pool(spec, tables) || joined
+    }
+
+    pub(super) fn snapshot(&self, spec: &PoolSpec) -> PoolSnapshot {
+        PoolSnapshot {
+            index: self.index,
+            slots: self.membership.slots.clone(),
+            fallback: self.fallback,
+            backends: self
+                .backends
+                .iter()
+                .zip(&spec.backends)
+                .map(|(backend, spec)| BackendSnapshot { row: backend.row(), addr: spec.addr })
+                .collect(),
+        }
+    }
+
+    fn evidence(&mut self, context: &TickContext<'_>, spec: &PoolSpec) -> Vec<Evidence> {
+        let mean = spec.backends.iter().map(|backend| backend.capacity).sum::<f64>()
+            / spec.backends.len().max(1) as f64;
+        let mut evidence: Vec<Evidence> = self
+            .backends
+            .iter_mut()
+            .zip(&spec.backends)
+            .map(|(backend, spec)| backend.evidence(context, spec.capacity / mean))
+            .collect();
+        let samples: Vec<_> = evidence.iter().map(|evidence| evidence.sample).collect();
+        let mut speedometers: Vec<_> =
+            self.backends.iter_mut().map(BackendLoop::speedometer).collect();
+        capacity::update(&samples, &mut speedometers, &mut self.excess, context.elapsed);
+        for (evidence, speedometer) in evidence.iter_mut().zip(speedometers) {
+            evidence.cost = speedometer.cost();
+        }
+        evidence
+    }
+
+    fn verdicts(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        evidence: &[Evidence],
+    ) -> Vec<Verdict> {
+        let view = PoolView { backends: evidence, elapsed: context.elapsed };
+        let substitute = Substitute::new(&spec.policy).opinions(&view);
+        let model = context.model.map(|model| model.opinions(&view));
+        self.model_asked = model.is_some();
+        substitute
+            .into_iter()
+            .enumerate()
+            .map(|(index, substitute)| {
+                let model = model.as_ref().and_then(|opinions| opinions.get(index).copied());
+                ladder::choose(model, substitute)
+            })
+            .collect()
+    }
+
+    fn decide(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        evidence: &[Evidence],
+        verdicts: &[Verdict],
+    ) -> Vec<Outcome> {
+        let cases: Vec<Case> = spec
+            .backends
+            .iter()
+            .zip(evidence)
+            .zip(verdicts)
+            .map(|((backend, evidence), verdict)| Case::new(backend, evidence, *verdict))
+            .collect();
+        let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
+        let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
+        let outcomes = policy::decide(
+            &spec.policy,
+            spec.weights,
+            context.now,
+            context.chance,
+            &cases,
+            &mut courses,
+            &mut weights,
+        );
+        for (((backend, course), weight), outcome) in
+            self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes)
+        {
+            backend.decided(course, weight, outcome.restart, context.now);
+        }
+        outcomes
+    }
+
+    /// A `manual` pool: its weights are what lies in the map, whoever put it there.
+    fn watch(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        verdicts: &[Verdict],
+    ) -> Vec<Outcome> {
+        let live: Vec<f64> = self
+            .backends
+            .iter()
+            .map(|backend| f64::from(context.rows.weights(backend.row().row).by_class[0]))
+            .collect();
+        let admitted = live.iter().filter(|weight| **weight > 0.0).count().max(1);
+        let mean = (live.iter().sum::<f64>() / admitted as f64).max(f64::MIN_POSITIVE);
+        let mut outcomes = Vec::with_capacity(live.len());
+        for (((backend, spec), weight), verdict) in
+            self.backends.iter_mut().zip(&spec.backends).zip(live).zip(verdicts)
+        {
+            outcomes.push(backend.watched(context, spec, weight / mean, verdict));
+        }
+        outcomes
+    }
+
+    fn write_weights(
+        &mut self,
+        spec: &PoolSpec,
+        tables: &mut Tables,
+        now: KtimeNs,
+        context: Option<&TickContext<'_>>,
+    ) {
+        let heaviest = self.backends.iter().map(BackendLoop::weight).fold(0.0, f64::max);
+        let configured = |backend: &BackendLoop, capacity: f64| {
+            let equal = matches!(spec.weights, WeightMode::Equal | WeightMode::Manual);
+            match backend.course().health() {
+                Health::Ejected | Health::Down | Health::Draining => 0.0,
+                // Nobody would end the trial of a backend while the loop stands still.
+                Health::Probation => spec.policy.weight_min * if equal { 1.0 } else { capacity },
+                Health::Healthy | Health::SlowStart if equal => 1.0,
+                Health::Healthy | Health::SlowStart => capacity,
+            }
+        };
+        let fallbacks: Vec<f64> = self
+            .backends
+            .iter()
+            .zip(&spec.backends)
+            .map(|(backend, spec)| configured(backend, spec.capacity))
+            .collect();
+        let largest = fallbacks.iter().copied().fold(0.0, f64::max);
+        for (backend, fallback) in self.backends.iter_mut().zip(fallbacks) {
+            let accepted = desired::acceptance(backend.weight(), heaviest);
+            let fallback = desired::acceptance(fallback, largest);
+            backend.write(spec.weights, accepted, fallback, now, context);
+            match backend.written() {
+                Some(written) => tables.weights.insert(backend.row().row, written),
+                None => tables.weights.remove(&backend.row().row),
+            };
+        }
+    }
+
+    /// The pool's row and table; whether they changed.
+    fn write_pool(&mut self, spec: &PoolSpec, tables: &mut Tables) -> bool {
+        let rows: Vec<BackendRow> = self.rows().collect();
+        let weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
+        self.fallback = desired::fallback(&rows, &weights, self.fallback);
+        let row = desired::pool_row(spec, self.membership.table, self.fallback);
+        let before = tables.pools.insert(self.index, row);
+        if before == Some(row) {
+            return false;
+        }
+        if let Some(before) = before {
+            tables.maglev.remove(&before.table);
+        }
+        tables.maglev.insert(row.table, self.membership.slots.clone());
+        true
+    }
+
+    fn record(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        evidence: &[Evidence],
+        verdicts: &[Verdict],
+        outcomes: Vec<Outcome>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let speeds: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.speed).collect();
+        let speed_mean = speeds.iter().sum::<f64>() / speeds.len().max(1) as f64;
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let decision = self.backends[index].record(
+                context,
+                (&spec.name, &spec.backends[index].name),
+                &evidence[index],
+                &verdicts[index],
+                speed_mean,
+                outcome,
+            );
+            decisions.push(decision);
+        }
+    }
+}
+
+fn candidates(backends: &[BackendLoop], spec: &PoolSpec, now: KtimeNs) -> Vec<desired::Candidate> {
+    backends
+        .iter()
+        .zip(&spec.backends)
+        .map(|(backend, spec)| backend.candidate(spec, now))
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! One backend, as remembered between turns.
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::Weights;
+use gateway_common::limits::WEIGHT_MAX;
+
+use super::TickContext;
+use crate::capacity::Speedometer;
+use crate::decision::{Decision, Health, Inputs, Reason, WeightSource};
+use crate::desired::{self, Candidate};
+use crate::evidence::{Evidence, Memory};
+use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
+use crate::ladder::Verdict;
+use crate::maglev::{self, Member};
+use crate::observation::{BackendRow, Observation};
+use crate::policy::{Course, Outcome};
+use crate::window::{SLOT, SLOTS};
+
+/// Turns for which the first weight of a `manual` backend is asked for, unless it is seen in the
+/// map before. A write that has failed so often will not come.
+const JOIN_TURNS: u32 = 8;
+
+/// A backend's memory, health and weight.
+#[derive(Debug)]
+pub(in crate::engine) struct BackendLoop {
+    row: BackendRow,
+    memory: Memory,
+    course: Course,
+    /// Relative to the mean of those that carry the pool.
+    weight: f64,
+    weightless_since: Option<KtimeNs>,
+    /// The row of `WEIGHTS` that is wanted; `None`: it is the operator's.
+    written: Option<Weights>,
+    /// Turns for which a first weight in a `manual` pool is still asked for.
+    joining_turns: u32,
+    last: Option<Decision>,
+    load: Option<f64>,
+}
+
+impl BackendLoop {
+    pub(super) fn new(
+        pool: &PoolSpec,
+        spec: &BackendSpec,
+        row: BackendRow,
+        course: Course,
+        now: KtimeNs,
+    ) -> BackendLoop {
+        let takes_none =
+            spec.admission == Admission::Draining && pool.weights != WeightMode::Manual;
+        let weight = match (takes_none, pool.weights) {
+            (true, _) => 0.0,
+            (_, WeightMode::Equal | WeightMode::Manual) => 1.0,
+            (_, WeightMode::Learned | WeightMode::Static) => spec.capacity,
+        };
+        // What joins takes its first flows with the first turn, by its ramp.
+        let ramps = course.health() == Health::SlowStart && pool.weights != WeightMode::Manual;
+        let weight = if ramps { 0.0 } else { weight };
+        BackendLoop {
+            row,
+            memory: Memory::new(now),
+            course,
+            weight,
+            weightless_since: (weight == 0.0).then_some(now),
+            written: None,
+            joining_turns: JOIN_TURNS,
+            last: None,
+            load: None,
+        }
+    }
+
+    /// A backend that an earlier daemon steered to, with the weight that it had.
+    pub(super) fn adopted(
+        pool: &PoolSpec,
+        spec: &BackendSpec,
+        row: BackendRow,
+        weights: &Weights,
+        now: KtimeNs,
+    ) -> BackendLoop {
+        let weight = f64::from(weights.by_class[0]) / f64::from(WEIGHT_MAX);
+        let course = if weight > 0.0 || pool.weights == WeightMode::Manual {
+            Course::established(now)
+        } else {
+            Course::on_trial(now)
+        };
+        BackendLoop {
+            weight,
+            weightless_since: (weight == 0.0).then_some(now),
+            joining_turns: 0,
+            ..BackendLoop::new(pool, spec, row, course, now)
+        }
+    }
+
+    pub(super) fn reconfigure(mut self, pool: &PoolSpec, spec: &BackendSpec) -> BackendLoop {
+        if pool.probe.is_none() {
+            self.memory.forget_probe();
+        }
+        if spec.admission == Admission::Draining && pool.weights != WeightMode::Manual {
+            self.weight = 0.0;
+        }
+        self
+    }
+
+    pub(in crate::engine) fn row(&self) -> BackendRow {
+        self.row
+    }
+
+    pub(in crate::engine) fn course(&self) -> &Course {
+        &self.course
+    }
+
+    pub(in crate::engine) fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    pub(in crate::engine) fn load(&self) -> Option<f64> {
+        self.load
+    }
+
+    pub(in crate::engine) fn last(&self) -> Option<&Decision> {
+        self.last.as_ref()
+    }
+
+    pub(super) fn speedometer(&mut self) -> &mut Speedometer {
+        self.memory.speedometer()
+    }
+
+    pub(super) fn written(&self) -> Option<Weights> {
+        self.written
+    }
+
+    pub(super) fn observe(
+        &mut self,
+        observation: &Observation,
+        probe: Option<&ProbeSpec>,
+        ticked_at: KtimeNs,
+    ) {
+        // A stamp from far ahead would push everything else out of the window.
+        let latest = ticked_at + SLOT * SLOTS as u32;
+        let at = observation.at.min(latest);
+        self.memory.observe(&Observation { at, ..*observation }, probe);
+    }
+
+    pub(super) fn evidence(&mut self, context: &TickContext<'_>, capacity: f64) -> Evidence {
+        let in_flight = context.rows.in_flight(self.row.row);
+        let serving = matches!(self.course.health(), Health::Healthy | Health::SlowStart);
+        self.memory.evidence(context.now, context.elapsed, in_flight, capacity, serving)
+    }
+
+    pub(super) fn decided(&mut self, course: Course, weight: f64, restart: bool, now: KtimeNs) {
+        self.course = course;
+        self.set_weight(weight, now);
+        if restart {
+            self.memory.restart(now);
+        }
+    }
+
+    /// Looks on: the weight is what the operator put into the map.
+    pub(super) fn watched(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &BackendSpec,
+        weight: f64,
+        verdict: &Verdict,
+    ) -> Outcome {
+        let before = std::mem::replace(&mut self.weight, weight);
+        self.set_weight(weight, context.now);
+        let health = if spec.admission == Admission::Draining {
+            Health::Draining
+        } else if self.memory.probe_is_down() {
+            Health::Down
+        } else {
+            Health::Healthy
+        };
+        let reason = match health {
+            Health::Draining => Reason::Draining,
+            Health::Down => Reason::ProbeFailed,
+            _ => Reason::Configured,
+        };
+        Outcome {
+            source: WeightSource::Manual,
+            health,
+            weight_before: before,
+            weight_wanted: verdict.speed.unwrap_or(weight),
+            weight_after: weight,
+            bounds: Vec::new(),
+            reason,
+            restart: false,
+        }
+    }
+
+    /// Says what its row of `WEIGHTS` should be. Outside a turn (`context` is `None`) it is written
+    /// as it stands.
+    pub(super) fn write(
+        &mut self,
+        mode: WeightMode,
+        accepted: u16,
+        fallback: u16,
+        now: KtimeNs,
+        context: Option<&TickContext<'_>>,
+    ) {
+        if mode == WeightMode::Manual {
+            self.write_first(context);
+            return;
+        }
+        self.joining_turns = 0;
+        let fresh = desired::weights_row(accepted, fallback, now);
+        let keep = self.written.filter(|written| {
+            let same = (written.by_class, written.fallback) == (fresh.by_class, fresh.fallback);
+            same && context.is_some_and(|context| self.is_in_place(written, context))
+        });
+        self.written = Some(keep.unwrap_or(fresh));
+    }
+
+    fn is_in_place(&self, written: &Weights, context: &TickContext<'_>) -> bool {
+        let age = context.now.since(KtimeNs(written.computed_at_ns));
+        let young = context.refresh_after.is_zero() || age < context.refresh_after;
+        young && context.rows.weights(self.row.row).by_class == written.by_class
+    }
+
+    /// The first weight of a backend in a `manual` pool; after that the row is the operator's.
+    fn write_first(&mut self, context: Option<&TickContext<'_>>) {
+        let first = desired::weights_row(WEIGHT_MAX, WEIGHT_MAX, KtimeNs(0));
+        if let Some(context) = context {
+            let seen = context.rows.weights(self.row.row) == first;
+            self.joining_turns = if seen { 0 } else { self.joining_turns.saturating_sub(1) };
+        }
+        self.written = (self.joining_turns > 0).then_some(first);
+    }
+
+    pub(super) fn candidate(&self, spec: &BackendSpec, now: KtimeNs) -> Candidate {
+        Candidate {
+            member: Member { identity: maglev::identity(spec.addr), row: self.row.row },
+            weightless_for: self.weightless_since.map(|since| now.since(since)),
+            draining: spec.admission == Admission::Draining,
+        }
+    }
+
+    pub(super) fn record(
+        &mut self,
+        context: &TickContext<'_>,
+        (pool, backend): (&str, &str),
+        evidence: &Evidence,
+        verdict: &Verdict,
+        speed_mean: f64,
+        outcome: Outcome,
+    ) -> Decision {
+        let written = self.written.unwrap_or_else(|| context.rows.weights(self.row.row));
+        let decision = Decision {
+            tick: context.tick,
+            at_ns: context.now.0,
+            pool: pool.to_owned(),
+            backend: backend.to_owned(),
+            row: self.row,
+            inputs: Inputs {
+                in_flight: evidence.in_flight,
+                requests_per_second: evidence.requests_per_second,
+                latency_low: evidence.latency_low,
+                latency_p50: evidence.latency_p50,
+                latency_p99: evidence.latency_p99,
+                failed_share: evidence.failed_share(),
+                failures_in_a_row: evidence.failures_in_a_row,
+                utilization: evidence.utilization,
+                speed: verdict.speed.map(|speed| speed / speed_mean),
+                fault: verdict.fault.map_or(0.0, |fault| fault.probability),
+            },
+            source: outcome.source,
+            health: outcome.health,
+            weight_before: outcome.weight_before,
+            weight_wanted: outcome.weight_wanted,
+            weight_after: outcome.weight_after,
+            written: written.by_class,
+            bounds: outcome.bounds,
+            reason: outcome.reason,
+        };
+        self.load = verdict.load;
+        self.last = Some(decision.clone());
+        decision
+    }
+
+    fn set_weight(&mut self, weight: f64, now: KtimeNs) {
+        self.weight = weight;
+        self.weightless_since =
+            if weight > 0.0 { None } else { Some(self.weightless_since.unwrap_or(now)) };
+    }
+}

@@ -1,0 +1,86 @@
+//! The engine's state for people.
+
+use gateway_common::clock::KtimeNs;
+
+use super::Engine;
+use super::pool::{BackendLoop, PoolLoop};
+use crate::decision::{Inputs, Reason, WeightSource};
+use crate::fleet::{Algorithm, BackendSpec, Layer, PoolSpec, VipSpec, WeightMode};
+use crate::state::{BackendState, ModelState, PoolState, State, VipState};
+
+pub(super) fn state(engine: &Engine) -> State {
+    let pools = engine.pools.iter().zip(&engine.fleet.pools);
+    let vips = engine.fleet.vips.iter().zip(engine.directory.vips());
+    State {
+        tick: engine.tick,
+        at_ns: engine.ticked_at.0,
+        observations: engine.observations,
+        observations_stale: engine.observations_stale,
+        vips: vips.map(|(spec, &(_, row))| vip(engine, spec, row)).collect(),
+        pools: pools.map(|(looped, spec)| pool(engine, looped, spec)).collect(),
+    }
+}
+
+fn vip(engine: &Engine, spec: &VipSpec, row: u32) -> VipState {
+    VipState {
+        name: spec.name.clone(),
+        addr: spec.addr,
+        layer: match spec.layer {
+            Layer::L4 => "l4",
+            Layer::L7 => "l7",
+        }
+        .to_owned(),
+        pool: engine.fleet.pools[spec.pool].name.clone(),
+        row,
+    }
+}
+
+fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
+    let total: f64 = pool.backends().iter().map(BackendLoop::weight).sum();
+    let backends = pool.backends().iter().zip(&spec.backends);
+    PoolState {
+        name: spec.name.clone(),
+        algorithm: match spec.algorithm {
+            Algorithm::Maglev => "maglev",
+            Algorithm::P2c => "p2c",
+        }
+        .to_owned(),
+        weights: match spec.weights {
+            WeightMode::Learned => "learned",
+            WeightMode::Static => "static",
+            WeightMode::Equal => "equal",
+            WeightMode::Manual => "manual",
+        }
+        .to_owned(),
+        row: pool.index(),
+        table: pool.table(),
+        model: engine.model.as_ref().map(|model| ModelState {
+            name: model.predictor.name().to_owned(),
+            decides: pool.model_asked(),
+        }),
+        backends: backends.map(|(b, spec)| backend(engine.ticked_at, b, spec, total)).collect(),
+    }
+}
+
+fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) -> BackendState {
+    let (course, last) = (backend.course(), backend.last());
+    BackendState {
+        name: spec.name.clone(),
+        addr: spec.addr,
+        row: backend.row().row,
+        generation: backend.row().generation,
+        capacity: spec.capacity,
+        health: last.map_or(course.health(), |last| last.health),
+        health_seconds: now.since(course.since()).as_secs_f64(),
+        ejected_seconds: course.ejected_until().map(|until| until.since(now).as_secs_f64()),
+        strikes: course.strikes(),
+        reason: last.map_or(Reason::Joined, |last| last.reason),
+        source: last.map_or(WeightSource::Static, |last| last.source),
+        weight: backend.weight(),
+        share: if total > 0.0 { backend.weight() / total } else { 0.0 },
+        accepted: last.map_or(0, |last| last.written[0]),
+        bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),
+        load: backend.load(),
+        inputs: last.map_or_else(Inputs::default, |last| last.inputs),
+    }
+}

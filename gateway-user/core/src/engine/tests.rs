@@ -1,0 +1,324 @@
+use std::net::Ipv4Addr;
+
+use gateway_common::layout::Weights;
+use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
+
+use super::*;
+use crate::decision::{Health, Reason, WeightSource};
+use crate::fixture::{backend, fleet};
+use crate::fleet::{Admission, WeightMode};
+use crate::observation::{RequestOutcome, Seen};
+use crate::plan::plan;
+use crate::predictor::{Opinion, PoolView};
+use crate::rows::HeapRows;
+use crate::tables::Write;
+
+const OPTIONS: EngineOptions = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 1 };
+
+/// An engine with a data plane on the heap.
+struct Bench {
+    engine: Engine,
+    applied: Tables,
+    rows: HeapRows,
+    now: KtimeNs,
+}
+
+impl Bench {
+    fn new(fleet: Fleet) -> Bench {
+        Bench::adopting(fleet, Tables::default())
+    }
+
+    fn adopting(fleet: Fleet, adopted: Tables) -> Bench {
+        let now = KtimeNs(100_000_000_000);
+        let engine = Engine::new(fleet, adopted.clone(), OPTIONS, now).unwrap();
+        let rows = HeapRows::default();
+        adopted.weights.iter().for_each(|(row, weights)| rows.set_weights(*row, *weights));
+        let mut bench = Bench { engine, applied: adopted, rows, now };
+        bench.apply();
+        bench
+    }
+
+    fn apply(&mut self) -> Vec<Write> {
+        let writes = plan(self.engine.tables(), &self.applied);
+        for write in &writes {
+            self.applied.apply(write);
+            if let Write::Weights(row, weights) = write {
+                self.rows.set_weights(*row, *weights);
+            }
+        }
+        writes
+    }
+
+    fn tick(&mut self) -> (Turn, Vec<Write>) {
+        self.now = self.now + Duration::from_millis(250);
+        let turn = self.engine.tick(self.now, &self.rows);
+        (turn, self.apply())
+    }
+
+    fn see(&mut self, backend: usize, seen: Seen) {
+        let backend = self.engine.snapshot().pools[0].backends[backend].row;
+        self.engine.observe(&Observation { at: self.now, backend, seen });
+    }
+
+    /// Half a second of 40 requests a second to every backend, each with its latency in ms.
+    fn serve(&mut self, latencies: &[u64]) {
+        for _ in 0..2 {
+            for (backend, ms) in latencies.iter().enumerate() {
+                for _ in 0..10 {
+                    let after = Duration::from_millis(*ms);
+                    let outcome = RequestOutcome::Answered;
+                    let seen = Seen::Request {
+                        outcome,
+                        first_byte_after: after,
+                        after,
+                        class: 0,
+                        report: None,
+                    };
+                    self.see(backend, seen);
+                }
+            }
+            self.tick();
+        }
+    }
+
+    fn weights(&self) -> Vec<f64> {
+        self.engine.state().pools[0].backends.iter().map(|backend| backend.weight).collect()
+    }
+}
+
+fn web(mode: WeightMode) -> Fleet {
+    let mut fleet = fleet(&[("web", 3)]);
+    fleet.pools[0].weights = mode;
+    fleet
+}
+
+#[test]
+fn before_anything_is_seen_configured_capacity_decides() {
+    let mut config = web(WeightMode::Learned);
+    config.pools[0].backends[0].capacity = 2.0;
+    let mut bench = Bench::new(config);
+    let (turn, _) = bench.tick();
+    assert_eq!(bench.weights(), [1.5, 0.75, 0.75]);
+    assert_eq!(turn.decisions[0].source, WeightSource::Static);
+    assert_eq!(turn.decisions[0].reason, Reason::TooFewSamples);
+    assert_eq!(turn.decisions[0].written[0], WEIGHT_MAX);
+}
+
+#[test]
+fn weights_follow_what_is_seen() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    (0..20).for_each(|_| bench.serve(&[10, 10, 40]));
+    let weights = bench.weights();
+    assert!((2.8..=4.4).contains(&(weights[0] / weights[2])), "{weights:?}");
+    let state = bench.engine.state();
+    assert_eq!(state.pools[0].backends[0].source, WeightSource::Substitute);
+    assert!(state.pools[0].backends[0].load.unwrap() > 30.0);
+}
+
+#[test]
+fn a_failed_connect_cuts_at_the_next_tick() {
+    let mut bench = Bench::new(web(WeightMode::Equal));
+    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed));
+    let (turn, writes) = bench.tick();
+    assert_eq!(turn.decisions[1].health, Health::Ejected);
+    let row = turn.decisions[1].row.row;
+    assert_eq!(bench.applied.weights[&row].by_class, [0; 8]);
+    assert!(writes.iter().all(|write| !matches!(write, Write::Table(..))), "membership stays");
+}
+
+#[test]
+fn a_restart_adopts_rows_weights_and_tables() {
+    let mut before = Bench::new(web(WeightMode::Learned));
+    (0..20).for_each(|_| before.serve(&[10, 10, 40]));
+    let mut after = Bench::adopting(web(WeightMode::Learned), before.applied.clone());
+    assert_eq!(after.applied.pools, before.applied.pools);
+    assert_eq!(after.applied.backends, before.applied.backends);
+    let (_, writes) = after.tick();
+    assert!(writes.iter().all(|write| matches!(write, Write::Weights(..))), "{writes:?}");
+    let kept = after.weights()[2] / after.weights()[0];
+    assert!(kept < 0.5, "the learned weight goes on from where it was: {kept}");
+}
+
+#[test]
+fn a_backend_that_was_cut_before_a_restart_comes_back_by_a_trial() {
+    let mut before = Bench::new(web(WeightMode::Learned));
+    (0..3).for_each(|_| before.see(1, Seen::ConnectFailed));
+    before.tick();
+    let mut after = Bench::adopting(web(WeightMode::Learned), before.applied.clone());
+    let (turn, _) = after.tick();
+    assert_eq!(turn.decisions[1].health, Health::Probation);
+}
+
+#[test]
+fn a_weight_that_somebody_else_changed_is_taken_over_again() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    bench.tick();
+    let row = bench.engine.snapshot().pools[0].backends[0].row.row;
+    let mut meddled = bench.rows.weights(row);
+    meddled.by_class = [7; 8];
+    bench.rows.set_weights(row, meddled);
+    let (_, writes) = bench.tick();
+    assert_eq!(writes.len(), 1);
+    assert_eq!(bench.rows.weights(row).by_class, [WEIGHT_MAX; 8]);
+}
+
+#[test]
+fn a_manual_pool_starts_equal_and_is_the_operators_from_then_on() {
+    let mut bench = Bench::new(web(WeightMode::Manual));
+    let row = bench.engine.snapshot().pools[0].backends[0].row.row;
+    assert_eq!(bench.rows.weights(row).by_class, [WEIGHT_MAX; 8]);
+    bench.tick();
+    bench.rows.set_weights(row, Weights { by_class: [655; 8], ..bench.rows.weights(row) });
+    for _ in 0..10 {
+        let (turn, writes) = bench.tick();
+        let weights = writes.iter().any(|write| matches!(write, Write::Weights(..)));
+        assert!(!weights, "{writes:?}");
+        assert_eq!(turn.decisions[0].source, WeightSource::Manual);
+    }
+    assert_eq!(bench.rows.weights(row).by_class, [655; 8]);
+    let state = bench.engine.state();
+    assert_eq!(state.pools[0].backends[0].accepted, 655);
+    assert!(state.pools[0].backends[0].share < 0.01);
+}
+
+#[test]
+fn a_manual_weight_survives_a_restart_even_if_it_is_zero() {
+    let mut before = Bench::new(web(WeightMode::Manual));
+    let row = before.engine.snapshot().pools[0].backends[0].row.row;
+    before.tick();
+    let zero = Weights { by_class: [0; 8], ..before.rows.weights(row) };
+    before.applied.weights.insert(row, zero);
+    let mut after = Bench::adopting(web(WeightMode::Manual), before.applied.clone());
+    after.tick();
+    assert_eq!(after.rows.weights(row).by_class, [0; 8]);
+}
+
+#[test]
+fn weights_are_refreshed_before_they_age() {
+    let mut bench = Bench::new(web(WeightMode::Equal));
+    bench.tick();
+    let writes: usize = (0..120).map(|_| bench.tick().1.len()).sum();
+    assert!((9..=15).contains(&writes), "{writes} writes of three rows in 30 s, not one a 7.5 s");
+}
+
+#[test]
+fn a_newcomer_grows_into_its_share() {
+    let mut bench = Bench::new(web(WeightMode::Equal));
+    bench.tick();
+    let mut more = web(WeightMode::Equal);
+    more.pools[0].backends.push(backend(999));
+    bench.engine.reconfigure(more, bench.now).unwrap();
+    bench.apply();
+    let (turn, _) = bench.tick();
+    assert_eq!(turn.decisions[3].health, Health::SlowStart);
+    assert_eq!(turn.decisions[3].weight_after, 0.05);
+    (0..40).for_each(|_| drop(bench.tick()));
+    assert_eq!(bench.weights(), [1.0; 4]);
+}
+
+#[test]
+fn draining_takes_no_new_flow_from_the_reload_on() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    bench.tick();
+    let mut drained = web(WeightMode::Learned);
+    drained.pools[0].backends[0].admission = Admission::Draining;
+    bench.engine.reconfigure(drained, bench.now).unwrap();
+    bench.apply();
+    let row = bench.engine.snapshot().pools[0].backends[0].row.row;
+    assert_eq!(bench.rows.weights(row).by_class, [0; 8], "before the next tick");
+    assert_eq!(bench.tick().0.decisions[0].health, Health::Draining);
+}
+
+#[test]
+fn an_observation_of_an_earlier_tenant_is_dropped() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    let mut stale = bench.engine.snapshot().pools[0].backends[0].row;
+    stale.generation -= 1;
+    let seen = Seen::ConnectFailed;
+    (0..9).for_each(|_| bench.engine.observe(&Observation { at: bench.now, backend: stale, seen }));
+    assert_eq!(bench.tick().0.decisions[0].health, Health::Healthy);
+    assert_eq!(bench.engine.state().observations_stale, 9);
+}
+
+#[test]
+fn a_stamp_from_the_future_does_not_blind_the_loop() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    (0..5).for_each(|_| bench.serve(&[10, 10, 10]));
+    let backend = bench.engine.snapshot().pools[0].backends[0].row;
+    let at = KtimeNs(u64::MAX);
+    bench.engine.observe(&Observation { at, backend, seen: Seen::ResetByClient });
+    bench.serve(&[10, 10, 10]);
+    assert!(bench.engine.state().pools[0].backends[0].inputs.requests_per_second > 10.0);
+}
+
+#[test]
+fn a_snapshot_is_announced_when_the_fallback_changes() {
+    let mut bench = Bench::new(web(WeightMode::Equal));
+    assert!(!bench.tick().0.snapshot_changed);
+    (0..3).for_each(|_| bench.see(0, Seen::ConnectFailed));
+    assert!(bench.tick().0.snapshot_changed);
+    let fallback = bench.engine.snapshot().pools[0].fallback;
+    let cut = bench.engine.snapshot().pools[0].backends[0].row.row;
+    assert!(fallback != cut && fallback != NO_BACKEND);
+}
+
+#[test]
+fn client_classes_and_vips_reach_the_tables() {
+    let mut config = web(WeightMode::Learned);
+    config.client_classes.push((Ipv4Addr::new(10, 0, 0, 0), 8, 3));
+    let bench = Bench::new(config);
+    assert_eq!(bench.applied.client_classes[&(8, [10, 0, 0, 0])], 3);
+    assert_eq!(bench.applied.vips.len(), 1);
+}
+
+#[test]
+fn state_is_the_same_after_a_trip_through_json() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    bench.serve(&[10, 10, 40]);
+    let state = bench.engine.state();
+    let json = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<State>(&json).unwrap().pools.len(), state.pools.len());
+}
+
+/// A model that says the same of every pool.
+struct Fixed(Opinion);
+
+impl Predictor for Fixed {
+    fn name(&self) -> &str {
+        "fixed"
+    }
+
+    fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion> {
+        let mut opinions = vec![Opinion { speed: Some(1.0), ..self.0 }; pool.backends.len()];
+        opinions[0] = self.0;
+        opinions
+    }
+}
+
+fn model(opinion: Opinion, loss: f64) -> Option<Model> {
+    let age = Duration::from_millis(250);
+    let standing = Standing { loss, substitute_loss: 1.0, scored: 1000, age };
+    Some(Model { predictor: Arc::new(Fixed(opinion)), standing })
+}
+
+#[test]
+fn a_model_that_beats_its_substitute_decides_within_the_bounds() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    bench.engine.set_model(model(Opinion { speed: Some(1e12), ..Opinion::default() }, 0.5));
+    let (turn, _) = bench.tick();
+    assert_eq!(turn.decisions[0].source, WeightSource::Model);
+    assert!(turn.decisions[0].weight_after <= 1.2 + 1e-9, "one step, however wild the model");
+    (0..100).for_each(|_| drop(bench.tick()));
+    assert!(bench.weights().iter().all(|weight| (0.05 - 1e-9..=3.0 + 1e-9).contains(weight)));
+}
+
+#[test]
+fn a_model_that_is_beaten_or_talks_nonsense_does_not_decide() {
+    for (speed, loss) in [(2.0, 1.5), (f64::NAN, 0.5), (-3.0, 0.5)] {
+        let mut bench = Bench::new(web(WeightMode::Learned));
+        bench.engine.set_model(model(Opinion { speed: Some(speed), ..Opinion::default() }, loss));
+        let (turn, _) = bench.tick();
+        assert_eq!(turn.decisions[0].source, WeightSource::Static, "{speed} {loss}");
+        assert_eq!(bench.weights(), [1.0; 3]);
+    }
+}

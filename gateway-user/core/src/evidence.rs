@@ -1,0 +1,253 @@
+//! What is known of one backend: it takes observations in, and gives [`Evidence`] once a tick.
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+
+use crate::capacity::{Cost, Sample, Speedometer};
+use crate::fleet::ProbeSpec;
+use crate::health::{ProbeHealth, Silence, Streaks};
+use crate::observation::{Observation, RequestOutcome, Seen};
+use crate::window::{Summary, Window};
+
+/// The shortest window that an average is taken over: shorter ones see the ticks themselves.
+const SPAN_MIN: Duration = Duration::from_secs(1);
+
+/// Samples until a latency means anything: with fewer the window reaches further back.
+const LATENCY_SAMPLES: u32 = 3;
+
+/// Samples for a failed share: fewer cannot tell 30% from 10%, more reach back to better times.
+const FAILURE_SAMPLES: u32 = 20;
+
+/// Samples for the quantiles that are shown.
+const QUANTILE_SAMPLES: u32 = 100;
+
+/// Window of the rate that is shown.
+const RATE_SPAN: Duration = Duration::from_secs(2);
+
+/// Half of a deviation in load is forgotten after this long (the EWMA's decay).
+const LOAD_HALF_LIFE: Duration = Duration::from_secs(2);
+
+/// What is remembered of one backend.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    window: Window,
+    streaks: Streaks,
+    probe: ProbeHealth,
+    silence: Silence,
+    speedometer: Speedometer,
+    load: Option<f64>,
+    finished_since_tick: u64,
+}
+
+/// What is known of one backend this tick. Times in seconds; `None`: too few samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Flows and requests in flight.
+    pub in_flight: u64,
+    /// Finished requests and first responses a second.
+    pub requests_per_second: f64,
+    /// The same, as an EWMA with a half-life of two seconds: what to expect until the next tick.
+    pub load: Option<f64>,
+    /// Mean latency of the faster half, failures counted among the slow.
+    pub latency_low: Option<f64>,
+    /// Median latency of what was answered.
+    pub latency_p50: Option<f64>,
+    /// Its 99th percentile.
+    pub latency_p99: Option<f64>,
+    /// Finished in the window of `failed`.
+    pub finished: u32,
+    /// Failed in a window of at least a second.
+    pub failed: u32,
+    /// Finished within the last second or so.
+    pub recent_finished: u32,
+    /// Failed of these.
+    pub recent_failed: u32,
+    /// Failures in a row.
+    pub failures_in_a_row: u32,
+    /// Failed connects in a row.
+    pub connect_failures_in_a_row: u32,
+    /// Mean of the utilisations that it reported.
+    pub utilization: Option<f64>,
+    /// What a request costs it, over the last second or so.
+    pub sample: Option<Sample>,
+    /// Filtered over time: see [`capacity`](crate::capacity).
+    pub cost: Option<Cost>,
+    /// How long work has been piling up without an answer.
+    pub silent_for: Duration,
+    /// Configured capacity relative to the pool's mean.
+    pub capacity: f64,
+    /// Whether its active probe is down.
+    pub probe_down: bool,
+    /// Whether it takes part: accepting, not cut, so that it can be compared with.
+    pub serving: bool,
+}
+
+impl Evidence {
+    /// Failed share of what finished, `0..=1`.
+    pub fn failed_share(&self) -> f64 {
+        if self.finished == 0 { 0.0 } else { f64::from(self.failed) / f64::from(self.finished) }
+    }
+}
+
+impl Memory {
+    /// Nothing seen yet.
+    pub fn new(now: KtimeNs) -> Memory {
+        Memory {
+            window: Window::new(now),
+            streaks: Streaks::default(),
+            probe: ProbeHealth::default(),
+            silence: Silence::new(now),
+            speedometer: Speedometer::default(),
+            load: None,
+            finished_since_tick: 0,
+        }
+    }
+
+    /// Takes in what was seen.
+    pub fn observe(&mut self, observation: &Observation, probe: Option<&ProbeSpec>) {
+        let at = observation.at;
+        match observation.seen {
+            Seen::Connected { .. } => self.streaks.connected(),
+            Seen::ConnectFailed => {
+                self.streaks.connect_failed();
+                self.fail(at);
+            }
+            Seen::FirstResponse { after, .. } => self.answer(at, after),
+            Seen::Closed { .. } | Seen::ResetByClient => self.silence.alive(),
+            Seen::ResetByBackend => {
+                self.streaks.failed();
+                self.fail(at);
+            }
+            Seen::Request { outcome, first_byte_after, report, .. } => {
+                match outcome {
+                    RequestOutcome::Answered => self.answer(at, first_byte_after),
+                    RequestOutcome::ServerError | RequestOutcome::Broken => {
+                        self.streaks.failed();
+                        self.fail(at);
+                    }
+                    RequestOutcome::TimedOut => {
+                        self.streaks.failed();
+                        self.finished_since_tick += 1;
+                        // A timeout is the gateway's doing, no sign of life.
+                        self.window.failed(at);
+                    }
+                    RequestOutcome::Abandoned => {}
+                }
+                if let Some(report) = report {
+                    self.window.utilization(at, report.utilization);
+                }
+            }
+            Seen::Probe { healthy, .. } => {
+                if let Some(spec) = probe {
+                    self.probe.probed(healthy, spec);
+                }
+            }
+        }
+    }
+
+    /// Forgets what came before a cut, so that a trial is judged by itself. Speed is kept: it says
+    /// what the backend can do once it is well.
+    pub fn restart(&mut self, now: KtimeNs) {
+        self.window.restart(now);
+        self.streaks = Streaks::default();
+        self.silence = Silence::new(now);
+    }
+
+    /// Forgets the probe: there is none any more, or another one.
+    pub fn forget_probe(&mut self) {
+        self.probe = ProbeHealth::default();
+    }
+
+    /// Whether its active probe is down.
+    pub fn probe_is_down(&self) -> bool {
+        self.probe.is_down()
+    }
+
+    /// What is known now, but for the cost, which is the pool's to update. `capacity` and `serving` are the caller's knowledge.
+    pub fn evidence(
+        &mut self,
+        now: KtimeNs,
+        elapsed: Duration,
+        in_flight: u64,
+        capacity: f64,
+        serving: bool,
+    ) -> Evidence {
+        self.silence.tick(now, in_flight);
+        self.forecast_load(elapsed);
+        let recent = self.window.summary(now, SPAN_MIN, LATENCY_SAMPLES);
+        let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
+        let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
+        let sample = sample(&recent);
+        Evidence {
+            in_flight,
+            requests_per_second: self.window.summary(now, RATE_SPAN, 0).rate(),
+            load: self.load,
+            latency_low: sample.map(|sample| sample.latency),
+            latency_p50: wide.answered.quantile(0.5),
+            latency_p99: wide.answered.quantile(0.99),
+            finished: failures.finished(),
+            failed: failures.failed,
+            recent_finished: recent.finished(),
+            recent_failed: recent.failed,
+            failures_in_a_row: self.streaks.failures,
+            connect_failures_in_a_row: self.streaks.connect_failures,
+            utilization: recent.utilization(),
+            sample,
+            cost: None,
+            silent_for: self.silence.age(now),
+            capacity,
+            probe_down: self.probe.is_down(),
+            serving,
+        }
+    }
+
+    /// The filter of its speed.
+    pub fn speedometer(&mut self) -> &mut Speedometer {
+        &mut self.speedometer
+    }
+
+    fn answer(&mut self, at: KtimeNs, latency: Duration) {
+        self.streaks.answered();
+        self.silence.alive();
+        self.finished_since_tick += 1;
+        self.window.answered(at, latency);
+    }
+
+    fn fail(&mut self, at: KtimeNs) {
+        self.silence.alive();
+        self.finished_since_tick += 1;
+        self.window.failed(at);
+    }
+
+    fn forecast_load(&mut self, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        if seconds > 0.0 {
+            let rate = self.finished_since_tick as f64 / seconds;
+            let keep = 0.5f64.powf(seconds / LOAD_HALF_LIFE.as_secs_f64());
+            self.load = Some(self.load.map_or(rate, |load| keep * load + (1.0 - keep) * rate));
+        }
+        self.finished_since_tick = 0;
+    }
+}
+
+/// The faster half of what finished, with failures among the slow, so that fast errors do not look
+/// like speed.
+fn sample(recent: &Summary) -> Option<Sample> {
+    let finished = recent.finished();
+    if finished < LATENCY_SAMPLES {
+        return None;
+    }
+    let faster = recent.answered.fastest(finished.div_ceil(2))?;
+    Some(Sample {
+        latency: faster.mean,
+        variation: faster.variation,
+        finished,
+        span: recent.span,
+        rate: recent.rate(),
+        utilization: recent.utilization(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

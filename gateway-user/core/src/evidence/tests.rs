@@ -1,0 +1,116 @@
+use super::*;
+use crate::fleet::ProbeKind;
+use crate::observation::{BackendRow, LoadReport};
+
+const BACKEND: BackendRow = BackendRow { row: 0, generation: 1 };
+
+fn at(ms: u64) -> KtimeNs {
+    KtimeNs((100_000 + ms) * 1_000_000)
+}
+
+fn request(outcome: RequestOutcome, ms: u64) -> Seen {
+    let after = Duration::from_millis(ms);
+    let report = Some(LoadReport { utilization: 0.4, ..LoadReport::default() });
+    Seen::Request { outcome, first_byte_after: after, after, class: 0, report }
+}
+
+/// What is known after these were seen, 50 ms apart, at a tick two seconds after the start.
+fn known(seen: &[Seen]) -> Evidence {
+    let mut memory = Memory::new(at(0));
+    for (number, seen) in seen.iter().enumerate() {
+        let observation = Observation { at: at(50 * number as u64), backend: BACKEND, seen: *seen };
+        memory.observe(&observation, None);
+    }
+    memory.evidence(at(2000), Duration::from_secs(2), 3, 1.0, true)
+}
+
+#[test]
+fn answers_of_both_paths_are_one_latency() {
+    let both = [
+        request(RequestOutcome::Answered, 20),
+        Seen::FirstResponse { after: Duration::from_millis(20), class: 0 },
+    ];
+    let evidence = known(&both.repeat(5));
+    assert_eq!((evidence.finished, evidence.failed), (10, 0));
+    assert!((evidence.latency_p50.unwrap() / 0.020 - 1.0).abs() < 0.07);
+    assert!((evidence.requests_per_second - 5.0).abs() < 0.5);
+    assert!((evidence.utilization.unwrap() - 0.4).abs() < 1e-6);
+}
+
+#[test]
+fn every_kind_of_failure_counts() {
+    let failures = [
+        request(RequestOutcome::ServerError, 1),
+        request(RequestOutcome::Broken, 1),
+        request(RequestOutcome::TimedOut, 900),
+        Seen::ResetByBackend,
+        Seen::ConnectFailed,
+    ];
+    let evidence = known(&failures);
+    assert_eq!((evidence.failed, evidence.failures_in_a_row), (5, 5));
+    assert_eq!(evidence.connect_failures_in_a_row, 1);
+}
+
+#[test]
+fn what_clients_do_is_no_fault_of_the_backend() {
+    let innocent = [
+        request(RequestOutcome::Abandoned, 5000),
+        Seen::ResetByClient,
+        Seen::Closed { after: Duration::from_secs(1), bytes_in: 1, bytes_out: 1 },
+        Seen::Connected { after: Duration::from_millis(1) },
+    ];
+    let evidence = known(&innocent);
+    assert_eq!((evidence.finished, evidence.failed, evidence.failures_in_a_row), (0, 0, 0));
+}
+
+#[test]
+fn fast_errors_do_not_look_like_speed() {
+    let half = [request(RequestOutcome::Answered, 20), request(RequestOutcome::ServerError, 1)];
+    let low = known(&half.repeat(20)).latency_low.unwrap();
+    assert!(low > 0.018, "{low}");
+}
+
+#[test]
+fn a_trial_starts_without_the_past() {
+    let mut memory = Memory::new(at(0));
+    let failed = Observation { at: at(10), backend: BACKEND, seen: Seen::ConnectFailed };
+    (0..5).for_each(|_| memory.observe(&failed, None));
+    memory.restart(at(100));
+    let evidence = memory.evidence(at(200), Duration::from_millis(200), 0, 1.0, true);
+    assert_eq!((evidence.failed, evidence.failures_in_a_row), (0, 0));
+}
+
+#[test]
+fn probes_count_only_where_they_are_configured() {
+    let spec = ProbeSpec {
+        kind: ProbeKind::Tcp,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 1,
+        fall: 1,
+    };
+    let seen = Seen::Probe { healthy: false, after: Duration::from_millis(1) };
+    let observation = Observation { at: at(1), backend: BACKEND, seen };
+    let mut memory = Memory::new(at(0));
+    memory.observe(&observation, None);
+    assert!(!memory.probe_is_down());
+    memory.observe(&observation, Some(&spec));
+    assert!(memory.probe_is_down());
+}
+
+#[test]
+fn load_is_expected_to_go_on_as_it_did() {
+    let mut memory = Memory::new(at(0));
+    for second in 0..10u64 {
+        for number in 0..8 {
+            let seen = request(RequestOutcome::Answered, 5);
+            memory.observe(
+                &Observation { at: at(1000 * second + number), backend: BACKEND, seen },
+                None,
+            );
+        }
+        memory.evidence(at(1000 * (second + 1)), Duration::from_secs(1), 0, 1.0, true);
+    }
+    let load = memory.evidence(at(10_000), Duration::ZERO, 0, 1.0, true).load.unwrap();
+    assert!((load - 8.0).abs() < 0.01, "{load}");
+}

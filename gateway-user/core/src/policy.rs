@@ -1,0 +1,227 @@
+//! What may be done about opinions: health, ejection, and weights within bounds.
+//!
+//! An opinion, a model's or a rule's, never becomes a weight directly. Here it is held against the
+//! operator's bounds: how much of a pool may be ejected, how far a weight may move in one tick, how
+//! small and how large it may be. Every bound that bites is named in the decision.
+
+mod bounds;
+mod course;
+mod ejection;
+
+use gateway_common::clock::KtimeNs;
+
+pub use course::Course;
+
+use crate::decision::{Bound, Health, Reason, WeightSource};
+use crate::evidence::Evidence;
+use crate::fleet::{Admission, BackendSpec, PolicySpec, WeightMode};
+use crate::ladder::Verdict;
+use course::Signals;
+
+/// What the policy is told of one backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Configured not to take new flows.
+    pub draining: bool,
+    /// Configured capacity; positive.
+    pub capacity: f64,
+    /// The opinions that count.
+    pub verdict: Verdict,
+    /// The active probe is down.
+    pub probe_down: bool,
+    /// Finished lately; in probation: since it began.
+    pub finished: u32,
+    /// Failed of these.
+    pub failed: u32,
+}
+
+impl Case {
+    /// A backend as configured, seen and judged.
+    pub fn new(spec: &BackendSpec, evidence: &Evidence, verdict: Verdict) -> Case {
+        Case {
+            draining: spec.admission == Admission::Draining,
+            capacity: spec.capacity,
+            verdict,
+            probe_down: evidence.probe_down,
+            finished: evidence.finished,
+            failed: evidence.failed,
+        }
+    }
+}
+
+/// What the policy decides about one backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Who decided about its weight.
+    pub source: WeightSource,
+    /// Health from now on.
+    pub health: Health,
+    /// Weight before, relative to the mean of the backends that carry the pool.
+    pub weight_before: f64,
+    /// What was asked for.
+    pub weight_wanted: f64,
+    /// Weight from now on; 0 takes no new flow.
+    pub weight_after: f64,
+    /// Bounds that bit.
+    pub bounds: Vec<Bound>,
+    /// Why.
+    pub reason: Reason,
+    /// Its evidence starts anew: it is on trial.
+    pub restart: bool,
+}
+
+/// How a backend's weight comes about this tick.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Role {
+    /// Takes no new flow.
+    Cut,
+    /// Carries the pool; the weights of these have a mean of one.
+    Full,
+    /// Takes this share of what it would get, until it has shown itself.
+    Ramp(f64),
+    /// Takes this weight: on trial, or too much of the pool is ejected already.
+    Trickle(f64),
+}
+
+/// One pool's decisions of one tick.
+///
+/// `cases`, `courses` and `weights` are parallel, one for each backend. Courses and weights are
+/// moved on; `chance` spreads the ends of ejections.
+pub fn decide(
+    spec: &PolicySpec,
+    mode: WeightMode,
+    now: KtimeNs,
+    chance: u64,
+    cases: &[Case],
+    courses: &mut [Course],
+    weights: &mut [f64],
+) -> Vec<Outcome> {
+    let mut bounds: Vec<Vec<Bound>> = vec![Vec::new(); cases.len()];
+    let failed_usual = failed_usual(cases, courses);
+    let steps: Vec<_> = cases
+        .iter()
+        .zip(courses.iter_mut())
+        .map(|(case, course)| course.advance(now, &Signals::of(case, failed_usual), spec))
+        .collect();
+    let denied = ejection::grant(spec, now, chance, cases, &steps, courses);
+    let panic = ejection::is_panic(spec, cases, courses, &denied);
+    let mut roles: Vec<Role> = Vec::with_capacity(cases.len());
+    for (index, (case, course)) in cases.iter().zip(courses.iter()).enumerate() {
+        if denied[index].is_some() {
+            bounds[index].push(Bound::EjectionMax);
+            roles.push(Role::Trickle(spec.weight_min));
+        } else if panic && course.health() == Health::Down && !case.draining {
+            bounds[index].push(Bound::Panic);
+            roles.push(Role::Full);
+        } else {
+            roles.push(role(course, now, spec));
+        }
+        if let Role::Ramp(_) = roles[index] {
+            bounds[index].push(Bound::SlowStart);
+        }
+    }
+    carry(&mut roles);
+
+    let sources: Vec<WeightSource> = cases.iter().map(|case| source(mode, case)).collect();
+    let asked: Vec<f64> = cases.iter().map(|case| asked(mode, case)).collect();
+    let movement = bounds::Movement { spec, mode, roles: &roles, asked: &asked };
+    let moved = movement.apply(weights, &mut bounds);
+
+    (0..cases.len())
+        .map(|index| {
+            let (before, after) = (moved.before[index], moved.after[index]);
+            weights[index] = after;
+            Outcome {
+                source: sources[index],
+                health: courses[index].health(),
+                weight_before: before,
+                weight_wanted: moved.wanted[index],
+                weight_after: after,
+                bounds: std::mem::take(&mut bounds[index]),
+                reason: denied[index].unwrap_or_else(|| {
+                    reason(&courses[index], mode, sources[index], before, after)
+                }),
+                restart: steps[index].restart,
+            }
+        })
+        .collect()
+}
+
+/// The failed share of the backends that are neither cut nor on trial.
+fn failed_usual(cases: &[Case], courses: &[Course]) -> f64 {
+    let (mut finished, mut failed) = (0u64, 0u64);
+    for (case, course) in cases.iter().zip(courses) {
+        if matches!(course.health(), Health::Healthy | Health::SlowStart) {
+            finished += u64::from(case.finished);
+            failed += u64::from(case.failed);
+        }
+    }
+    if finished == 0 { 0.0 } else { failed as f64 / finished as f64 }
+}
+
+fn role(course: &Course, now: KtimeNs, spec: &PolicySpec) -> Role {
+    match course.health() {
+        Health::Ejected | Health::Down | Health::Draining => Role::Cut,
+        Health::Healthy => Role::Full,
+        Health::SlowStart => Role::Ramp(course.ramp(now, spec)),
+        Health::Probation => Role::Trickle(course.trickle(now, spec)),
+    }
+}
+
+/// Somebody has to carry the pool: if no backend is in full health, those that are on their way
+/// there do, and else those on trial.
+fn carry(roles: &mut [Role]) {
+    if roles.contains(&Role::Full) {
+        return;
+    }
+    let ramping = roles.iter().any(|role| matches!(role, Role::Ramp(_)));
+    for role in roles {
+        match role {
+            Role::Ramp(_) => *role = Role::Full,
+            Role::Trickle(_) if !ramping => *role = Role::Full,
+            Role::Trickle(_) | Role::Cut | Role::Full => {}
+        }
+    }
+}
+
+fn source(mode: WeightMode, case: &Case) -> WeightSource {
+    match mode {
+        WeightMode::Learned => case.verdict.source,
+        WeightMode::Static => WeightSource::Static,
+        WeightMode::Equal => WeightSource::Equal,
+        WeightMode::Manual => WeightSource::Manual,
+    }
+}
+
+/// The weight that whoever decides asks for, on a scale of its own.
+fn asked(mode: WeightMode, case: &Case) -> f64 {
+    match mode {
+        WeightMode::Learned => case.verdict.speed.unwrap_or(case.capacity),
+        WeightMode::Static => case.capacity,
+        WeightMode::Equal | WeightMode::Manual => 1.0,
+    }
+}
+
+fn reason(
+    course: &Course,
+    mode: WeightMode,
+    source: WeightSource,
+    before: f64,
+    after: f64,
+) -> Reason {
+    if course.health() != Health::Healthy {
+        return course.reason();
+    }
+    if mode != WeightMode::Learned {
+        return Reason::Configured;
+    }
+    match source {
+        WeightSource::Static if after == before => Reason::TooFewSamples,
+        _ if after > before => Reason::Faster,
+        _ if after < before => Reason::Slower,
+        _ => Reason::Steady,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+use super::*;
+use crate::predictor::Fault;
+
+const NOW: KtimeNs = KtimeNs(1_000_000_000_000);
+
+fn case() -> Case {
+    let verdict =
+        Verdict { source: WeightSource::Substitute, speed: Some(1.0), fault: None, load: None };
+    Case { draining: false, capacity: 1.0, verdict, probe_down: false, finished: 20, failed: 0 }
+}
+
+fn dead() -> Case {
+    let fault = Some(Fault { probability: 1.0, reason: Reason::ConnectFailures });
+    Case { verdict: Verdict { fault, ..case().verdict }, ..case() }
+}
+
+fn down() -> Case {
+    Case { probe_down: true, ..case() }
+}
+
+fn one_tick(mode: WeightMode, cases: &[Case]) -> Vec<Outcome> {
+    let mut courses = vec![Course::established(NOW); cases.len()];
+    let mut weights = vec![1.0; cases.len()];
+    decide(&PolicySpec::default(), mode, NOW, 1, cases, &mut courses, &mut weights)
+}
+
+fn after(outcomes: &[Outcome]) -> Vec<f64> {
+    outcomes.iter().map(|outcome| outcome.weight_after).collect()
+}
+
+#[test]
+fn a_confirmed_fault_is_cut_in_one_tick_in_every_mode() {
+    for mode in [WeightMode::Learned, WeightMode::Static, WeightMode::Equal] {
+        let outcomes = one_tick(mode, &[dead(), case(), case()]);
+        assert_eq!(after(&outcomes), [0.0, 1.0, 1.0], "{mode:?}");
+        assert_eq!(outcomes[0].health, Health::Ejected);
+        assert_eq!(outcomes[0].reason, Reason::ConnectFailures);
+    }
+}
+
+#[test]
+fn no_more_than_the_budget_is_ejected() {
+    let outcomes = one_tick(WeightMode::Learned, &[dead(), dead(), case()]);
+    let cut = outcomes.iter().filter(|outcome| outcome.health == Health::Ejected).count();
+    assert_eq!(cut, 1);
+    let kept = outcomes.iter().find(|outcome| outcome.bounds.contains(&Bound::EjectionMax));
+    let kept = kept.unwrap();
+    assert_eq!((kept.weight_after, kept.reason), (0.05, Reason::ConnectFailures));
+}
+
+#[test]
+fn the_budget_counts_capacity() {
+    let large = Case { capacity: 10.0, ..dead() };
+    let outcomes = one_tick(WeightMode::Learned, &[large, case(), case()]);
+    assert_eq!(outcomes[0].bounds, [Bound::EjectionMax]);
+}
+
+#[test]
+fn the_last_backend_is_never_ejected() {
+    let outcomes = one_tick(WeightMode::Learned, &[dead()]);
+    assert_eq!(outcomes[0].bounds, [Bound::EjectionMax]);
+    assert!(outcomes[0].weight_after > 0.0);
+}
+
+#[test]
+fn probes_may_cut_down_to_the_panic_threshold() {
+    let outcomes = one_tick(WeightMode::Learned, &[down(), down(), case(), case()]);
+    assert_eq!(after(&outcomes), [0.0, 0.0, 1.0, 1.0]);
+}
+
+#[test]
+fn in_panic_the_probes_are_doubted() {
+    let outcomes = one_tick(WeightMode::Learned, &[down(), down(), down(), case()]);
+    assert_eq!(after(&outcomes), [1.0; 4]);
+    assert_eq!(outcomes[0].bounds, [Bound::Panic]);
+    assert_eq!(outcomes[0].health, Health::Down, "doubted, not denied");
+}
+
+#[test]
+fn in_panic_what_traffic_showed_is_believed() {
+    let outcomes = one_tick(WeightMode::Learned, &[dead(), down(), down(), case()]);
+    assert_eq!(after(&outcomes)[0], 0.05, "cut by more than the budget, it keeps the least");
+    assert_eq!(after(&outcomes)[1..], [1.0; 3]);
+}
+
+#[test]
+fn draining_backends_take_nothing_and_need_no_budget() {
+    let draining = Case { draining: true, ..case() };
+    let outcomes = one_tick(WeightMode::Learned, &[draining, draining, draining, dead(), case()]);
+    assert_eq!(after(&outcomes), [0.0, 0.0, 0.0, 0.0, 1.0]);
+}
+
+#[test]
+fn static_weights_are_capacity_and_equal_ones_are_equal() {
+    let large = Case { capacity: 3.0, ..case() };
+    let fixed = one_tick(WeightMode::Static, &[large, case()]);
+    assert_eq!(after(&fixed), [1.5, 0.5]);
+    assert_eq!(fixed[0].reason, Reason::Configured);
+    assert_eq!(after(&one_tick(WeightMode::Equal, &[large, case()])), [1.0, 1.0]);
+}
+
+#[test]
+fn a_pool_of_newcomers_is_carried_by_them() {
+    let mut courses = vec![Course::joining(NOW); 2];
+    let mut weights = vec![0.0; 2];
+    let cases = [case(), case()];
+    let spec = PolicySpec::default();
+    let outcomes = decide(&spec, WeightMode::Learned, NOW, 1, &cases, &mut courses, &mut weights);
+    assert_eq!(after(&outcomes), [1.0, 1.0]);
+}

@@ -1,0 +1,53 @@
+//! Opinions about backends, whoever has them: a learnt model, or the simple rule that it must beat.
+//!
+//! An opinion never becomes a weight by itself: [`policy`](crate::policy) bounds it.
+
+mod substitute;
+
+pub use substitute::Substitute;
+
+use std::time::Duration;
+
+use crate::decision::Reason;
+use crate::evidence::Evidence;
+
+/// What is known of a pool this tick: all that a predictor may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolView<'a> {
+    /// One for each configured backend, in that order.
+    pub backends: &'a [Evidence],
+    /// Since the last tick.
+    pub elapsed: Duration,
+}
+
+/// Somebody with opinions about the backends of a pool.
+///
+/// It is asked once a tick and pool, about backends in the pool's order, and answers from what it
+/// is shown: no clock, no I/O. It answers for each backend; a missing answer counts as no opinion.
+pub trait Predictor: Send + Sync {
+    /// Name and version, for records.
+    fn name(&self) -> &str;
+
+    /// An opinion of each backend of the pool.
+    fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion>;
+}
+
+/// What somebody thinks of one backend. `None`: no opinion.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Opinion {
+    /// Speed relative to the other backends of the pool; only ratios count.
+    pub speed: Option<f64>,
+    /// Whether it is faulty.
+    pub fault: Option<Fault>,
+    /// Requests and first responses a second that it will get until the next tick.
+    pub load: Option<f64>,
+}
+
+/// A suspicion, or more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fault {
+    /// Probability, `0..=1`.
+    pub probability: f64,
+    /// What speaks for it.
+    pub reason: Reason,
+}

@@ -1,0 +1,106 @@
+//! Everything that is known and decided now, as `/v1/state` and `gateway status` show it.
+
+use std::net::SocketAddrV4;
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
+
+/// The whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Last turn of the loop; 0 before the first.
+    pub tick: u64,
+    /// Its kernel time, ns.
+    pub at_ns: u64,
+    /// Observations taken in.
+    pub observations: u64,
+    /// Observations dropped: their backend is gone, or its row has another tenant.
+    pub observations_stale: u64,
+    /// VIPs, in the configuration's order.
+    pub vips: Vec<VipState>,
+    /// Pools, in the configuration's order.
+    pub pools: Vec<PoolState>,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VipState {
+    /// Name.
+    pub name: String,
+    /// Address and port.
+    pub addr: SocketAddrV4,
+    /// `l4` or `l7`.
+    pub layer: String,
+    /// Its pool's name.
+    pub pool: String,
+    /// Row in `VIP_TRAFFIC`.
+    pub row: u32,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolState {
+    /// Name.
+    pub name: String,
+    /// `p2c` or `maglev`.
+    pub algorithm: String,
+    /// `learned`, `static`, `equal` or `manual`.
+    pub weights: String,
+    /// Row in `POOLS`.
+    pub row: u32,
+    /// Maglev table in use.
+    pub table: u32,
+    /// The model that is asked, and whether it may decide.
+    pub model: Option<ModelState>,
+    /// Backends, in the configuration's order.
+    pub backends: Vec<BackendState>,
+}
+
+/// A model and its standing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelState {
+    /// Name and version.
+    pub name: String,
+    /// Whether it decides at present.
+    pub decides: bool,
+}
+
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendState {
+    /// Name.
+    pub name: String,
+    /// Address and port.
+    pub addr: SocketAddrV4,
+    /// Row in `BACKENDS`, `WEIGHTS` and `LIVE`.
+    pub row: u32,
+    /// Generation of that row.
+    pub generation: u32,
+    /// Configured capacity.
+    pub capacity: f64,
+    /// Health.
+    pub health: Health,
+    /// Seconds in that state.
+    pub health_seconds: f64,
+    /// Seconds until an ejection ends.
+    pub ejected_seconds: Option<f64>,
+    /// Cuts that followed each other closely.
+    pub strikes: u32,
+    /// Why it is as it is.
+    pub reason: Reason,
+    /// Who decided about the weight.
+    pub source: WeightSource,
+    /// Weight relative to the mean of those that carry the pool; 0 takes no new flow.
+    pub weight: f64,
+    /// Wanted share of the pool's new flows, `0..=1`.
+    pub share: f64,
+    /// What lies in the map, 0 to 65,535 for the heaviest.
+    pub accepted: u16,
+    /// Bounds that bit at the last tick.
+    pub bounds: Vec<Bound>,
+    /// Requests a second to expect, by an EWMA with a half-life of two seconds.
+    pub load: Option<f64>,
+    /// What was known.
+    pub inputs: Inputs,
+}

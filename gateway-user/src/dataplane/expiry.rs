@@ -1,0 +1,126 @@
+//! When a flow's entry is freed: a pure decision, apart from the walk that carries it out.
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::{Flow, flow_state};
+
+/// A flow that is over stays this long, for packets still under way: more than a segment lives in
+/// practice, far less than the two minutes of RFC 9293, which would hold source ports.
+pub const CLOSED_LINGER: Duration = Duration::from_secs(10);
+
+/// A SYN that nobody answered counts as a failed connection after this long: TCP has sent it again
+/// by then, one second after the first (RFC 6298, section 2), so a single lost packet is no verdict.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A flow that one side has closed, without a packet: RFC 5382, REQ-5, for transitory connections.
+pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(4 * 60);
+
+/// An established flow without a packet: RFC 5382, REQ-5. Less would break connections that rest
+/// between the keep-alives of TCP, which are two hours apart. A full table evicts the oldest sooner.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+
+/// What becomes of a flow's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It stays.
+    Keep,
+    /// It is freed.
+    Free(Ended),
+}
+
+/// Why an entry is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Over, and nothing of it is under way any more.
+    Closed,
+    /// Nobody answered its SYN.
+    Unanswered,
+    /// Neither side has sent anything for long.
+    Idle,
+    /// Its backend was removed, so its packets are dropped.
+    BackendGone,
+}
+
+/// What becomes of `flow` at `now`, if its row of `BACKENDS` has generation `generation`.
+pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
+    let quiet = now.since(KtimeNs(flow.seen_at_ns));
+    let (ended, due) = if !is_open(flow) {
+        (Ended::Closed, quiet >= CLOSED_LINGER)
+    } else if generation != Some(flow.generation) {
+        (Ended::BackendGone, true)
+    } else if flow.state & flow_state::ESTABLISHED == 0 {
+        (Ended::Unanswered, now.since(KtimeNs(flow.opened_at_ns)) >= CONNECT_TIMEOUT)
+    } else if flow.state & (flow_state::CLIENT_FIN | flow_state::BACKEND_FIN) != 0 {
+        (Ended::Idle, quiet >= HALF_CLOSED_TIMEOUT)
+    } else {
+        (Ended::Idle, quiet >= IDLE_TIMEOUT)
+    };
+    if due { Fate::Free(ended) } else { Fate::Keep }
+}
+
+/// Whether a flow counts as in flight.
+pub(super) fn is_open(flow: &Flow) -> bool {
+    flow.state & (flow_state::CLOSED | flow_state::REFUSED) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+    use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, ESTABLISHED, REFUSED};
+
+    use super::*;
+
+    const OPENED: KtimeNs = KtimeNs(1_000_000_000_000);
+
+    fn after(state: u8, generation: Option<u32>, quiet: Duration) -> Fate {
+        let flow = Flow {
+            generation: 1,
+            state,
+            opened_at_ns: OPENED.0,
+            seen_at_ns: OPENED.0,
+            ..Flow::zeroed()
+        };
+        fate(&flow, generation, OPENED + quiet)
+    }
+
+    #[test]
+    fn each_state_has_its_own_patience() {
+        for (state, patience, ended) in [
+            (0, CONNECT_TIMEOUT, Ended::Unanswered),
+            (CLIENT_FIN, CONNECT_TIMEOUT, Ended::Unanswered),
+            (ESTABLISHED, IDLE_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | CLIENT_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | BACKEND_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | CLIENT_FIN | BACKEND_FIN | CLOSED, CLOSED_LINGER, Ended::Closed),
+            (CLOSED, CLOSED_LINGER, Ended::Closed),
+            (REFUSED, CLOSED_LINGER, Ended::Closed),
+        ] {
+            let just_before = patience - Duration::from_nanos(1);
+            assert_eq!(after(state, Some(1), just_before), Fate::Keep, "state {state:#x}");
+            assert_eq!(after(state, Some(1), patience), Fate::Free(ended), "state {state:#x}");
+        }
+    }
+
+    #[test]
+    fn a_flow_of_a_removed_backend_is_freed_at_once() {
+        for generation in [None, Some(0), Some(2)] {
+            let gone = Fate::Free(Ended::BackendGone);
+            assert_eq!(after(ESTABLISHED, generation, Duration::ZERO), gone);
+            assert_eq!(after(0, generation, Duration::ZERO), gone);
+        }
+    }
+
+    #[test]
+    fn a_flow_seen_after_now_is_kept() {
+        // The packet came while the sweep was looking.
+        let flow = Flow {
+            generation: 1,
+            state: ESTABLISHED,
+            opened_at_ns: OPENED.0 + 5,
+            seen_at_ns: OPENED.0 + 5,
+            ..Flow::zeroed()
+        };
+        assert_eq!(fate(&flow, Some(1), OPENED), Fate::Keep);
+    }
+}

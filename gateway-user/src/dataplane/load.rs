@@ -1,0 +1,165 @@
+//! From the embedded object to an attached program: the checks, and the order in which everything
+//! that could still fail comes before what changes the path of packets.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip, map_name};
+use gateway_core::tables::VipKeyOrd;
+
+use super::attach::{self, Attachment};
+use super::error::DataplaneError;
+use super::interface::{self, Interface};
+use super::maps::Maps;
+use super::pins::Pins;
+use super::shape::SHAPES;
+use super::{Options, host, logs, object, sys};
+
+/// Name of the XDP program in the object.
+const PROGRAM: &str = "gateway";
+
+/// The program attached and the maps filled with settings, before anybody owns them.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) maps: Maps,
+    pub(super) attachments: Vec<Attachment>,
+    pub(super) backends: BTreeMap<u32, Backend>,
+    pub(super) vips: BTreeMap<VipKeyOrd, Vip>,
+}
+
+impl Loaded {
+    /// Loads, fills, attaches. After an error nothing is attached that was not before; maps that
+    /// were made stay pinned.
+    pub(super) fn new(
+        options: &Options,
+        interfaces: &[Interface],
+        pins: &Pins,
+        adopted: bool,
+    ) -> Result<Loaded, DataplaneError> {
+        let mut ebpf = load(object::BYTES, pins, options.flows_max)?;
+        check_made(pins, options.flows_max)?;
+        program(&mut ebpf)?.load().map_err(|source| DataplaneError::Rejected { source })?;
+        // Not before: loading the program takes the maps' descriptors from the object.
+        let mut maps = Maps::take(&mut ebpf)?;
+        let settings = settings(options, adopted, &maps)?;
+        maps.set_settings(&settings)?;
+        let (backends, vips) = (maps.read_backends()?, maps.read_vips()?);
+
+        let program = program(&mut ebpf)?;
+        let attachments = attach::attach_all(program, interfaces, options.xdp_mode, pins)?;
+        attach::detach_others(interfaces, pins)?;
+        Ok(Loaded { ebpf, maps, attachments, backends, vips })
+    }
+}
+
+/// Checks what can be checked before anything is changed; the interfaces to attach to.
+pub(super) fn check_host(options: &Options) -> Result<Vec<Interface>, DataplaneError> {
+    if options.flows_max == 0 {
+        return Err(DataplaneError::FlowsMaxInvalid { flows_max: options.flows_max });
+    }
+    host::check_kernel()?;
+    host::check_capabilities()?;
+    sys::probe().map_err(|source| DataplaneError::BpfUnavailable { source })?;
+    host::check_nat_ports(&options.nat_ports)?;
+    let interfaces = interface::resolve(&options.interfaces)?;
+    for interface in &interfaces {
+        host::check_forwarding(&interface.name)?;
+    }
+    Ok(interfaces)
+}
+
+/// Makes the maps that are missing and opens those that are pinned.
+fn load(object: &[u8], pins: &Pins, flows_max: u32) -> Result<Ebpf, DataplaneError> {
+    let log_level = logs::level();
+    let mut loader = EbpfLoader::new();
+    // Absent from an object that was built without a log.
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    for shape in SHAPES {
+        loader.map_pin_path(shape.name, pins.map(shape.name));
+    }
+    loader.map_max_entries(map_name::FLOWS, flows_max);
+    loader.map_max_entries(map_name::RETURNS, flows_max);
+    loader.load(object).map_err(|source| match source {
+        EbpfError::ParseError(_)
+        | EbpfError::BtfError(_)
+        | EbpfError::NoBTF
+        | EbpfError::RelocationError(_) => DataplaneError::CorruptObject { source },
+        source => DataplaneError::Load { source },
+    })
+}
+
+/// Whether the object made the maps that this daemon reads. Those that were there before have been
+/// compared already.
+fn check_made(pins: &Pins, flows_max: u32) -> Result<(), DataplaneError> {
+    for shape in SHAPES {
+        let difference = match pins.map_info(shape) {
+            Some(info) => shape.difference(&info, flows_max),
+            None => Some("it has none".to_owned()),
+        };
+        if let Some(difference) = difference {
+            let what = format!("map {}: {difference}", shape.name);
+            return Err(DataplaneError::ForeignObject { what });
+        }
+    }
+    Ok(())
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok()).ok_or_else(|| {
+        DataplaneError::ForeignObject { what: format!("it has no XDP program {PROGRAM}") }
+    })
+}
+
+fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, DataplaneError> {
+    let hash_seed = match options.hash_seed {
+        Some(seed) => seed,
+        // Another seed would draw other backends for SYNs that are sent again.
+        None if adopted => maps.settings()?.hash_seed,
+        None => random_seed()?,
+    };
+    Ok(Settings {
+        layout_version: LAYOUT_VERSION,
+        nat_port_first: *options.nat_ports.start(),
+        nat_port_last: *options.nat_ports.end(),
+        weights_age_max_ns: u64::try_from(options.weights_age_max.as_nanos()).unwrap_or(u64::MAX),
+        hash_seed,
+    })
+}
+
+fn random_seed() -> Result<u64, DataplaneError> {
+    let mut seed = [0; 8];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .map_err(|source| DataplaneError::Seed { source })?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parsing comes before anything that needs privileges.
+    fn loading(object: &[u8]) -> DataplaneError {
+        let dir = tempfile::tempdir().unwrap();
+        let pins = Pins::existing(dir.path()).unwrap().unwrap();
+        load(object, &pins, 1).err().expect("it must be refused")
+    }
+
+    #[test]
+    fn a_corrupt_object_is_told_how_to_be_rebuilt() {
+        let whole = object::BYTES;
+        for object in [&[][..], b"\x7fELF", &whole[..whole.len() / 2], &[0x55; 4_096]] {
+            let error = loading(object);
+            assert!(matches!(error, DataplaneError::CorruptObject { .. }), "{error:?}");
+            assert!(error.to_string().contains("cargo xtask ebpf"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_seeds_differ() {
+        assert_ne!(random_seed().unwrap(), random_seed().unwrap());
+    }
+}

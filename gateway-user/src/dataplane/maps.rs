@@ -1,0 +1,330 @@
+//! The maps, typed, and the tables of the core read from and written to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{
+    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
+};
+use bytemuck::Zeroable;
+use gateway_common::layout::{
+    Backend, Flow, FlowKey, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip, VipKey, Weights,
+    backend_flag, map_name,
+};
+use gateway_common::limits::{
+    BACKENDS_MAX, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND, POOLS_MAX,
+};
+use gateway_common::verdict::VERDICTS_LEN;
+use gateway_core::rows::Rows;
+use gateway_core::tables::{FREE_POOL, Slots, Tables, VipKeyOrd, Write};
+
+use super::error::DataplaneError;
+use super::rows::MappedRows;
+use super::sys::KernelHash;
+
+/// Every map, typed.
+pub(super) struct Maps {
+    vips: HashMap<MapData, VipKey, Vip>,
+    pools: Array<MapData, Pool>,
+    maglev: Array<MapData, MaglevTable>,
+    backends: Array<MapData, Backend>,
+    classes: LpmTrie<MapData, [u8; 4], u32>,
+    settings: Array<MapData, Settings>,
+    vip_traffic: PerCpuArray<MapData, Traffic>,
+    backend_traffic: PerCpuArray<MapData, Traffic>,
+    verdicts: PerCpuArray<MapData, u64>,
+    /// `WEIGHTS` and `LIVE` in memory.
+    pub(super) rows: Arc<MappedRows>,
+    /// `FLOWS`.
+    pub(super) flows: KernelHash<FlowKey, Flow>,
+    /// `RETURNS`.
+    pub(super) returns: KernelHash<FlowKey, ReturnFlow>,
+    /// `EVENTS`, until somebody reads them.
+    pub(super) events: Option<RingBuf<MapData>>,
+}
+
+impl Maps {
+    /// Takes all maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Maps, DataplaneError> {
+        let weights = data(ebpf, map_name::WEIGHTS)?;
+        let live = data(ebpf, map_name::LIVE)?;
+        Ok(Maps {
+            vips: typed(ebpf, map_name::VIPS)?,
+            pools: typed(ebpf, map_name::POOLS)?,
+            maglev: typed(ebpf, map_name::MAGLEV)?,
+            backends: typed(ebpf, map_name::BACKENDS)?,
+            classes: typed(ebpf, map_name::CLIENT_CLASSES)?,
+            settings: typed(ebpf, map_name::SETTINGS)?,
+            vip_traffic: typed(ebpf, map_name::VIP_TRAFFIC)?,
+            backend_traffic: typed(ebpf, map_name::BACKEND_TRAFFIC)?,
+            verdicts: typed(ebpf, map_name::VERDICTS)?,
+            rows: Arc::new(MappedRows::new(&weights, &live)?),
+            flows: hash(ebpf, map_name::FLOWS)?,
+            returns: hash(ebpf, map_name::RETURNS)?,
+            events: Some(typed(ebpf, map_name::EVENTS)?),
+        })
+    }
+
+    /// The settings that the program reads.
+    pub(super) fn settings(&self) -> Result<Settings, DataplaneError> {
+        self.settings.get(&0, 0).map_err(reading(map_name::SETTINGS))
+    }
+
+    /// Sets them.
+    pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<(), DataplaneError> {
+        self.settings
+            .set(0, settings, 0)
+            .map_err(|source| DataplaneError::Write { write: "the settings".to_owned(), source })
+    }
+
+    /// All VIPs.
+    pub(super) fn read_vips(&self) -> Result<BTreeMap<VipKeyOrd, Vip>, DataplaneError> {
+        let entry = |entry: Result<(VipKey, Vip), MapError>| entry.map(|(k, v)| (VipKeyOrd(k), v));
+        self.vips.iter().map(entry).collect::<Result<_, _>>().map_err(reading(map_name::VIPS))
+    }
+
+    /// Rows of `BACKENDS` that hold a backend.
+    pub(super) fn read_backends(&self) -> Result<BTreeMap<u32, Backend>, DataplaneError> {
+        let mut backends = BTreeMap::new();
+        for row in 0..BACKENDS_MAX {
+            let backend = self.backends.get(&row, 0).map_err(reading(map_name::BACKENDS))?;
+            if backend.flags & backend_flag::PRESENT != 0 {
+                backends.insert(row, backend);
+            }
+        }
+        Ok(backends)
+    }
+
+    /// Everything that the daemon writes, as it is now.
+    pub(super) fn read_tables(&self) -> Result<Tables, DataplaneError> {
+        let vips = self.read_vips()?;
+        let backends = self.read_backends()?;
+        let pools = self.read_pools(&vips, &backends)?;
+        let weights = backends.keys().map(|&row| (row, self.rows.weights(row)));
+        Ok(Tables {
+            maglev: self.read_maglev(&pools)?,
+            client_classes: self.read_classes()?,
+            vips,
+            pools,
+            // All zeroes: never written, or given up.
+            weights: weights.filter(|(_, weights)| *weights != Weights::zeroed()).collect(),
+            backends,
+        })
+    }
+
+    /// The pools that a VIP or a backend names: a free row of `POOLS` looks like any other.
+    fn read_pools(
+        &self,
+        vips: &BTreeMap<VipKeyOrd, Vip>,
+        backends: &BTreeMap<u32, Backend>,
+    ) -> Result<BTreeMap<u32, Pool>, DataplaneError> {
+        let named = vips.values().map(|vip| vip.pool).chain(backends.values().map(|one| one.pool));
+        let named: BTreeSet<u32> = named.filter(|&pool| pool < POOLS_MAX).collect();
+        let mut pools = BTreeMap::new();
+        for pool in named {
+            let row = self.pools.get(&pool, 0).map_err(reading(map_name::POOLS))?;
+            if row != FREE_POOL {
+                pools.insert(pool, row);
+            }
+        }
+        Ok(pools)
+    }
+
+    fn read_maglev(
+        &self,
+        pools: &BTreeMap<u32, Pool>,
+    ) -> Result<BTreeMap<u32, Slots>, DataplaneError> {
+        let tables = pools.values().map(|pool| pool.table).filter(|&table| table < MAGLEV_TABLES);
+        let read = |table| {
+            let stored = self.maglev.get(&table, 0)?;
+            Ok((table, stored.slots.iter().take(MAGLEV_SLOTS as usize).copied().collect()))
+        };
+        tables.map(read).collect::<Result<_, _>>().map_err(reading(map_name::MAGLEV))
+    }
+
+    fn read_classes(&self) -> Result<BTreeMap<(u32, [u8; 4]), u32>, DataplaneError> {
+        let entry = |entry: Result<(Key<[u8; 4]>, u32), MapError>| {
+            entry.map(|(prefix, class)| ((prefix.prefix_len(), prefix.data()), class))
+        };
+        self.classes
+            .iter()
+            .map(entry)
+            .collect::<Result<_, _>>()
+            .map_err(reading(map_name::CLIENT_CLASSES))
+    }
+
+    /// Does one write.
+    pub(super) fn write(&mut self, write: &Write) -> Result<(), DataplaneError> {
+        let result = match write {
+            Write::Table(table, slots) => self.maglev.set(*table, stored(slots).as_ref(), 0),
+            Write::Backend(row, backend) => self.backends.set(*row, backend, 0),
+            Write::Weights(row, weights) => {
+                return match self.rows.set_weights(*row, weights) {
+                    true => Ok(()),
+                    false => Err(DataplaneError::NoSuchRow { write: words(write) }),
+                };
+            }
+            Write::Pool(pool, value) => self.pools.set(*pool, value, 0),
+            Write::Vip(key, vip) => self.vips.insert(key, vip, 0),
+            Write::RemoveVip(key) => gone_is_fine(self.vips.remove(key)),
+            Write::ClientClass(len, network, class) => {
+                self.classes.insert(&Key::new(*len, *network), class, 0)
+            }
+            Write::RemoveClientClass(len, network) => {
+                gone_is_fine(self.classes.remove(&Key::new(*len, *network)))
+            }
+        };
+        result.map_err(|source| DataplaneError::Write { write: words(write), source })
+    }
+
+    /// Begins the counters of a VIP's row at zero.
+    pub(super) fn clear_vip_traffic(&mut self, row: u32) -> Result<(), DataplaneError> {
+        clear(&mut self.vip_traffic, row, map_name::VIP_TRAFFIC)
+    }
+
+    /// Begins the counters of a backend's row at zero.
+    pub(super) fn clear_backend_traffic(&mut self, row: u32) -> Result<(), DataplaneError> {
+        clear(&mut self.backend_traffic, row, map_name::BACKEND_TRAFFIC)
+    }
+
+    /// Packets by verdict, over all CPUs.
+    pub(super) fn verdicts(&self) -> Result<[u64; VERDICTS_LEN as usize], DataplaneError> {
+        let mut sums = [0; VERDICTS_LEN as usize];
+        for (sum, row) in sums.iter_mut().zip(0..) {
+            let by_cpu = self.verdicts.get(&row, 0).map_err(reading(map_name::VERDICTS))?;
+            *sum = by_cpu.iter().sum();
+        }
+        Ok(sums)
+    }
+
+    /// Traffic of a VIP's row, over all CPUs.
+    pub(super) fn vip_traffic(&self, row: u32) -> Result<Traffic, DataplaneError> {
+        self.vip_traffic.get(&row, 0).map(sum).map_err(reading(map_name::VIP_TRAFFIC))
+    }
+
+    /// Traffic of a backend's row, over all CPUs.
+    pub(super) fn backend_traffic(&self, row: u32) -> Result<Traffic, DataplaneError> {
+        self.backend_traffic.get(&row, 0).map(sum).map_err(reading(map_name::BACKEND_TRAFFIC))
+    }
+}
+
+fn typed<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, DataplaneError> {
+    M::try_from(take(ebpf, name)?).map_err(reading(name))
+}
+
+fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<KernelHash<K, V>, DataplaneError> {
+    KernelHash::new(data(ebpf, name)?).map_err(reading(name))
+}
+
+fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneError> {
+    match take(ebpf, name)? {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data),
+        _ => Err(DataplaneError::ForeignObject { what: format!("{name} is of another type") }),
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+    ebpf.take_map(name)
+        .ok_or_else(|| DataplaneError::ForeignObject { what: format!("it has no map {name}") })
+}
+
+fn reading(map: &'static str) -> impl Fn(MapError) -> DataplaneError {
+    move |source| DataplaneError::Read { map, source }
+}
+
+/// A table as the map holds it. Slots that are missing name nobody.
+fn stored(slots: &Slots) -> Box<MaglevTable> {
+    let mut table = Box::new(MaglevTable { slots: [NO_BACKEND as u16; MAGLEV_SLOTS_STORED] });
+    for (stored, slot) in table.slots.iter_mut().zip(slots.iter()) {
+        *stored = *slot;
+    }
+    table
+}
+
+/// Removing what is gone already leaves what was asked for.
+fn gone_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn clear(
+    traffic: &mut PerCpuArray<MapData, Traffic>,
+    row: u32,
+    map: &'static str,
+) -> Result<(), DataplaneError> {
+    let zero = || {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::from(error))?;
+        Ok(PerCpuValues::try_from(vec![Traffic::default(); cpus])?)
+    };
+    zero().and_then(|values| traffic.set(row, values, 0)).map_err(|source| DataplaneError::Write {
+        write: format!("zeroes to row {row} of {map}"),
+        source,
+    })
+}
+
+fn sum(by_cpu: PerCpuValues<Traffic>) -> Traffic {
+    by_cpu.iter().fold(Traffic::default(), |sum, cpu| Traffic {
+        packets_in: sum.packets_in + cpu.packets_in,
+        packets_out: sum.packets_out + cpu.packets_out,
+        bytes_in: sum.bytes_in + cpu.bytes_in,
+        bytes_out: sum.bytes_out + cpu.bytes_out,
+        flows: sum.flows + cpu.flows,
+        resets: sum.resets + cpu.resets,
+    })
+}
+
+/// A write for a person: which row of which map.
+fn words(write: &Write) -> String {
+    match write {
+        Write::Table(table, _) => format!("Maglev table {table}"),
+        Write::Backend(row, _) => format!("row {row} of {}", map_name::BACKENDS),
+        Write::Weights(row, _) => format!("row {row} of {}", map_name::WEIGHTS),
+        Write::Pool(pool, _) => format!("row {pool} of {}", map_name::POOLS),
+        Write::Vip(key, _) => format!("VIP {}", vip(key)),
+        Write::RemoveVip(key) => format!("the removal of VIP {}", vip(key)),
+        Write::ClientClass(len, network, _) => {
+            format!("the class of clients {}/{len}", Ipv4Addr::from(*network))
+        }
+        Write::RemoveClientClass(len, network) => {
+            format!("the removal of the class of clients {}/{len}", Ipv4Addr::from(*network))
+        }
+    }
+}
+
+fn vip(key: &VipKey) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::from(key.addr), u16::from_be_bytes(key.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_table_names_nobody_in_the_slots_it_lacks() {
+        let table = stored(&Slots::from(vec![7, 8]));
+        assert_eq!(table.slots[..3], [7, 8, NO_BACKEND as u16]);
+    }
+
+    #[test]
+    fn a_failed_write_is_named_in_words() {
+        let key = VipKey { addr: [10, 0, 0, 1], port: [0, 80], protocol: 6, reserved: 0 };
+        assert_eq!(words(&Write::RemoveVip(key)), "the removal of VIP 10.0.0.1:80");
+        let class = Write::ClientClass(8, [10, 0, 0, 0], 1);
+        assert_eq!(words(&class), "the class of clients 10.0.0.0/8");
+    }
+}

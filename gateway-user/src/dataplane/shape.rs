@@ -1,0 +1,96 @@
+//! What each map must be, so that a daemon can use one that another made.
+
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, MapError, MapInfo};
+use gateway_common::layout::{
+    Backend, ClientPrefix, Flow, FlowKey, Live, MaglevTable, Pool, ReturnFlow, Settings, Traffic,
+    Vip, VipKey, Weights, map_name,
+};
+use gateway_common::limits::{
+    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, MAGLEV_TABLES, POOLS_MAX, VIPS_MAX,
+};
+use gateway_common::verdict::VERDICTS_LEN;
+
+/// Sizes of one map.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// Name of map and pin.
+    pub(super) name: &'static str,
+    key_size: u32,
+    value_size: u32,
+    entries: Entries,
+}
+
+#[derive(Debug)]
+enum Entries {
+    Fixed(u32),
+    FlowsMax,
+}
+
+const fn shape<K, V>(name: &'static str, entries: Entries) -> Shape {
+    Shape { name, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, entries }
+}
+
+/// All maps that are pinned.
+pub(super) const SHAPES: &[Shape] = &[
+    shape::<VipKey, Vip>(map_name::VIPS, Entries::Fixed(VIPS_MAX)),
+    shape::<u32, Pool>(map_name::POOLS, Entries::Fixed(POOLS_MAX)),
+    shape::<u32, MaglevTable>(map_name::MAGLEV, Entries::Fixed(MAGLEV_TABLES)),
+    shape::<u32, Backend>(map_name::BACKENDS, Entries::Fixed(BACKENDS_MAX)),
+    shape::<u32, Weights>(map_name::WEIGHTS, Entries::Fixed(BACKENDS_MAX)),
+    shape::<u32, Live>(map_name::LIVE, Entries::Fixed(BACKENDS_MAX)),
+    shape::<FlowKey, Flow>(map_name::FLOWS, Entries::FlowsMax),
+    shape::<FlowKey, ReturnFlow>(map_name::RETURNS, Entries::FlowsMax),
+    shape::<ClientPrefix, u32>(map_name::CLIENT_CLASSES, Entries::Fixed(CLIENT_PREFIXES_MAX)),
+    shape::<u32, Settings>(map_name::SETTINGS, Entries::Fixed(1)),
+    // Ring buffers have no keys and no values of fixed size.
+    shape::<(), ()>(map_name::EVENTS, Entries::Fixed(EVENTS_BYTES)),
+    shape::<u32, Traffic>(map_name::VIP_TRAFFIC, Entries::Fixed(VIPS_MAX)),
+    shape::<u32, Traffic>(map_name::BACKEND_TRAFFIC, Entries::Fixed(BACKENDS_MAX)),
+    shape::<u32, u64>(map_name::VERDICTS, Entries::Fixed(VERDICTS_LEN)),
+];
+
+impl Shape {
+    /// Whether its size is the configured number of flows.
+    pub(super) fn is_flow_table(&self) -> bool {
+        matches!(self.entries, Entries::FlowsMax)
+    }
+
+    /// In what a map of the kernel differs, in words, if it does.
+    pub(super) fn difference(&self, info: &MapInfo, flows_max: u32) -> Option<String> {
+        let entries = match self.entries {
+            Entries::Fixed(entries) => entries,
+            Entries::FlowsMax => flows_max,
+        };
+        let wanted = (self.key_size, self.value_size, entries);
+        let found = (info.key_size(), info.value_size(), info.max_entries());
+        let words = |(key, value, entries)| {
+            format!("keys of {key} bytes, values of {value} and {entries} entries")
+        };
+        (wanted != found).then(|| format!("it has {}, not {}", words(found), words(wanted)))
+    }
+}
+
+/// The settings pinned at `path`. An unreadable map is no settings map of any layout; says why.
+pub(super) fn pinned_settings(path: &Path) -> Result<Settings, String> {
+    let read = || {
+        let map = Array::<_, Settings>::try_from(Map::Array(MapData::from_pin(path)?))?;
+        map.get(&0, 0)
+    };
+    read().map_err(|error: MapError| format!("it does not hold a gateway's settings ({error})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_map_has_a_shape_and_no_two_share_a_name() {
+        let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
+        assert_eq!(names.len(), SHAPES.len());
+        assert_eq!(names.len(), 14);
+    }
+}

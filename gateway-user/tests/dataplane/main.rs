@@ -1,0 +1,10 @@
+//! The data plane with the real kernel: needs root, and is skipped aloud without.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+mod lab;
+
+mod lifecycle;
+mod refusals;
+mod tables;
+mod traffic;

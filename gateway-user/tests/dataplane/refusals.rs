@@ -1,0 +1,183 @@
+//! What must not be: each refusal names its remedy and changes nothing.
+
+use std::fs;
+
+use aya::maps::{Array, Map, MapData};
+use aya::programs::{Xdp, XdpMode as Flags};
+use gateway_common::layout::{Settings, map_name};
+use gateway_user::dataplane::{self, Dataplane, DataplaneError};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+use crate::lab::{Lab, NEAR, forward, with_lab, xdp_on};
+
+fn refusal(lab: &Lab) -> DataplaneError {
+    Dataplane::open(&lab.options()).err().expect("it must be refused")
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named_beside_those_that_do() {
+    with_lab(|lab| {
+        let mut options = lab.options();
+        options.interfaces = vec!["gwb-none".to_owned()];
+        let error = Dataplane::open(&options).err().unwrap();
+        assert!(matches!(error, DataplaneError::InterfaceUnknown { .. }), "{error}");
+        let words = error.to_string();
+        assert!(words.contains("gwb-none") && words.contains(NEAR), "{words}");
+        assert_eq!(lab.pins(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn somebody_elses_program_stays_where_it_is() {
+    with_lab(|lab| {
+        let mut foreign = aya::Ebpf::load(dataplane::object::BYTES).unwrap();
+        let program: &mut Xdp = foreign.program_mut("gateway").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        program.attach(NEAR, Flags::Driver).unwrap();
+        let id = program.info().unwrap().id();
+
+        let error = refusal(lab);
+        let DataplaneError::ForeignProgram { id: named, program, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((*named, program.as_str()), (id, "gateway"));
+        assert!(crate::lab::ip(&format!("-d link show dev {NEAR}")).contains(&format!("id {id}")));
+    });
+}
+
+#[test]
+fn an_interface_without_forwarding_is_refused_with_the_sysctl() {
+    with_lab(|lab| {
+        forward(NEAR, false);
+        let words = refusal(lab).to_string();
+        assert!(words.contains(&format!("sysctl -w net/ipv4/conf/{NEAR}/forwarding=1")), "{words}");
+        assert_eq!(xdp_on(NEAR), None);
+    });
+}
+
+#[test]
+fn nat_ports_that_the_host_uses_are_refused_until_reserved() {
+    with_lab(|lab| {
+        let ours = "/proc/sys/net/ipv4/ip_local_port_range";
+        fs::write(ours, "20000 40000").unwrap();
+        let words = refusal(lab).to_string();
+        assert!(words.contains("ip_local_reserved_ports=10000-32767"), "{words}");
+        fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", "10000-32767").unwrap();
+        Dataplane::open(&lab.options()).unwrap();
+    });
+}
+
+#[test]
+fn a_second_daemon_is_refused_while_the_first_runs() {
+    with_lab(|lab| {
+        let first = Dataplane::open(&lab.options()).unwrap();
+        let error = refusal(lab);
+        assert!(matches!(error, DataplaneError::InUse { .. }), "{error}");
+        let error = dataplane::detach(&lab.pin_dir).err().unwrap();
+        assert!(matches!(error, DataplaneError::InUse { .. }), "{error}");
+        drop(first);
+        assert!(Dataplane::open(&lab.options()).unwrap().adopted());
+    });
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_while_they_forward() {
+    with_lab(|lab| {
+        drop(Dataplane::open(&lab.options()).unwrap());
+        set_layout(lab, 999);
+        let error = refusal(lab);
+        assert!(matches!(error, DataplaneError::OtherLayout { found: 999, .. }), "{error}");
+        assert!(error.to_string().contains("gateway detach"), "{error}");
+        assert!(xdp_on(NEAR).is_some(), "it goes on forwarding");
+    });
+}
+
+#[test]
+fn maps_of_another_layout_that_nothing_uses_are_replaced() {
+    with_lab(|lab| {
+        drop(Dataplane::open(&lab.options()).unwrap());
+        set_layout(lab, 999);
+        fs::remove_file(lab.pin(&format!("link-{NEAR}"))).unwrap();
+        crate::lab::eventually("the kernel to let go of the link", || xdp_on(NEAR).is_none());
+        assert!(!Dataplane::open(&lab.options()).unwrap().adopted());
+    });
+}
+
+#[test]
+fn a_start_that_was_cut_short_leaves_nothing_in_the_way() {
+    with_lab(|lab| {
+        drop(Dataplane::open(&lab.options()).unwrap());
+        let link = lab.pin(&format!("link-{NEAR}"));
+        for unfinished in [map_name::SETTINGS, map_name::FLOWS] {
+            fs::remove_file(&link).unwrap();
+            fs::remove_file(lab.pin(unfinished)).unwrap();
+            crate::lab::eventually("the kernel to let go of the link", || xdp_on(NEAR).is_none());
+            Dataplane::open(&lab.options()).unwrap();
+            assert_eq!(lab.pins().len(), 15, "after {unfinished} was missing");
+        }
+    });
+}
+
+#[test]
+fn missing_maps_under_a_program_that_forwards_are_refused() {
+    with_lab(|lab| {
+        drop(Dataplane::open(&lab.options()).unwrap());
+        fs::remove_file(lab.pin(map_name::SETTINGS)).unwrap();
+        let error = refusal(lab);
+        assert!(matches!(error, DataplaneError::ForeignMap { .. }), "{error}");
+        assert!(error.to_string().contains("gateway detach"), "{error}");
+    });
+}
+
+#[test]
+fn another_flow_table_size_is_refused_while_flows_live() {
+    with_lab(|lab| {
+        drop(Dataplane::open(&lab.options()).unwrap());
+        let mut options = lab.options();
+        options.flows_max = 2_048;
+        let error = Dataplane::open(&options).err().unwrap();
+        let expected = (1_024, 2_048);
+        let DataplaneError::FlowsMaxChanged { pinned, wanted, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!((pinned, wanted), expected);
+        dataplane::detach(&lab.pin_dir).unwrap();
+        Dataplane::open(&options).unwrap();
+    });
+}
+
+#[test]
+fn a_directory_that_is_no_bpf_file_system_is_refused() {
+    with_lab(|lab| {
+        let mut options = lab.options();
+        options.pin_dir = std::env::temp_dir().join("gateway-test-pins");
+        let error = Dataplane::open(&options).err().unwrap();
+        assert!(matches!(error, DataplaneError::NotBpffs { .. }), "{error}");
+        assert!(!options.pin_dir.exists());
+    });
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    with_lab(|lab| {
+        let held = capabilities(None).unwrap();
+        let effective = held.effective - (CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, CapabilitySets { effective, ..held }).unwrap();
+        let error = refusal(lab);
+        let detaching = dataplane::detach(&lab.pin_dir).err().unwrap();
+        set_capabilities(None, held).unwrap();
+        for error in [error, detaching] {
+            assert!(matches!(error, DataplaneError::MissingCapabilities { .. }), "{error}");
+            let words = error.to_string();
+            assert!(words.contains("CAP_BPF"), "{words}");
+            assert!(!words.contains("CAP_NET_ADMIN"), "{words}");
+        }
+    });
+}
+
+fn set_layout(lab: &Lab, version: u32) {
+    let map = MapData::from_pin(lab.pin(map_name::SETTINGS)).unwrap();
+    let mut map: Array<_, Settings> = Map::Array(map).try_into().unwrap();
+    let settings = map.get(&0, 0).unwrap();
+    map.set(0, Settings { layout_version: version, ..settings }, 0).unwrap();
+}

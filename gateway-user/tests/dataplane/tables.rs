@@ -1,0 +1,343 @@
+//! What is written is read again, and is the same memory for everybody.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use bytemuck::Zeroable;
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::{
+    Backend, Flow, FlowKey, Live, Pool, ReturnFlow, Settings, Traffic, Vip, VipKey, Weights,
+    algorithm, backend_flag, flow_state, map_name,
+};
+use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, MAGLEV_SLOTS};
+use gateway_core::observation::{BackendRow, Seen};
+use gateway_core::tables::{Tables, VipKeyOrd, Write};
+use gateway_user::clock;
+use gateway_user::dataplane::{
+    CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, SWEEP_BUDGET,
+};
+use gateway_user::telemetry::Telemetry;
+
+use crate::lab::{Lab, run, with_lab};
+
+const VIP: VipKey = VipKey { addr: [10, 9, 0, 100], port: [0, 80], protocol: 6, reserved: 0 };
+
+pub(crate) fn some_tables() -> Tables {
+    let weights = Weights {
+        by_class: [40_000; CLASSES_MAX],
+        fallback: 65_535,
+        reserved: [0; 3],
+        computed_at_ns: 0,
+    };
+    let pool = Pool { table: 3, algorithm: algorithm::P2C, fallback: 9, flags: 1 };
+    let slots = (0..MAGLEV_SLOTS).map(|slot| if slot % 2 == 0 { 9 } else { 4_000 }).collect();
+    Tables {
+        vips: BTreeMap::from([(VipKeyOrd(VIP), Vip { index: 2, pool: 1, flags: 0 })]),
+        pools: BTreeMap::from([(1, pool)]),
+        maglev: BTreeMap::from([(3, slots)]),
+        backends: BTreeMap::from([(9, backend(1)), (4_000, backend(2))]),
+        weights: BTreeMap::from([(9, weights), (4_000, Weights { fallback: 7, ..weights })]),
+        client_classes: BTreeMap::from([((8, [10, 0, 0, 0]), 3), ((24, [10, 7, 7, 0]), 5)]),
+    }
+}
+
+fn backend(generation: u32) -> Backend {
+    Backend {
+        addr: [10, 9, 0, 3],
+        nat_addr: [10, 9, 0, 1],
+        port: [0x1f, 0x90],
+        flags: backend_flag::PRESENT,
+        generation,
+        pool: 1,
+    }
+}
+
+pub(crate) fn writes(tables: &Tables) -> Vec<Write> {
+    let mut writes = Vec::new();
+    writes.extend(tables.backends.iter().map(|(row, backend)| Write::Backend(*row, *backend)));
+    writes.extend(tables.weights.iter().map(|(row, weights)| Write::Weights(*row, *weights)));
+    writes.extend(tables.maglev.iter().map(|(table, slots)| Write::Table(*table, slots.clone())));
+    writes.extend(tables.pools.iter().map(|(row, pool)| Write::Pool(*row, *pool)));
+    writes.extend(tables.vips.iter().map(|(key, vip)| Write::Vip(key.0, *vip)));
+    let class = |((len, network), class): (&(u32, [u8; 4]), &u32)| {
+        Write::ClientClass(*len, *network, *class)
+    };
+    writes.extend(tables.client_classes.iter().map(class));
+    writes
+}
+
+pub(crate) fn fill(dataplane: &mut Dataplane) {
+    let writes = writes(&some_tables());
+    assert_eq!(dataplane.apply(&writes).unwrap().writes, writes.len());
+}
+
+pub(crate) fn settings(lab: &Lab) -> Settings {
+    array::<Settings>(lab, map_name::SETTINGS).get(&0, 0).unwrap()
+}
+
+fn data(lab: &Lab, name: &str) -> MapData {
+    MapData::from_pin(lab.pin(name)).unwrap()
+}
+
+fn array<V: aya::Pod>(lab: &Lab, name: &str) -> Array<MapData, V> {
+    Map::Array(data(lab, name)).try_into().unwrap()
+}
+
+fn hash<V: aya::Pod>(lab: &Lab, name: &str) -> HashMap<MapData, FlowKey, V> {
+    Map::LruHashMap(data(lab, name)).try_into().unwrap()
+}
+
+#[test]
+fn what_is_applied_is_what_is_read() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        assert_eq!(dataplane.read_tables().unwrap(), Tables::default());
+        fill(&mut dataplane);
+        assert_eq!(dataplane.read_tables().unwrap(), some_tables());
+
+        let gone = [
+            Write::RemoveVip(VIP),
+            Write::RemoveVip(VIP),
+            Write::RemoveClientClass(8, [10, 0, 0, 0]),
+            Write::Backend(9, Backend::zeroed()),
+        ];
+        dataplane.apply(&gone).unwrap();
+        let left = dataplane.read_tables().unwrap();
+        assert!(left.vips.is_empty());
+        assert_eq!(left.backends.keys().collect::<Vec<_>>(), [&4_000]);
+        assert_eq!(left.client_classes.len(), 1);
+    });
+}
+
+#[test]
+fn a_thousand_weights_are_written_in_under_a_millisecond() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let writes: Vec<Write> =
+            (0..1_000).map(|row| Write::Weights(row, Weights::zeroed())).collect();
+        // The first touch of each page is the kernel's to answer.
+        dataplane.apply(&writes).unwrap();
+        let best = (0..20).map(|_| dataplane.apply(&writes).unwrap().elapsed).min().unwrap();
+        assert!(best.as_micros() < 1_000, "{best:?}");
+    });
+}
+
+#[test]
+fn a_write_outside_the_tables_is_named() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let row = BACKENDS_MAX;
+        let error = dataplane.apply(&[Write::Weights(row, Weights::zeroed())]).unwrap_err();
+        assert!(matches!(error, DataplaneError::NoSuchRow { .. }), "{error}");
+        let error = dataplane.apply(&[Write::Pool(9_999, Pool::zeroed())]).unwrap_err();
+        assert!(error.to_string().contains("row 9999 of POOLS"), "{error}");
+    });
+}
+
+#[test]
+fn the_rows_in_memory_are_the_maps() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        fill(&mut dataplane);
+        let rows = dataplane.rows();
+        assert_eq!(rows.weights(4_000), some_tables().weights[&4_000]);
+
+        // As `bpftool map update` would.
+        let by_hand = Weights { by_class: [123; CLASSES_MAX], ..rows.weights(9) };
+        array::<Weights>(lab, map_name::WEIGHTS).set(9, by_hand, 0).unwrap();
+        assert_eq!(rows.weights(9), by_hand);
+
+        rows.begin(4_000);
+        rows.begin(4_000);
+        rows.end(4_000);
+        let live = array::<Live>(lab, map_name::LIVE);
+        assert_eq!(live.get(&4_000, 0).unwrap().in_flight, 1);
+        rows.end(4_000);
+        rows.end(4_000);
+        assert_eq!(rows.in_flight(4_000), 0, "never below zero");
+
+        let outside = BACKENDS_MAX;
+        rows.begin(outside);
+        assert_eq!((rows.in_flight(outside), rows.weights(outside)), (0, Weights::zeroed()));
+    });
+}
+
+#[test]
+fn an_end_takes_away_no_flow_that_it_did_not_begin() {
+    with_lab(|lab| {
+        let dataplane = Dataplane::open(&lab.options()).unwrap();
+        let mut live = array::<Live>(lab, map_name::LIVE);
+        live.set(5, Live { in_flight: 8, next_port: 77 }, 0).unwrap();
+        dataplane.rows().end(5);
+        assert_eq!(live.get(&5, 0).unwrap(), Live { in_flight: 8, next_port: 77 });
+    });
+}
+
+#[test]
+fn bpftool_reads_maps_by_name_and_field() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        fill(&mut dataplane);
+        dataplane.rows().begin(9);
+        let pin = |name| lab.pin(name).display().to_string();
+        if std::process::Command::new("bpftool").arg("version").output().is_err() {
+            eprintln!("SKIPPED: bpftool is not installed");
+            return;
+        }
+        let row = "key 9 0 0 0";
+        let weights = run("bpftool", &format!("map lookup pinned {} {row}", pin("WEIGHTS")));
+        assert!(weights.contains("\"by_class\"") && weights.contains("40000"), "{weights}");
+        let live = run("bpftool", &format!("map lookup pinned {} {row}", pin("LIVE")));
+        assert!(live.contains("\"in_flight\": 1"), "{live}");
+    });
+}
+
+#[test]
+fn counters_are_summed_over_cpus_and_begin_anew_with_a_new_backend() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        fill(&mut dataplane);
+        let cpus = aya::util::nr_cpus().unwrap();
+        let each = Traffic { packets_in: 2, bytes_in: 100, ..Traffic::default() };
+        for (name, row) in [(map_name::BACKEND_TRAFFIC, 9), (map_name::VIP_TRAFFIC, 2)] {
+            let map = Map::PerCpuArray(data(lab, name));
+            let mut map: PerCpuArray<_, Traffic> = map.try_into().unwrap();
+            map.set(row, vec![each; cpus].try_into().unwrap(), 0).unwrap();
+        }
+        let cpus = cpus as u64;
+        let sum = Traffic { packets_in: 2 * cpus, bytes_in: 100 * cpus, ..Traffic::default() };
+        let counters = dataplane.counters().unwrap();
+        assert_eq!(counters.vips, BTreeMap::from([(2, sum)]));
+        let zero = Traffic::default();
+        assert_eq!(counters.backends, BTreeMap::from([(9, sum), (4_000, zero)]));
+
+        dataplane.apply(&[Write::Backend(9, backend(1))]).unwrap();
+        assert_eq!(dataplane.counters().unwrap().backends[&9], sum, "the same backend");
+        dataplane.apply(&[Write::Backend(9, backend(3))]).unwrap();
+        assert_eq!(dataplane.counters().unwrap().backends[&9], zero, "another backend");
+    });
+}
+
+/// A flow of backend row 9 in both tables, as the program would have made it.
+fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> FlowKey {
+    let key = FlowKey {
+        source_addr: [10, 9, 0, 2],
+        target_addr: VIP.addr,
+        source_port: client_port.to_be_bytes(),
+        target_port: VIP.port,
+        protocol: 6,
+        reserved: [0; 3],
+    };
+    let flow = Flow {
+        backend: 9,
+        generation: 1,
+        vip: 2,
+        nat_port: client_port.to_be_bytes(),
+        state,
+        opened_at_ns: at.0,
+        seen_at_ns: at.0,
+        ..Flow::zeroed()
+    };
+    hash(lab, map_name::FLOWS).insert(key, flow, 0).unwrap();
+    hash(lab, map_name::RETURNS).insert(back(client_port), ReturnFlow { flow: key }, 0).unwrap();
+    key
+}
+
+fn back(nat_port: u16) -> FlowKey {
+    FlowKey {
+        source_addr: [10, 9, 0, 3],
+        target_addr: [10, 9, 0, 1],
+        source_port: [0x1f, 0x90],
+        target_port: nat_port.to_be_bytes(),
+        protocol: 6,
+        reserved: [0; 3],
+    }
+}
+
+fn set_in_flight(lab: &Lab, in_flight: u64) {
+    array(lab, map_name::LIVE).set(9, Live { in_flight, next_port: 0 }, 0).unwrap();
+}
+
+#[test]
+fn the_sweep_frees_what_is_over_and_reports_what_nobody_answered() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        fill(&mut dataplane);
+        let now = clock::now();
+        let live = add_flow(lab, 10_001, flow_state::ESTABLISHED, now - CONNECT_TIMEOUT);
+        let unanswered = add_flow(lab, 10_002, 0, now - CONNECT_TIMEOUT);
+        let closed = add_flow(lab, 10_003, flow_state::CLOSED, now - CLOSED_LINGER);
+        set_in_flight(lab, 2);
+
+        let (telemetry, mut observations) = Telemetry::new();
+        let swept = dataplane.sweep(now, SWEEP_BUDGET, &telemetry).unwrap();
+        assert_eq!((swept.visited, swept.freed, swept.unanswered), (3, 2, 1));
+        assert!(swept.walk_completed);
+        let flows = hash::<Flow>(lab, map_name::FLOWS);
+        assert!(flows.get(&live, 0).is_ok());
+        assert!(flows.get(&unanswered, 0).is_err() && flows.get(&closed, 0).is_err());
+        let returns = hash::<ReturnFlow>(lab, map_name::RETURNS);
+        let held = |port| returns.get(&back(port), 0).is_ok();
+        assert_eq!([held(10_001), held(10_002), held(10_003)], [true, false, false]);
+        assert_eq!(dataplane.rows().in_flight(9), 1);
+        // Two were open when it came by.
+        assert_eq!(dataplane.counters().unwrap().flows, 2);
+
+        let failed = observations.try_recv().unwrap();
+        assert_eq!(failed.seen, Seen::ConnectFailed);
+        assert_eq!(failed.backend, BackendRow { row: 9, generation: 1 });
+        assert!(observations.try_recv().is_err(), "once");
+    });
+}
+
+#[test]
+fn requests_that_died_with_the_daemon_are_no_longer_in_flight_after_one_walk() {
+    with_lab(|lab| {
+        let mut first = Dataplane::open(&lab.options()).unwrap();
+        fill(&mut first);
+        let earlier = clock::now() - CONNECT_TIMEOUT;
+        add_flow(lab, 10_001, flow_state::ESTABLISHED, earlier);
+        set_in_flight(lab, 1);
+        let rows = first.rows();
+        (0..20).for_each(|_| rows.begin(9));
+        drop((first, rows));
+
+        let mut second = Dataplane::open(&lab.options()).unwrap();
+        let rows = second.rows();
+        (0..3).for_each(|_| rows.begin(9));
+        assert_eq!(rows.in_flight(9), 24);
+        let (telemetry, _observations) = Telemetry::new();
+        let swept = second.sweep(clock::now(), SWEEP_BUDGET, &telemetry).unwrap();
+        assert_eq!(swept.corrected, 20);
+        assert_eq!(rows.in_flight(9), 4, "one flow, and three requests of the new daemon");
+    });
+}
+
+#[test]
+fn a_table_of_many_flows_is_walked_whole_within_its_budget() {
+    with_lab(|lab| {
+        let mut options = lab.options();
+        options.flows_max = 32_768;
+        let mut dataplane = Dataplane::open(&options).unwrap();
+        fill(&mut dataplane);
+        let now = clock::now();
+        for port in 1..=10_000 {
+            add_flow(lab, port, flow_state::ESTABLISHED, now - CONNECT_TIMEOUT);
+        }
+        set_in_flight(lab, 10_000);
+        let (telemetry, _observations) = Telemetry::new();
+        let mut visited = 0;
+        for call in 1.. {
+            let swept = dataplane.sweep(now, 2_048, &telemetry).unwrap();
+            visited += swept.visited;
+            assert!(swept.visited <= 2_048 + 1_024, "{swept:?}");
+            if swept.walk_completed {
+                assert!(call > 2, "{call}");
+                break;
+            }
+        }
+        assert_eq!(visited, 10_000);
+        assert_eq!(dataplane.counters().unwrap().flows, 10_000);
+        assert_eq!(dataplane.rows().in_flight(9), 10_000);
+    });
+}

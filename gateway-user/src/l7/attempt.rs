@@ -1,0 +1,171 @@
+//! The two guards of a request: [`Attempt`], one try at one backend, and [`Journey`], the request
+//! as its client sees it. Whatever ends them, the client's going away included, each is counted
+//! exactly once and the backend's count of requests in flight goes down again.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_core::observation::{BackendRow, LoadReport, Observation, RequestOutcome, Seen};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::metrics::{AbortedBy, StatusClass, TryOutcome};
+use super::reply::Fault;
+use super::view::{BackendSeries, VipView};
+use super::worker::Worker;
+use crate::clock;
+
+/// Class of every request until requests are classified.
+const CLASS: u8 = 0;
+
+/// One try at a backend, in flight until it is finished or dropped.
+pub(super) struct Attempt {
+    worker: Rc<Worker>,
+    series: Rc<BackendSeries>,
+    backend: BackendRow,
+    started: KtimeNs,
+    first_byte_after: Option<Duration>,
+    report: Option<LoadReport>,
+    finished: bool,
+}
+
+impl Attempt {
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        series: Rc<BackendSeries>,
+        backend: BackendRow,
+    ) -> Attempt {
+        worker.rows.begin(backend.row);
+        Attempt {
+            worker: Rc::clone(worker),
+            series,
+            backend,
+            started: clock::now(),
+            first_byte_after: None,
+            report: None,
+            finished: false,
+        }
+    }
+
+    /// The response's head is there.
+    pub(super) fn head_received(&mut self, report: Option<LoadReport>) {
+        self.first_byte_after = Some(clock::now().since(self.started));
+        self.report = report;
+    }
+
+    /// The backend that is tried.
+    pub(super) fn series(&self) -> &Rc<BackendSeries> {
+        &self.series
+    }
+
+    /// The thread that tries it.
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// No connection came about.
+    pub(super) fn connect_failed(mut self) {
+        let now = clock::now();
+        self.end(now, TryOutcome::ConnectFailed, Seen::ConnectFailed);
+    }
+
+    /// It ended like this.
+    pub(super) fn finish(mut self, outcome: RequestOutcome) {
+        self.end_request(outcome);
+    }
+
+    fn end_request(&mut self, outcome: RequestOutcome) {
+        let now = clock::now();
+        let after = now.since(self.started);
+        let seen = Seen::Request {
+            outcome,
+            first_byte_after: self.first_byte_after.unwrap_or(after),
+            after,
+            class: CLASS,
+            report: self.report,
+        };
+        let counted = match outcome {
+            RequestOutcome::Answered => TryOutcome::Answered,
+            RequestOutcome::ServerError => TryOutcome::ServerError,
+            RequestOutcome::Broken => TryOutcome::Broken,
+            RequestOutcome::TimedOut => TryOutcome::TimedOut,
+            RequestOutcome::Abandoned => TryOutcome::Abandoned,
+        };
+        self.end(now, counted, seen);
+    }
+
+    fn end(&mut self, at: KtimeNs, counted: TryOutcome, seen: Seen) {
+        self.finished = true;
+        self.worker.rows.end(self.backend.row);
+        self.series.tried(counted);
+        self.worker.telemetry.report(Observation { at, backend: self.backend, seen });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // Nobody finished it, so the client is no longer there to be answered.
+        if !self.finished {
+            self.end_request(RequestOutcome::Abandoned);
+        }
+    }
+}
+
+/// A client's request, from its head to the last byte of its response.
+pub(super) struct Journey {
+    worker: Rc<Worker>,
+    vip: Rc<VipView>,
+    started: KtimeNs,
+    finished: bool,
+}
+
+impl Journey {
+    pub(super) fn begin(worker: &Rc<Worker>, vip: &Rc<VipView>) -> Journey {
+        Journey {
+            worker: Rc::clone(worker),
+            vip: Rc::clone(vip),
+            started: clock::now(),
+            finished: false,
+        }
+    }
+
+    /// The head of a backend's response goes to the client.
+    pub(super) fn answered(&self, series: &BackendSeries, status: StatusCode) {
+        series.answered(StatusClass::of(status));
+    }
+
+    /// The last byte of a backend's response went to the client.
+    pub(super) fn complete(mut self, series: &BackendSeries) {
+        self.finished = true;
+        series.durations().observe(clock::now().since(self.started));
+    }
+
+    /// The gateway answers itself.
+    pub(super) fn fail(mut self, fault: Fault, request_id: &HeaderValue) -> Response<ResponseBody> {
+        self.finished = true;
+        let unserved = &self.vip.unserved;
+        unserved.answered(StatusClass::of(fault.status()));
+        unserved.durations().observe(clock::now().since(self.started));
+        self.worker.metrics.errors(&self.vip.name, fault.error_type()).inc();
+        fault.reply(request_id)
+    }
+
+    /// The response breaks off.
+    pub(super) fn abort(mut self, by: AbortedBy) {
+        self.count_abort(by);
+    }
+
+    fn count_abort(&mut self, by: AbortedBy) {
+        self.finished = true;
+        self.worker.metrics.aborts(&self.vip.name, by).inc();
+    }
+}
+
+impl Drop for Journey {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.count_abort(AbortedBy::Client);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The proxy from outside: its threads and what it listens on.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddrV4, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use gateway_core::fleet::Layer;
+use gateway_core::rows::Rows;
+use gateway_core::snapshot::Snapshot;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::L7Error;
+use super::listen;
+use super::metrics::Metrics;
+use super::options::Options;
+use super::thread::{self, Command};
+use super::worker::Shared;
+use crate::telemetry::Telemetry;
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections of clients that were still open at the deadline and are cut.
+    pub cut: usize,
+}
+
+/// The L7 path: traffic threads that listen on every L7 VIP of the snapshot.
+///
+/// Dropping it ends the threads at once, with everything in flight; [`shutdown`](Proxy::shutdown)
+/// lets requests finish.
+pub struct Proxy {
+    threads: Vec<Thread>,
+    listening: BTreeMap<SocketAddrV4, String>,
+    metrics: Arc<Metrics>,
+}
+
+struct Thread {
+    commands: mpsc::UnboundedSender<Command>,
+    handle: JoinHandle<()>,
+}
+
+/// Sockets of a VIP, one a thread, opened before anything is changed.
+struct Opened {
+    vip: String,
+    addr: SocketAddrV4,
+    listeners: Vec<TcpListener>,
+}
+
+impl Proxy {
+    /// Starts the threads, listening on every L7 VIP of the current snapshot.
+    ///
+    /// # Errors
+    ///
+    /// If a VIP cannot be listened on or a thread cannot be started; then nothing is left running.
+    pub fn start(
+        options: Options,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        rows: Arc<dyn Rows>,
+        telemetry: Telemetry,
+    ) -> Result<Proxy, L7Error> {
+        let metrics = Arc::new(Metrics::default());
+        let count = options.threads.max(1);
+        let current = snapshot.load_full();
+        let metrics_of_threads = Arc::clone(&metrics);
+        let shared = Shared { options, snapshot, rows, telemetry, metrics: metrics_of_threads };
+        let threads = (0..count).map(|thread| Thread::start(thread, shared.clone()));
+        let threads = threads.collect::<Result<_, _>>()?;
+        let mut proxy = Proxy { threads, listening: BTreeMap::new(), metrics };
+        proxy.reconfigure(&current)?;
+        Ok(proxy)
+    }
+
+    /// Opens and closes listeners so that they are those of the snapshot's L7 VIPs. A running
+    /// request is not touched; connections of a VIP that is gone end after their current request.
+    ///
+    /// Call it before the snapshot is published: what a new listener accepts in between is told to
+    /// come back after a second, while a VIP without listener would refuse.
+    ///
+    /// # Errors
+    ///
+    /// If a new VIP cannot be listened on; then nothing has changed.
+    pub fn reconfigure(&mut self, snapshot: &Snapshot) -> Result<(), L7Error> {
+        let wanted = l7_vips(snapshot);
+        let opened = self.open_new(&wanted)?;
+        let gone: Vec<_> =
+            self.listening.keys().filter(|addr| !wanted.contains_key(addr)).copied().collect();
+        for Opened { vip, addr, listeners } in opened {
+            for (thread, listener) in self.threads.iter().zip(listeners) {
+                thread.send(Command::Open { vip: vip.as_str().into(), addr, listener })?;
+            }
+            tracing::info!(vip, %addr, "listening");
+            self.listening.insert(addr, vip);
+        }
+        for addr in gone {
+            for thread in &self.threads {
+                thread.send(Command::Close(addr))?;
+            }
+            let vip = self.listening.remove(&addr);
+            tracing::info!(vip, %addr, "listening no more");
+        }
+        self.metrics.forget_absent(&snapshot.fleet);
+        Ok(())
+    }
+
+    fn open_new(&self, wanted: &BTreeMap<SocketAddrV4, String>) -> Result<Vec<Opened>, L7Error> {
+        let new = wanted.iter().filter(|(addr, _)| !self.listening.contains_key(addr));
+        new.map(|(&addr, vip)| {
+            let listeners = listen::listeners(vip, addr, self.threads.len())?;
+            Ok(Opened { vip: vip.clone(), addr, listeners })
+        })
+        .collect()
+    }
+
+    /// What the proxy counts.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Accepts no more, lets running requests finish with `Connection: close`, and ends the
+    /// threads when the last one has, or after `deadline`.
+    pub async fn shutdown(self, deadline: Duration) -> Drained {
+        let deadline = Instant::now() + deadline;
+        let mut waiting = Vec::new();
+        for thread in &self.threads {
+            let (cut, was_cut) = oneshot::channel();
+            // A thread that is gone has nothing to drain.
+            if thread.send(Command::Drain { deadline, cut }).is_ok() {
+                waiting.push(was_cut);
+            }
+        }
+        let mut cut = 0;
+        for was_cut in waiting {
+            cut += was_cut.await.unwrap_or(0);
+        }
+        for thread in self.threads {
+            thread.join();
+        }
+        Drained { cut }
+    }
+}
+
+fn l7_vips(snapshot: &Snapshot) -> BTreeMap<SocketAddrV4, String> {
+    let vips = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L7);
+    vips.map(|vip| (vip.addr, vip.name.clone())).collect()
+}
+
+impl Thread {
+    fn start(thread: usize, shared: Shared) -> Result<Thread, L7Error> {
+        let failed = |source| L7Error::Thread { thread, source };
+        let (commands, received) = mpsc::unbounded_channel();
+        let (started, has_started) = std::sync::mpsc::channel();
+        let handle = std::thread::Builder::new()
+            .name(format!("l7-{thread}"))
+            .spawn(move || {
+                // Made on its thread, which it never leaves.
+                let runtime =
+                    Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => {
+                        let _ = started.send(Ok(()));
+                        runtime.block_on(thread::run(shared, received));
+                    }
+                    Err(error) => drop(started.send(Err(error))),
+                }
+            })
+            .map_err(failed)?;
+        match has_started.recv() {
+            Ok(Ok(())) => Ok(Thread { commands, handle }),
+            Ok(Err(error)) => Err(failed(error)),
+            Err(_) => Err(L7Error::ThreadGone),
+        }
+    }
+
+    fn send(&self, command: Command) -> Result<(), L7Error> {
+        self.commands.send(command).map_err(|_| L7Error::ThreadGone)
+    }
+
+    fn join(self) {
+        drop(self.commands);
+        if self.handle.join().is_err() {
+            tracing::error!("a traffic thread of the proxy had panicked");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What one traffic thread works with: its view of the snapshot, its pool of connections, its
+//! random numbers. All of it is shared with no other thread, so that a request takes no lock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use gateway_common::draw;
+use gateway_core::observation::BackendRow;
+use gateway_core::rows::Rows;
+use gateway_core::snapshot::{BackendSnapshot, Snapshot};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore, SeedableRng};
+use tokio::sync::Semaphore;
+
+use super::metrics::Metrics;
+use super::options::{HEAD_BYTES_MAX, Options};
+use super::upstream::{Conn, Pool};
+use super::view::View;
+use crate::clock;
+use crate::telemetry::Telemetry;
+
+/// Draws with other hashes before any other admitted backend is taken for a retry. With two equal
+/// backends, four leave one in sixteen to that.
+const OTHER_DRAWS: u32 = 4;
+
+/// Class of every request until requests are classified.
+const CLASS: u8 = 0;
+
+/// What every thread shares.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) rows: Arc<dyn Rows>,
+    pub(super) telemetry: Telemetry,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// One traffic thread.
+pub(super) struct Worker {
+    pub(super) rows: Arc<dyn Rows>,
+    pub(super) telemetry: Telemetry,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) pool: Pool,
+    pub(super) options: Options,
+    current: RefCell<Current>,
+    rng: RefCell<SmallRng>,
+    /// One permit a connection of a client.
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) server: http1::Builder,
+}
+
+struct Current {
+    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    view: Rc<View>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Shared) -> Worker {
+        let Shared { options, snapshot, rows, telemetry, metrics } = shared;
+        let mut snapshot = Cache::new(snapshot);
+        let view = Rc::new(View::new(Arc::clone(snapshot.load()), &metrics));
+        let mut server = http1::Builder::new();
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(HEAD_BYTES_MAX);
+        Worker {
+            pool: Pool::new(&options),
+            connections: Arc::new(Semaphore::new(options.connections_max as usize)),
+            current: RefCell::new(Current { snapshot, view }),
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            options,
+            rows,
+            telemetry,
+            metrics,
+            server,
+        }
+    }
+
+    /// The view of the current snapshot, made anew when that has changed.
+    pub(super) fn view(&self) -> Rc<View> {
+        let mut current = self.current.borrow_mut();
+        let Current { snapshot, view } = &mut *current;
+        let snapshot = snapshot.load();
+        if !Arc::ptr_eq(snapshot, &view.snapshot) {
+            *view = Rc::new(View::new(Arc::clone(snapshot), &self.metrics));
+        }
+        Rc::clone(view)
+    }
+
+    /// A backend for a new request: the draw that XDP does for a new flow.
+    pub(super) fn pick(&self, view: &View, pool: usize) -> Option<BackendSnapshot> {
+        let hash = self.rng.borrow_mut().next_u64();
+        view.snapshot.pick(pool, CLASS, hash, clock::now().0, &*self.rows)
+    }
+
+    /// A backend other than the one that was tried: by the draw if a few of them find one, else
+    /// any other that takes requests.
+    pub(super) fn pick_other(
+        &self,
+        view: &View,
+        pool: usize,
+        tried: BackendRow,
+    ) -> Option<BackendSnapshot> {
+        let drawn = (0..OTHER_DRAWS)
+            .find_map(|_| self.pick(view, pool).filter(|backend| backend.row != tried));
+        drawn.or_else(|| self.any_other(view, pool, tried))
+    }
+
+    fn any_other(&self, view: &View, pool: usize, tried: BackendRow) -> Option<BackendSnapshot> {
+        let now = clock::now().0;
+        let age_max = view.snapshot.weights_age_max_ns;
+        let backends = &view.snapshot.pools.get(pool)?.backends;
+        let start = self.rng.borrow_mut().random_range(0..backends.len().max(1));
+        let (before, from) = backends.split_at_checked(start)?;
+        from.iter().chain(before).copied().find(|backend| {
+            let weights = self.rows.weights(backend.row.row);
+            backend.row != tried && draw::weight_now(&weights, CLASS, now, age_max) > 0
+        })
+    }
+
+    /// Randomness for a request id.
+    pub(super) fn random_bytes(&self) -> [u8; 10] {
+        self.rng.borrow_mut().random()
+    }
+
+    /// How old a new connection to a backend may become.
+    pub(super) fn jittered_age(&self) -> Duration {
+        let factor = self.rng.borrow_mut().random_range(0.75..1.25);
+        self.options.connection_age_max.mul_f64(factor)
+    }
+
+    /// Keeps a connection for its next request, if its backend is still there.
+    pub(super) fn keep(&self, conn: Conn) {
+        if self.view().has(conn.backend()) {
+            self.pool.put(conn);
+        }
+    }
+}

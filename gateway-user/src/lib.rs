@@ -3,5 +3,15 @@
 //! Shells never call each other sideways; `app` alone knows them all, and they meet in the core's
 //! types.
 
+pub mod admin;
+pub mod app;
+mod causes;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod l7;
+mod net;
+pub mod probe;
 pub mod telemetry;

@@ -1,0 +1,210 @@
+//! The admin pages: metrics, health, state and decisions, on an address apart from traffic.
+//!
+//! Everything here only reads. Answers come from what the loop publishes, so that a busy operator
+//! cannot slow it down; decisions alone are asked of the loop, which answers between two turns.
+
+mod error;
+mod ready;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use gateway_core::decision::Decision;
+use gateway_core::history::DECISIONS_MAX;
+use gateway_core::state;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use self::error::AdminError;
+use crate::control;
+
+/// Decisions of one answer unless asked otherwise.
+const DECISIONS_DEFAULT: usize = 100;
+
+/// Without a turn for this long, the loop is not late but stuck: twice the longest tick.
+const TURN_AGE_MAX: Duration = Duration::from_secs(20);
+
+/// The pages, by path.
+const PAGES: &[&str] = &["/metrics", "/healthz", "/readyz", "/v1/state", "/v1/decisions"];
+
+/// Why the admin address cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the admin pages cannot be served on {addr}; choose another `gateway.admin`, or see who has it by `ss -ltnp`"
+)]
+pub struct BindError {
+    addr: SocketAddr,
+    source: io::Error,
+}
+
+/// What the pages show.
+pub struct Pages {
+    /// Asks the loop.
+    pub control: control::Handle,
+    /// All metrics.
+    pub registry: Registry,
+    /// Where the XDP program is attached.
+    pub attachments: Vec<Attachment>,
+    /// Whether the daemon is about to stop.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Takes the admin address.
+///
+/// # Errors
+/// It is taken, or not this host's.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })
+}
+
+/// Serves the pages until the daemon's end.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(listener: TcpListener, pages: Pages) -> io::Result<()> {
+    axum::serve(listener, router(pages)).await
+}
+
+fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/v1/state", get(state))
+        .route("/v1/decisions", get(decisions))
+        .fallback(no_such_page)
+        .method_not_allowed_fallback(only_get)
+        .with_state(Arc::new(pages))
+}
+
+async fn metrics(State(pages): State<Arc<Pages>>) -> Result<Response, AdminError> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &pages.registry).map_err(|_| {
+        AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "a metric cannot be written")
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Alive: the loop turns.
+async fn healthz(State(pages): State<Arc<Pages>>) -> Result<&'static str, AdminError> {
+    let age = pages.control.published().turned_ago();
+    if age > TURN_AGE_MAX {
+        let why = format!("the decision loop has not turned for {} s", age.as_secs());
+        return Err(AdminError::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    }
+    Ok("ok\n")
+}
+
+/// Ready: the configuration is loaded and every VIP has somebody to serve it.
+async fn readyz(State(pages): State<Arc<Pages>>) -> Result<&'static str, AdminError> {
+    let stopping = *pages.stopping.borrow();
+    match ready::unready(&pages.control.published().state(), stopping) {
+        None => Ok("ok\n"),
+        Some(why) => Err(AdminError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
+    }
+}
+
+/// The answer of `/v1/state`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Where the XDP program is attached; empty if only the proxy runs.
+    pub attachments: Vec<Attachment>,
+    /// What the loop knows and decided.
+    #[serde(flatten)]
+    pub state: state::State,
+}
+
+/// The XDP program on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the interface.
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+}
+
+async fn state(State(pages): State<Arc<Pages>>) -> Json<Status> {
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        attachments: pages.attachments.clone(),
+        state: state::State::clone(&pages.control.published().state()),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DecisionsQuery {
+    backend: Option<String>,
+    #[serde(default)]
+    since: u64,
+    limit: Option<usize>,
+}
+
+/// The answer of `/v1/decisions`, oldest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Decisions {
+    /// The decisions.
+    pub decisions: Vec<Decision>,
+}
+
+async fn decisions(
+    State(pages): State<Arc<Pages>>,
+    query: Result<Query<DecisionsQuery>, QueryRejection>,
+) -> Result<Json<Decisions>, AdminError> {
+    let Query(query) = query
+        .map_err(|rejection| AdminError::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    if let Some(name) = &query.backend
+        && !is_backend(&pages.control.published().state(), name)
+    {
+        let why = format!("there is no backend {name:?}; `/v1/state` lists them");
+        return Err(AdminError::new(StatusCode::NOT_FOUND, why));
+    }
+    let query = control::Query {
+        since: query.since,
+        backend: query.backend,
+        limit: query.limit.unwrap_or(DECISIONS_DEFAULT).min(DECISIONS_MAX),
+    };
+    let decisions = pages
+        .control
+        .decisions(query)
+        .await
+        .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    Ok(Json(Decisions { decisions }))
+}
+
+/// Whether `name` is a backend's, alone or as `pool/backend`.
+fn is_backend(state: &state::State, name: &str) -> bool {
+    state.pools.iter().any(|pool| {
+        pool.backends.iter().any(|backend| {
+            backend.name == name
+                || name
+                    .strip_prefix(pool.name.as_str())
+                    .and_then(|rest| rest.strip_prefix('/'))
+                    .is_some_and(|rest| rest == backend.name)
+        })
+    })
+}
+
+async fn no_such_page() -> AdminError {
+    let why = format!("there is no such page; there are {}", PAGES.join(", "));
+    AdminError::new(StatusCode::NOT_FOUND, why)
+}
+
+async fn only_get() -> AdminError {
+    AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "these pages are only read: use GET")
+}

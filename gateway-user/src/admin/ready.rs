@@ -1,0 +1,116 @@
+//! Whether whoever steers traffic to this gateway should.
+
+use gateway_core::decision::Health;
+use gateway_core::state::{PoolState, State};
+
+/// Why the gateway is not ready; `None` if it is.
+pub(super) fn unready(state: &State, stopping: bool) -> Option<String> {
+    if stopping {
+        return Some("the daemon is stopping".to_owned());
+    }
+    if state.tick == 0 {
+        return Some("the decision loop has not turned yet".to_owned());
+    }
+    // A pool that no VIP uses keeps nobody waiting.
+    let used = state.pools.iter().filter(|pool| state.vips.iter().any(|vip| vip.pool == pool.name));
+    let broken: Vec<_> = used.filter(|pool| !has_healthy(pool)).map(describe).collect();
+    (!broken.is_empty()).then(|| broken.join("; "))
+}
+
+fn has_healthy(pool: &PoolState) -> bool {
+    let serves = |health| matches!(health, Health::Healthy | Health::SlowStart);
+    pool.backends.iter().any(|backend| serves(backend.health))
+}
+
+fn describe(pool: &PoolState) -> String {
+    let backends = pool.backends.iter();
+    let each = backends.map(|backend| format!("{} is {}", backend.name, backend.health.as_str()));
+    format!("pool {} has no healthy backend: {}", pool.name, each.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_core::decision::{Inputs, Reason, WeightSource};
+    use gateway_core::state::{BackendState, VipState};
+
+    use super::*;
+
+    fn backend(name: &str, health: Health) -> BackendState {
+        BackendState {
+            name: name.to_owned(),
+            addr: "127.0.0.1:81".parse().unwrap(),
+            row: 0,
+            generation: 1,
+            capacity: 1.0,
+            health,
+            health_seconds: 1.0,
+            ejected_seconds: None,
+            strikes: 0,
+            reason: Reason::Steady,
+            source: WeightSource::Static,
+            weight: 1.0,
+            share: 1.0,
+            accepted: u16::MAX,
+            bounds: Vec::new(),
+            load: None,
+            inputs: Inputs::default(),
+        }
+    }
+
+    fn pool(name: &str, backends: Vec<BackendState>) -> PoolState {
+        PoolState {
+            name: name.to_owned(),
+            algorithm: "p2c".to_owned(),
+            weights: "learned".to_owned(),
+            row: 0,
+            table: 0,
+            model: None,
+            backends,
+        }
+    }
+
+    /// A state whose one VIP is served by the first pool.
+    fn state(tick: u64, pools: Vec<PoolState>) -> State {
+        let vip = VipState {
+            name: "site".to_owned(),
+            addr: "127.0.0.1:80".parse().unwrap(),
+            layer: "l7".to_owned(),
+            pool: pools[0].name.clone(),
+            row: 0,
+        };
+        let vips = vec![vip];
+        State { tick, at_ns: 0, observations: 0, observations_stale: 0, vips, pools }
+    }
+
+    #[test]
+    fn one_healthy_backend_is_enough() {
+        for health in [Health::Healthy, Health::SlowStart] {
+            let backends = vec![backend("a", Health::Down), backend("b", health)];
+            assert_eq!(unready(&state(1, vec![pool("web", backends)]), false), None);
+        }
+    }
+
+    #[test]
+    fn a_pool_without_a_healthy_backend_is_named_with_the_reason() {
+        let backends = vec![backend("a", Health::Down), backend("b", Health::Ejected)];
+        let why = unready(&state(1, vec![pool("web", backends)]), false);
+        assert_eq!(
+            why.as_deref(),
+            Some("pool web has no healthy backend: a is down, b is ejected")
+        );
+    }
+
+    #[test]
+    fn a_pool_that_no_vip_uses_does_not_count() {
+        let (up, down) = (vec![backend("a", Health::Healthy)], vec![backend("b", Health::Down)]);
+        let pools = vec![pool("web", up), pool("spare", down)];
+        assert_eq!(unready(&state(1, pools), false), None);
+    }
+
+    #[test]
+    fn nothing_is_ready_before_the_first_turn_or_while_it_stops() {
+        let healthy = || vec![pool("web", vec![backend("a", Health::Healthy)])];
+        assert!(unready(&state(0, healthy()), false).is_some());
+        assert!(unready(&state(1, healthy()), true).is_some());
+    }
+}

@@ -1,0 +1,173 @@
+//! The pages over a real socket, with the loop over the heap behind them.
+
+use std::path::Path;
+
+use gateway_core::engine::EngineOptions;
+use gateway_core::fleet::Fleet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::config;
+use crate::control::{Control, Gauges, HeapPlane};
+use crate::telemetry::Telemetry;
+
+/// The served pages.
+struct Site {
+    addr: SocketAddr,
+    stopping: watch::Sender<bool>,
+    /// Runs as long as it lives.
+    _control: Control,
+}
+
+/// An answer as it came.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    /// The words of an error.
+    fn error(&self) -> String {
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        body["error"].as_str().unwrap().to_owned()
+    }
+}
+
+fn fleet() -> Fleet {
+    let text = "[[vip]]\nname = \"site\"\naddress = \"127.0.0.1:80\"\n[[pool]]\nname = \"web\"\n\
+                [[pool.backend]]\nname = \"a\"\naddress = \"127.0.0.1:81\"\n\
+                [[pool.backend]]\nname = \"b\"\naddress = \"127.0.0.1:82\"\n";
+    let checked = config::check(Path::new("test"), text, &[]);
+    checked.unwrap_or_else(|mistakes| panic!("{mistakes}")).fleet().clone()
+}
+
+async fn site() -> Site {
+    let (telemetry, observations) = Telemetry::new();
+    let engine = EngineOptions { weights_age_max: Duration::ZERO, seed: 7 };
+    let options = control::Options { tick: Duration::from_millis(10), engine };
+    let metrics = control::Metrics::default();
+    let plane = Box::new(HeapPlane::default());
+    let control = Control::start(fleet(), options, plane, observations, metrics.clone()).unwrap();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let published = Arc::clone(control.handle().published());
+    registry.register_collector(Box::new(Gauges::new(published, telemetry)));
+    let (stopping, is_stopping) = watch::channel(false);
+    let attachment = Attachment { interface: "eth0".to_owned(), mode: "native".to_owned() };
+    let pages = Pages {
+        control: control.handle(),
+        registry,
+        attachments: vec![attachment],
+        stopping: is_stopping,
+    };
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, pages));
+    Site { addr, stopping, _control: control }
+}
+
+impl Site {
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+}
+
+#[tokio::test]
+async fn metrics_name_every_backend_and_verdict() {
+    let site = site().await;
+    let page = site.get("/metrics").await;
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-type: application/openmetrics-text"), "{}", page.head);
+    for series in [
+        "gateway_backend_weight{pool=\"web\",backend=\"a\"} 1.0",
+        "gateway_backend_share_wanted{pool=\"web\",backend=\"b\"} 0.5",
+        "gateway_backend_health{pool=\"web\",backend=\"a\",health=\"healthy\"} 1.0",
+        "gateway_packets_total{verdict=\"forward_in\"} 0",
+        "gateway_observations_dropped_total 0",
+        "gateway_flows 0.0",
+    ] {
+        assert!(page.body.contains(&format!("{series}\n")), "no {series} in\n{}", page.body);
+    }
+    assert!(page.body.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn health_and_readiness_are_apart() {
+    let site = site().await;
+    assert_eq!(site.get("/healthz").await.status, 200);
+    assert_eq!(site.get("/readyz").await.status, 200);
+    site.stopping.send(true).unwrap();
+    assert_eq!(site.get("/healthz").await.status, 200);
+    let unready = site.get("/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert_eq!(unready.error(), "the daemon is stopping");
+}
+
+#[tokio::test]
+async fn the_state_has_attachments_and_backends() {
+    let site = site().await;
+    let answer = site.get("/v1/state").await;
+    let status: Status = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(status.attachments[0].interface, "eth0");
+    assert_eq!(status.state.vips[0].name, "site");
+    let names: Vec<&str> =
+        status.state.pools[0].backends.iter().map(|backend| backend.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn decisions_are_found_by_backend_and_bounded() {
+    let site = site().await;
+    let decisions = async |query: &str| {
+        let answer = site.get(&format!("/v1/decisions{query}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str::<Decisions>(&answer.body).unwrap().decisions
+    };
+    let of_a = decisions("?backend=a&limit=1").await;
+    assert_eq!(of_a.len(), 1);
+    assert_eq!(of_a[0].backend, "a");
+    assert_eq!(decisions("?backend=web%2Fb&limit=1").await[0].backend, "b");
+    let since = of_a[0].tick;
+    assert!(decisions(&format!("?since={since}")).await.iter().all(|d| d.tick > since));
+}
+
+#[tokio::test]
+async fn wrong_questions_are_answered_in_words() {
+    let site = site().await;
+    let unknown = site.get("/v1/decisions?backend=nobody").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.error().contains("there is no backend \"nobody\""));
+    let bad = site.get("/v1/decisions?limit=many").await;
+    assert_eq!(bad.status, 400);
+    assert!(bad.error().contains("limit"));
+    let mistyped = site.get("/v1/decisions?bakend=a").await;
+    assert_eq!(mistyped.status, 400);
+    assert!(mistyped.error().contains("bakend"));
+    let page = site.get("/nothing").await;
+    assert_eq!(page.status, 404);
+    assert!(page.error().contains("/v1/state"));
+    let post = site.ask("POST", "/v1/state").await;
+    assert_eq!(post.status, 405);
+    assert!(post.error().contains("GET"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let site = site().await;
+    let error = bind(site.addr).await.unwrap_err();
+    assert!(error.to_string().contains(&site.addr.to_string()), "{error}");
+}

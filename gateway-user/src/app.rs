@@ -1,0 +1,186 @@
+//! Puts the shells together: the one file that knows them all, with its parts below.
+//!
+//! Start: configuration, admin address, data plane, loop, proxy, then what watches. Each step needs
+//! those before it, and what a step refuses is undone. While the daemon runs, a changed
+//! configuration is taken over as a whole or not at all. In the end the proxy drains, and the data
+//! plane stays: packets are forwarded by the last tables until the next daemon adopts them.
+
+mod metrics;
+mod plane;
+mod reload;
+mod signals;
+mod start;
+mod tasks;
+mod watch;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch::Sender;
+
+use crate::config::{Config, Origin};
+use crate::control::{self, Control};
+use crate::telemetry::Telemetry;
+use crate::{admin, dataplane, l7};
+
+use self::metrics::Metrics;
+use self::signals::{Signal, Signals};
+use self::start::Steering;
+use self::tasks::Tasks;
+use self::watch::Watch;
+
+/// Threads for everything but traffic: the loop, probes, admin pages.
+const CONTROL_THREADS: usize = 2;
+
+/// How the daemon is run, besides its configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Remove the data plane in the end.
+    pub detach_on_exit: bool,
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// The configuration is wrong, or something that it asks for cannot be had.
+pub fn run(origin: Origin, options: Options) -> anyhow::Result<()> {
+    // Before it is loaded, so that no change in between is missed.
+    let text = watch::text_of(&origin.path);
+    let config = origin.load()?;
+    let pin_dir = config.gateway.pin_dir.clone();
+    let has_data_plane = !config.gateway.interfaces.is_empty();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")?;
+    let outcome = runtime.block_on(async {
+        // First of all, so that no signal meets its default action while we start.
+        let signals = Signals::install()?;
+        let watch = Watch::start(&origin.path, text);
+        Daemon::start(origin, config).await?.run(signals, watch).await;
+        anyhow::Ok(())
+    });
+    runtime.shutdown_timeout(tasks::END_TIMEOUT);
+    outcome?;
+    if options.detach_on_exit && has_data_plane {
+        dataplane::detach(&pin_dir)?;
+    }
+    Ok(())
+}
+
+/// Removes what a daemon left in the kernel, and says what that was.
+///
+/// # Errors
+/// A daemon is running, or the kernel refuses.
+pub fn detach(pin_dir: &Path) -> anyhow::Result<String> {
+    let detached = dataplane::detach(pin_dir)?;
+    let pin_dir = pin_dir.display();
+    if detached.interfaces.is_empty() && detached.maps.is_empty() {
+        return Ok(format!("{pin_dir}: there is no data plane to remove\n"));
+    }
+    let (interfaces, maps) = (detached.interfaces.join(", "), detached.maps.len());
+    Ok(format!("{pin_dir}: detached from {interfaces}; {maps} maps removed\n"))
+}
+
+/// Everything that runs.
+struct Daemon {
+    origin: Origin,
+    config: Config,
+    control: Control,
+    proxy: l7::Proxy,
+    tasks: Tasks,
+    metrics: Metrics,
+    /// Told `true` when the daemon is about to stop: `/readyz` says so.
+    stopping: Sender<bool>,
+}
+
+impl Daemon {
+    async fn start(origin: Origin, config: Config) -> anyhow::Result<Daemon> {
+        let listener = admin::bind(config.gateway.admin).await?;
+        let (telemetry, observations) = Telemetry::new();
+        let steering = start::start(&config, &telemetry, observations).await?;
+        let metrics = Metrics::default();
+        let registry = registry(&metrics, &steering, &telemetry);
+        let Steering { control, proxy, ring, attachments, .. } = steering;
+
+        let mut tasks = Tasks::new();
+        if let Some(ring) = ring {
+            tasks.read_events(ring, telemetry.clone());
+        }
+        tasks.probe(control.handle().published().snapshot(), telemetry);
+        let (stopping, is_stopping) = tokio::sync::watch::channel(false);
+        let control_handle = control.handle();
+        tasks.serve_admin(
+            listener,
+            admin::Pages { control: control_handle, registry, attachments, stopping: is_stopping },
+        );
+        metrics.reloaded();
+        log_start(&config);
+        Ok(Daemon { origin, config, control, proxy, tasks, metrics, stopping })
+    }
+
+    /// Until a signal ends it; then everything ends in order.
+    async fn run(mut self, mut signals: Signals, mut watch: Watch) {
+        let is_quick = loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Reload => {
+                        watch.mark_read();
+                        self.reload("SIGHUP").await;
+                    }
+                    Signal::Drain => break false,
+                    Signal::Quick => break true,
+                },
+                () = watch.changed() => self.reload("the file changed").await,
+            }
+        };
+        self.stop(is_quick, signals).await;
+    }
+
+    async fn stop(self, is_quick: bool, mut signals: Signals) {
+        self.stopping.send_replace(true);
+        let deadline = if is_quick { Duration::ZERO } else { self.config.gateway.drain_timeout };
+        tracing::info!(?deadline, "draining");
+        let drained = tokio::select! {
+            drained = self.proxy.shutdown(deadline) => Some(drained),
+            () = signals.impatient() => None,
+        };
+        match drained {
+            Some(l7::Drained { cut: 0 }) => tracing::info!("drained"),
+            Some(l7::Drained { cut }) => tracing::warn!(cut, "connections cut at the deadline"),
+            None => tracing::warn!("a second signal came; connections cut"),
+        }
+        self.tasks.end().await;
+        self.control.stop().await;
+        tracing::info!("the daemon has stopped");
+    }
+}
+
+/// Everything that is counted, registered by its owners.
+fn registry(metrics: &Metrics, steering: &Steering, telemetry: &Telemetry) -> Registry {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    steering.loop_metrics.register(&mut registry);
+    steering.proxy.metrics().register(&mut registry);
+    let published = steering.control.handle().published().clone();
+    registry.register_collector(Box::new(control::Gauges::new(published, telemetry.clone())));
+    registry
+}
+
+fn log_start(config: &Config) {
+    let Config { gateway, fleet } = config;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        commit = env!("GATEWAY_COMMIT"),
+        admin = %gateway.admin,
+        vips = fleet.vips.len(),
+        pools = fleet.pools.len(),
+        interfaces = gateway.interfaces.join(","),
+        tick = ?gateway.tick,
+        "the gateway is up"
+    );
+}

@@ -1,0 +1,77 @@
+//! The XDP data plane, as the loop wants it.
+
+use std::sync::Arc;
+
+use gateway_common::clock::KtimeNs;
+use gateway_core::rows::Rows;
+use gateway_core::tables::{Tables, Write};
+
+use crate::admin;
+use crate::config::{GatewaySpec, XdpMode};
+use crate::control::{Counters, Plane, PlaneError};
+use crate::dataplane::{self, Dataplane, SWEEP_BUDGET};
+use crate::telemetry::Telemetry;
+
+/// The XDP data plane and where it reports what its sweep finds.
+pub(super) struct XdpPlane {
+    dataplane: Dataplane,
+    telemetry: Telemetry,
+}
+
+impl XdpPlane {
+    pub(super) fn new(dataplane: Dataplane, telemetry: Telemetry) -> XdpPlane {
+        XdpPlane { dataplane, telemetry }
+    }
+}
+
+impl Plane for XdpPlane {
+    fn read_tables(&self) -> Result<Tables, PlaneError> {
+        Ok(self.dataplane.read_tables()?)
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Result<(), PlaneError> {
+        self.dataplane.apply(writes)?;
+        Ok(())
+    }
+
+    fn rows(&self) -> Arc<dyn Rows> {
+        self.dataplane.rows()
+    }
+
+    fn sweep(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
+        self.dataplane.sweep(now, SWEEP_BUDGET, &self.telemetry)?;
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters, PlaneError> {
+        Ok(self.dataplane.counters()?)
+    }
+}
+
+/// What the data plane needs to know of the configuration.
+pub(super) fn options(gateway: &GatewaySpec) -> dataplane::Options {
+    dataplane::Options {
+        interfaces: gateway.interfaces.clone(),
+        xdp_mode: match gateway.xdp_mode {
+            XdpMode::Auto => dataplane::XdpMode::Auto,
+            XdpMode::Native => dataplane::XdpMode::Native,
+            XdpMode::Generic => dataplane::XdpMode::Generic,
+        },
+        pin_dir: gateway.pin_dir.clone(),
+        flows_max: gateway.flows_max,
+        nat_ports: gateway.nat_ports.clone(),
+        weights_age_max: gateway.weights_age_max,
+        hash_seed: None,
+    }
+}
+
+/// Where it runs, for the admin pages.
+pub(super) fn attachments(dataplane: &Dataplane) -> Vec<admin::Attachment> {
+    let attachments = dataplane.attachments().iter();
+    attachments
+        .map(|attachment| admin::Attachment {
+            interface: attachment.interface.clone(),
+            mode: attachment.mode.as_str().to_owned(),
+        })
+        .collect()
+}

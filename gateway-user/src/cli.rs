@@ -1,0 +1,228 @@
+//! The command line: what an operator types, and what they see.
+//!
+//! Exit codes: 0 it was done; 1 it could not be, with the reason on stderr; 2 it was not asked
+//! rightly.
+
+mod client;
+mod explain;
+mod logging;
+mod status;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use gateway_common::layout::LAYOUT_VERSION;
+
+use crate::app;
+use crate::config::{ConfigError, Origin};
+
+pub use self::logging::LogFormat;
+
+/// Where `gateway run` looks for its configuration unless told.
+const CONFIG_DEFAULT: &str = "/etc/gateway/gateway.toml";
+
+/// Version, commit, and the layout of maps that it can adopt.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("GATEWAY_COMMIT"));
+    format!("{version} (commit {commit}, map layout {LAYOUT_VERSION}, L4 by XDP, L7 by proxy)")
+});
+
+/// Steers L4 connections by XDP and L7 requests by a proxy, with weights that follow what it sees.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version = VERSION.as_str())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground.
+    Run(RunArgs),
+    /// Check a configuration and show all its mistakes.
+    Check(CheckArgs),
+    /// Show VIPs, pools and backends of the running daemon.
+    Status(StatusArgs),
+    /// Say why a backend has the weight that it has.
+    Explain(ExplainArgs),
+    /// Remove the data plane that outlives the daemon: links, program and maps.
+    Detach(DetachArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// A key over the file's, in TOML, such as `gateway.interfaces=["eth0"]`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Remove the data plane on exit. Without it, forwarding goes on while no daemon runs.
+    #[arg(long)]
+    detach_on_exit: bool,
+    #[command(flatten)]
+    logging: logging::LogArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Configuration file.
+    #[arg(value_name = "FILE", conflicts_with = "config", required_unless_present = "config")]
+    file: Option<PathBuf>,
+    /// Configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A key over the file's, in TOML. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Also check what it names on this host: interfaces, routes, ports.
+    #[arg(long)]
+    on_host: bool,
+}
+
+#[derive(Debug, Args)]
+struct AdminArgs {
+    /// Admin address of the daemon.
+    #[arg(long, value_name = "ADDR", env = "GATEWAY_ADMIN", default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// Name of the backend, or `pool/backend` where several pools have one of that name.
+    backend: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct DetachArgs {
+    /// Configuration file that says where the data plane is pinned.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "pin_dir")]
+    config: Option<PathBuf>,
+    /// Where the data plane is pinned.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/gateway")]
+    pin_dir: PathBuf,
+}
+
+/// Does what the command line asks.
+pub fn main() -> ExitCode {
+    // clap itself exits with 2 for wrong usage and with 0 for help.
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run(args),
+        Command::Check(args) => check(args),
+        Command::Status(args) => status::run(args.admin.admin, args.admin.json),
+        Command::Explain(args) => explain::run(args.admin.admin, &args.backend, args.admin.json),
+        Command::Detach(args) => detach(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    logging::start(&args.logging)?;
+    let origin = Origin { path: args.config.config, overrides: args.config.overrides };
+    app::run(origin, app::Options { detach_on_exit: args.detach_on_exit })
+}
+
+fn check(args: CheckArgs) -> anyhow::Result<()> {
+    let path = args.file.or(args.config).context("no configuration file was named")?;
+    let origin = Origin { path, overrides: args.overrides };
+    let checked = origin.check()?;
+    let counts = Counts::of(checked.fleet());
+    if args.on_host {
+        checked.settle().map_err(ConfigError::Wrong)?;
+    }
+    say(&format!("{}: {counts}, no mistakes\n", origin.path.display()))
+}
+
+fn detach(args: DetachArgs) -> anyhow::Result<()> {
+    let pin_dir = match args.config {
+        Some(path) => {
+            let origin = Origin { path, overrides: Vec::new() };
+            origin.check()?.gateway().pin_dir.clone()
+        }
+        None => args.pin_dir,
+    };
+    say(&app::detach(&pin_dir)?)
+}
+
+/// What a configuration holds, in words.
+struct Counts {
+    vips: usize,
+    pools: usize,
+    backends: usize,
+}
+
+impl Counts {
+    fn of(fleet: &gateway_core::fleet::Fleet) -> Counts {
+        Counts {
+            vips: fleet.vips.len(),
+            pools: fleet.pools.len(),
+            backends: fleet.pools.iter().map(|pool| pool.backends.len()).sum(),
+        }
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Counts { vips, pools, backends } = self;
+        let plural = |count: &usize| if *count == 1 { "" } else { "s" };
+        write!(f, "{vips} VIP{}, {pools} pool{}", plural(vips), plural(pools))?;
+        write!(f, ", {backends} backend{}", plural(backends))
+    }
+}
+
+/// Prints to stdout. A reader that went away, as in `gateway status | head`, is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints an error and its causes to stderr; mistakes of a configuration with their places.
+fn complain(error: &anyhow::Error) {
+    let text = match error.downcast_ref::<ConfigError>() {
+        Some(ConfigError::Wrong(mistakes)) => {
+            let plural = if mistakes.count() == 1 { "" } else { "s" };
+            format!("{}\n\n{} mistake{plural}", mistakes.render(is_styled()), mistakes.count())
+        }
+        _ => format!("gateway: {error:#}"),
+    };
+    // Nothing is left to do where stderr is closed.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether stderr shows colours, and they are wanted (<https://no-color.org>).
+fn is_styled() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

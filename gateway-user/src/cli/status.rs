@@ -1,0 +1,137 @@
+//! `gateway status`: VIPs, pools and backends at a glance.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use gateway_core::state::{BackendState, PoolState};
+
+use super::table::Table;
+use super::{client, say};
+use crate::admin::Status;
+
+/// Asks the daemon and shows tables, or JSON as the daemon answers.
+pub(super) fn run(admin: SocketAddr, json: bool) -> anyhow::Result<()> {
+    let body = client::get(admin, "/v1/state")?;
+    if json {
+        return say(&format!("{}\n", String::from_utf8_lossy(&body)));
+    }
+    let status: Status = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} answered something that is no state"))?;
+    say(&render(&status))
+}
+
+fn render(status: &Status) -> String {
+    let attachments = status.attachments.iter();
+    let each: Vec<_> = attachments.map(|at| format!("{} ({})", at.interface, at.mode)).collect();
+    let xdp = if each.is_empty() { "none, proxy only".to_owned() } else { each.join(", ") };
+    let mut text =
+        format!("gateway {}, tick {}, XDP: {xdp}\n\n", status.version, status.state.tick);
+    text.push_str(&vips(status));
+    for pool in &status.state.pools {
+        let PoolState { name, algorithm, weights, .. } = pool;
+        // Writing to a string does not fail.
+        let _ = write!(text, "\npool {name} ({algorithm}, weights {weights})\n");
+        text.push_str(&backends(pool));
+    }
+    text
+}
+
+fn vips(status: &Status) -> String {
+    let mut table = Table::new(&["VIP", "ADDRESS", "LAYER", "POOL"]);
+    for vip in &status.state.vips {
+        table.row([vip.name.clone(), vip.addr.to_string(), vip.layer.clone(), vip.pool.clone()]);
+    }
+    table.render()
+}
+
+fn backends(pool: &PoolState) -> String {
+    let heading = [
+        "BACKEND",
+        "ADDRESS",
+        "HEALTH",
+        "WEIGHT",
+        "SHARE",
+        "P50",
+        "P99",
+        "REQ/S",
+        "FAILED",
+        "IN FLIGHT",
+        "DECIDED BY",
+        "REASON",
+    ];
+    let mut table = Table::new(&heading);
+    for backend in &pool.backends {
+        table.row(cells(backend));
+    }
+    table.render()
+}
+
+fn cells(backend: &BackendState) -> [String; 12] {
+    let inputs = &backend.inputs;
+    [
+        backend.name.clone(),
+        backend.addr.to_string(),
+        backend.health.as_str().to_owned(),
+        format!("{:.2}", backend.weight),
+        percent(backend.share),
+        latency(inputs.latency_p50),
+        latency(inputs.latency_p99),
+        format!("{:.1}", inputs.requests_per_second),
+        percent(inputs.failed_share),
+        inputs.in_flight.to_string(),
+        backend.source.as_str().to_owned(),
+        backend.reason.as_str().to_owned(),
+    ]
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+/// Three digits and a unit, or a dash where too little was seen.
+fn latency(seconds: Option<f64>) -> String {
+    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    span.map_or_else(|| "-".to_owned(), |span| format!("{span:.1?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_has_its_unit_and_an_unknown_one_is_a_dash() {
+        assert_eq!(latency(Some(0.0123)), "12.3ms");
+        assert_eq!(latency(Some(2.0)), "2.0s");
+        assert_eq!(latency(None), "-");
+        assert_eq!(latency(Some(f64::NAN)), "-");
+    }
+
+    #[test]
+    fn a_state_is_shown_as_tables() {
+        let state = serde_json::json!({
+            "version": "0.1.0",
+            "attachments": [{ "interface": "eth0", "mode": "native" }],
+            "tick": 8, "at_ns": 1, "observations": 0, "observations_stale": 0,
+            "vips": [{
+                "name": "web", "addr": "10.0.0.100:80", "layer": "l4", "pool": "web", "row": 0
+            }],
+            "pools": [{
+                "name": "web", "algorithm": "p2c", "weights": "learned", "row": 0, "table": 0,
+                "model": null, "backends": []
+            }]
+        });
+        let status: Status = serde_json::from_value(state).unwrap();
+        let shown = render(&status);
+        assert_eq!(
+            shown,
+            "gateway 0.1.0, tick 8, XDP: eth0 (native)\n\n  \
+             VIP  ADDRESS        LAYER  POOL\n  \
+             web  10.0.0.100:80  l4     web\n\n\
+             pool web (p2c, weights learned)\n  \
+             BACKEND  ADDRESS  HEALTH  WEIGHT  SHARE  P50  P99  REQ/S  FAILED  IN FLIGHT  \
+             DECIDED BY  REASON\n"
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! The `[[pool]]` tables: backends, and how they are chosen, watched and bounded.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use gateway_common::limits::BACKENDS_PER_POOL_MAX;
+use gateway_core::fleet::{
+    Admission, Algorithm, BackendSpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind, ProbeSpec,
+    WeightMode,
+};
+use toml::Spanned;
+
+use super::mistake::Mistake;
+use super::section::{Item, Section};
+use super::source::Span;
+use super::value::Value;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A pool as far as its own table tells.
+pub(super) struct PoolDraft {
+    /// Its name; `None` if wrong and noted.
+    pub(super) name: Option<Spanned<String>>,
+    /// `[[pool]]`.
+    pub(super) span: Span,
+    /// Where `weights` is given.
+    pub(super) weights_at: Option<Span>,
+    /// Of each backend: where its address is, and whether `nat_address` is given.
+    pub(super) backends_at: Vec<BackendPlace>,
+    /// The pool, unless something in it is wrong and noted.
+    pub(super) spec: Option<PoolSpec>,
+}
+
+/// Where a backend is in the text.
+pub(super) struct BackendPlace {
+    /// Its address.
+    pub(super) addr: Spanned<SocketAddrV4>,
+    /// Whether the configuration says which own address it is reached from.
+    pub(super) nat_given: bool,
+}
+
+/// Reads one `[[pool]]`.
+pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
+    let span = section.span();
+    if !section.has("name") {
+        section.missing("name", "name = \"web\"");
+    }
+    let name = section.name_at("name");
+    let algorithm =
+        section.word("algorithm", &[("p2c", Algorithm::P2c), ("maglev", Algorithm::Maglev)]);
+    let weights = section.word(
+        "weights",
+        &[
+            ("learned", WeightMode::Learned),
+            ("static", WeightMode::Static),
+            ("equal", WeightMode::Equal),
+            ("manual", WeightMode::Manual),
+        ],
+    );
+    let weights_at = weights.as_ref().map(Spanned::span);
+    let retry_refused = section.get_or("retry_refused", true);
+    let (backends, backends_at) = read_backends(&mut section, name.as_ref());
+    let probe = section.section("probe").map(read_probe);
+    let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
+    let http = section.section("http").map_or_else(HttpSpec::default, read_http);
+    section.finish();
+    let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
+        name: name.get_ref().clone(),
+        algorithm: algorithm.map_or(Algorithm::P2c, Spanned::into_inner),
+        weights: weights.map_or(WeightMode::Learned, Spanned::into_inner),
+        retry_refused,
+        backends,
+        probe,
+        policy,
+        http,
+    });
+    PoolDraft { name, span, weights_at, backends_at, spec }
+}
+
+fn read_backends(
+    section: &mut Section<'_, '_>,
+    pool: Option<&Spanned<String>>,
+) -> (Option<Vec<BackendSpec>>, Vec<BackendPlace>) {
+    let pool = pool.map_or("?", |name| name.get_ref().as_str());
+    if !section.has("backend") {
+        section.mistake(
+            Mistake::at(section.span(), format!("pool {pool:?} has no backend"))
+                .label("nobody would serve it")
+                .help("add `[[pool.backend]]` with an address, or `backend = [\"10.0.0.1:80\"]`"),
+        );
+    }
+    let items = section.items("backend");
+    let count = items.len();
+    let mut names = Unique::new("backend name");
+    let mut addrs = Unique::new("backend address");
+    let mut backends = Some(Vec::with_capacity(count));
+    let mut places = Vec::with_capacity(count);
+    for item in items {
+        let Some(read) = read_backend(section, item) else {
+            backends = None;
+            continue;
+        };
+        names.claim(section, read.name.span(), read.name.get_ref());
+        addrs.claim(section, read.addr.span(), read.addr.get_ref());
+        if let Some(backends) = &mut backends {
+            backends.push(read.spec());
+        }
+        places.push(BackendPlace { addr: read.addr, nat_given: read.nat_addr.is_some() });
+    }
+    limit_backends(section, pool, count);
+    (backends.filter(|backends| !backends.is_empty()), places)
+}
+
+fn limit_backends(section: &Section<'_, '_>, pool: &str, count: usize) {
+    if section.has("backend") && count == 0 {
+        section.mistake(
+            Mistake::at(section.span(), format!("pool {pool:?} has an empty list of backends"))
+                .label("nobody would serve it")
+                .help("add an address, such as `backend = [\"10.0.0.1:80\"]`"),
+        );
+    }
+    if count > BACKENDS_PER_POOL_MAX as usize {
+        section.mistake(
+            Mistake::at(section.span(), format!("pool {pool:?} has {count} backends"))
+                .label(format!("at most {BACKENDS_PER_POOL_MAX} fit"))
+                .help("split it into several pools"),
+        );
+    }
+}
+
+/// A backend as read.
+struct BackendDraft {
+    name: Spanned<String>,
+    addr: Spanned<SocketAddrV4>,
+    nat_addr: Option<Ipv4Addr>,
+    capacity: f64,
+    admission: Admission,
+}
+
+impl BackendDraft {
+    /// `nat_addr` stays unspecified where only the host's routes know it.
+    fn spec(&self) -> BackendSpec {
+        BackendSpec {
+            name: self.name.get_ref().clone(),
+            addr: *self.addr.get_ref(),
+            nat_addr: self.nat_addr.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            capacity: self.capacity,
+            admission: self.admission,
+        }
+    }
+}
+
+/// `None` if it has no usable address; noted.
+fn read_backend(pool: &Section<'_, '_>, item: Item<'_, '_>) -> Option<BackendDraft> {
+    match item {
+        Item::Table(section) => read_backend_table(section),
+        Item::Other(value) => {
+            let Some(addr) = SocketAddrV4::from_toml(value.get_ref()) else {
+                pool.unexpected("backend", value, SocketAddrV4::EXPECTED);
+                return None;
+            };
+            let addr = usable(pool, "backend", Spanned::new(value.span(), addr))?;
+            Some(BackendDraft {
+                name: Spanned::new(addr.span(), addr.get_ref().to_string()),
+                addr,
+                nat_addr: None,
+                capacity: 1.0,
+                admission: Admission::Accepting,
+            })
+        }
+    }
+}
+
+fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
+    let addr = section
+        .require("address", "address = \"10.0.0.1:80\"")
+        .and_then(|addr| usable(&section, "address", addr));
+    let name = section.name_at("name");
+    let nat_addr = read_nat_address(&mut section);
+    // A hundredth to a hundred: beyond that the lighter one would never be drawn.
+    let capacity = section.within("capacity", 1.0, 0.01..=100.0);
+    let admission = section.word(
+        "admission",
+        &[("accepting", Admission::Accepting), ("draining", Admission::Draining)],
+    );
+    section.finish();
+    let addr = addr?;
+    let unnamed = || Spanned::new(addr.span(), addr.get_ref().to_string());
+    Some(BackendDraft {
+        name: name.unwrap_or_else(unnamed),
+        nat_addr,
+        capacity,
+        admission: admission.map_or(Admission::Accepting, Spanned::into_inner),
+        addr,
+    })
+}
+
+fn read_nat_address(section: &mut Section<'_, '_>) -> Option<Ipv4Addr> {
+    let found = section.get::<Ipv4Addr>("nat_address")?;
+    let addr = *found.get_ref();
+    if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() || addr.is_loopback() {
+        section.mistake(
+            Mistake::at(found.span(), format!("`pool.backend.nat_address` cannot be {addr}"))
+                .label("must be an own address that the backend can answer to")
+                .help("leave it out to use the one that the host's routes give"),
+        );
+    }
+    Some(addr)
+}
+
+/// The address, if one can connect to it; else the mistake is noted.
+pub(super) fn usable(
+    section: &Section<'_, '_>,
+    key: &str,
+    addr: Spanned<SocketAddrV4>,
+) -> Option<Spanned<SocketAddrV4>> {
+    let (ip, port) = (addr.get_ref().ip(), addr.get_ref().port());
+    let problem = if port == 0 {
+        "port 0 cannot be connected to"
+    } else if ip.is_unspecified() {
+        "0.0.0.0 is nobody's address"
+    } else if ip.is_multicast() || ip.is_broadcast() {
+        "a TCP connection has one other end"
+    } else {
+        return Some(addr);
+    };
+    let title = format!("`{}` cannot be {}", section.name(key), addr.get_ref());
+    section.mistake(Mistake::at(addr.span(), title).label(problem));
+    None
+}
+
+fn read_probe(mut section: Section<'_, '_>) -> ProbeSpec {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Tcp,
+        Http,
+    }
+    let kind = section.word("kind", &[("tcp", Kind::Tcp), ("http", Kind::Http)]);
+    let path = section.get::<String>("path");
+    if let (Some(kind), Some(path)) = (&kind, &path)
+        && *kind.get_ref() == Kind::Tcp
+    {
+        section.mistake(
+            Mistake::at(path.span(), "`pool.probe.path` means nothing to a TCP probe")
+                .label("never asked for")
+                .beside(kind.span(), "only connects")
+                .help("say `kind = \"http\"`, or leave the path out"),
+        );
+    }
+    if let Some(path) = &path {
+        check_path(&section, path);
+    }
+    let is_http = kind.map_or(path.is_some(), |kind| *kind.get_ref() == Kind::Http);
+    let path = path.map_or_else(|| "/".to_owned(), Spanned::into_inner);
+    let (interval, timeout) = read_probe_times(&mut section);
+    let spec = ProbeSpec {
+        kind: if is_http { ProbeKind::Http { path } } else { ProbeKind::Tcp },
+        interval,
+        timeout,
+        rise: section.within("rise", 2, 1..=100),
+        fall: section.within("fall", 3, 1..=100),
+    };
+    section.finish();
+    spec
+}
+
+fn check_path(section: &Section<'_, '_>, path: &Spanned<String>) {
+    let is_path = path.get_ref().parse::<http::uri::PathAndQuery>().is_ok();
+    if !path.get_ref().starts_with('/') || !is_path {
+        section.mistake(
+            Mistake::at(path.span(), format!("`pool.probe.path` cannot be {:?}", path.get_ref()))
+                .label("not a path and query")
+                .help("begin with a slash and escape spaces, as in \"/healthz?from=gateway\""),
+        );
+    }
+}
+
+fn read_probe_times(section: &mut Section<'_, '_>) -> (Duration, Duration) {
+    let interval = section.within("interval", Duration::from_secs(1), 10 * MILLISECOND..=HOUR);
+    let Some(timeout) = section.get::<Duration>("timeout") else {
+        return (interval, interval / 2);
+    };
+    let span = timeout.span();
+    let timeout = timeout.into_inner();
+    if timeout.is_zero() || timeout > interval {
+        section.mistake(
+            Mistake::at(span, format!("`pool.probe.timeout` is {}", timeout.show()))
+                .label(format!("must be above 0 and at most the interval, {}", interval.show()))
+                .help("one probe must end before the next begins"),
+        );
+    }
+    (interval, timeout)
+}
+
+fn read_policy(mut section: Section<'_, '_>) -> PolicySpec {
+    let default = PolicySpec::default();
+    let spec = PolicySpec {
+        weight_min: section.within("weight_min", default.weight_min, 0.001..=1.0),
+        weight_max: section.within("weight_max", default.weight_max, 1.0..=100.0),
+        step_down_max: section.within("step_down_max", default.step_down_max, 0.001..=1.0),
+        step_up_max: section.within("step_up_max", default.step_up_max, 0.001..=10.0),
+        move_max: section.within("move_max", default.move_max, 0.001..=1.0),
+        deadband: section.within("deadband", default.deadband, 0.0..=0.5),
+        ejection_max: section.within("ejection_max", default.ejection_max, 0.0..=1.0),
+        panic_threshold: section.within("panic_threshold", default.panic_threshold, 0.0..=1.0),
+        slow_start: section.within("slow_start", default.slow_start, Duration::ZERO..=HOUR),
+        ejection_base: section.within("ejection_base", default.ejection_base, MILLISECOND..=HOUR),
+        failures_in_a_row: section.within(
+            "failures_in_a_row",
+            default.failures_in_a_row,
+            1..=1_000,
+        ),
+    };
+    section.finish();
+    spec
+}
+
+fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
+    let default = HttpSpec::default();
+    let spec = HttpSpec {
+        connect_timeout: section.within(
+            "connect_timeout",
+            default.connect_timeout,
+            MILLISECOND..=HOUR,
+        ),
+        response_timeout: section.within(
+            "response_timeout",
+            default.response_timeout,
+            MILLISECOND..=HOUR,
+        ),
+        idle_timeout: section.within("idle_timeout", default.idle_timeout, MILLISECOND..=HOUR),
+        retries: section.within("retries", default.retries, 0..=1),
+    };
+    section.finish();
+    spec
+}
+
+/// Values that may be there only once, and where each was first.
+pub(super) struct Unique<T> {
+    what: &'static str,
+    first: HashMap<T, Span>,
+}
+
+impl<T: Clone + Eq + Hash + std::fmt::Display> Unique<T> {
+    /// `what` is the value's kind, as a mistake calls it.
+    pub(super) fn new(what: &'static str) -> Unique<T> {
+        Unique { what, first: HashMap::new() }
+    }
+
+    /// Notes a mistake if the value is taken.
+    pub(super) fn claim(&mut self, section: &Section<'_, '_>, span: Span, value: &T) {
+        match self.first.get(value) {
+            Some(first) => section.mistake(
+                Mistake::at(span, format!("{} {value} is claimed twice", self.what))
+                    .label("claimed again")
+                    .beside(first.clone(), "first claimed here")
+                    .help("each must be unique"),
+            ),
+            None => {
+                self.first.insert(value.clone(), span);
+            }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! Every mistake that an operator makes is shown in its place; what is right is read rightly.
+
+use std::time::Duration;
+
+use gateway_core::fleet::{
+    Admission, Algorithm, HttpSpec, PolicySpec, ProbeKind, ProbeSpec, WeightMode,
+};
+use proptest::prelude::{prop_assert, proptest};
+
+use super::*;
+
+/// The default that is shipped.
+const SHIPPED: &str = include_str!("../../../config/gateway.toml");
+
+const FIVE_LINES: &str = r#"[[vip]]
+address = "127.0.0.1:8080"
+[[pool]]
+name = "web"
+backend = ["127.0.0.1:9001", "127.0.0.1:9002"]
+"#;
+
+/// An L4 configuration to which each case adds its mistake.
+const L4: &str = r#"[gateway]
+interfaces = ["eth0"]
+[[vip]]
+address = "10.0.0.100:80"
+[[pool]]
+name = "web"
+backend = ["10.1.0.1:80"]
+"#;
+
+fn checked(text: &str) -> Checked {
+    check(Path::new("gateway.toml"), text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+fn mistakes(text: &str) -> Mistakes {
+    check(Path::new("gateway.toml"), text, &[]).expect_err("the text has a mistake")
+}
+
+/// The text has this one mistake, whose title and help contain the given words.
+#[track_caller]
+fn has_one(text: &str, place: &str, words: &[&str]) {
+    let shown = mistakes(text).to_string();
+    assert_eq!(shown.matches("error:").count(), 1, "{shown}");
+    assert!(shown.contains(&format!("gateway.toml:{place}\n")), "not at {place}:\n{shown}");
+    for word in words {
+        assert!(shown.contains(word), "no {word:?} in\n{shown}");
+    }
+}
+
+#[test]
+fn five_lines_are_enough_to_begin() {
+    let fleet = checked(FIVE_LINES).fleet;
+    assert_eq!(fleet.vips[0].layer, Layer::L7, "without an interface the proxy serves it");
+    assert_eq!(fleet.vips[0].name, "127.0.0.1:8080");
+    let pool = &fleet.pools[0];
+    assert_eq!((pool.algorithm, pool.weights), (Algorithm::P2c, WeightMode::Learned));
+    assert_eq!(pool.backends[1].name, "127.0.0.1:9002");
+    assert_eq!(pool.backends[1].capacity, 1.0);
+    assert_eq!(pool.probe, None);
+}
+
+#[test]
+fn the_shipped_default_has_no_mistake() {
+    let checked = checked(SHIPPED);
+    assert_eq!(checked.gateway, self::checked(FIVE_LINES).gateway, "it shows the defaults");
+    assert_eq!(checked.fleet.pools[0].policy, PolicySpec::default());
+    assert_eq!(checked.fleet.pools[0].http, HttpSpec::default());
+}
+
+#[test]
+fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
+    // What is commented out is switched on; only prose stays a comment.
+    let is_key = |line: &str| {
+        let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+        key.is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            || line == "# [[client_class]]"
+    };
+    let uncomment = |line: &str| match line {
+        // The host and the rest of the file decide these.
+        line if line.contains("nat_address") || line.contains("proxy_threads") => line.to_owned(),
+        line if is_key(line) => line["# ".len()..].to_owned(),
+        line => line.to_owned(),
+    };
+    let text = SHIPPED.lines().map(uncomment).collect::<Vec<_>>().join("\n");
+    let (shown, shipped) = (checked(&text), checked(SHIPPED));
+    assert_eq!(shown.gateway.interfaces, ["eth0"]);
+    assert_eq!(shown.fleet.client_classes, [("10.0.0.0".parse().unwrap(), 8, 1)]);
+    assert_eq!(shown.fleet.pools, shipped.fleet.pools);
+    let gateway = GatewaySpec { interfaces: Vec::new(), ..shown.gateway };
+    assert_eq!(gateway, shipped.gateway);
+}
+
+/// Every key, each with a value that is not the default.
+const EVERY_KEY: &str = r#"
+[gateway]
+interfaces = ["eth0", "eth1"]
+xdp_mode = "native"
+admin = "127.0.0.2:9901"
+tick = "100ms"
+flows_max = 4096
+nat_ports = "20000-29999"
+pin_dir = "/sys/fs/bpf/other"
+weights_age_max = "0s"
+proxy_threads = 3
+drain_timeout = "5s"
+[[vip]]
+name = "site"
+address = "10.0.0.100:443"
+layer = "l4"
+pool = "site"
+[[pool]]
+name = "spare"
+backend = ["10.1.0.9:80"]
+[[pool]]
+name = "site"
+algorithm = "maglev"
+weights = "equal"
+retry_refused = false
+[[pool.backend]]
+name = "one"
+address = "10.1.0.1:80"
+capacity = 2
+admission = "draining"
+nat_address = "10.1.0.254"
+[pool.probe]
+path = "/healthz"
+interval = "2s"
+timeout = "1s"
+rise = 1
+fall = 5
+[pool.policy]
+weight_min = 0.1
+slow_start = "0s"
+[pool.http]
+retries = 0
+connect_timeout = "250ms"
+[[client_class]]
+prefix = "192.0.2.0/24"
+class = 7
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let config = checked(EVERY_KEY);
+    let gateway = GatewaySpec {
+        interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+        xdp_mode: XdpMode::Native,
+        admin: "127.0.0.2:9901".parse().unwrap(),
+        admin_allow_remote: false,
+        tick: Duration::from_millis(100),
+        flows_max: 4_096,
+        nat_ports: 20_000..=29_999,
+        pin_dir: "/sys/fs/bpf/other".into(),
+        weights_age_max: Duration::ZERO,
+        proxy_threads: 3,
+        drain_timeout: Duration::from_secs(5),
+    };
+    assert_eq!(config.gateway, gateway);
+    let vip = &config.fleet.vips[0];
+    assert_eq!((vip.name.as_str(), vip.layer, vip.pool), ("site", Layer::L4, 1));
+    let pool = &config.fleet.pools[1];
+    assert_eq!((pool.algorithm, pool.weights), (Algorithm::Maglev, WeightMode::Equal));
+    assert!(!pool.retry_refused);
+    let backend = &pool.backends[0];
+    assert_eq!((backend.capacity, backend.admission), (2.0, Admission::Draining));
+    assert_eq!(backend.nat_addr.to_string(), "10.1.0.254");
+    let probe = ProbeSpec {
+        kind: ProbeKind::Http { path: "/healthz".to_owned() },
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 1,
+        fall: 5,
+    };
+    assert_eq!(pool.probe, Some(probe));
+    assert_eq!(pool.policy.weight_min, 0.1);
+    assert_eq!(pool.policy.slow_start, Duration::ZERO);
+    assert_eq!((pool.http.retries, pool.http.connect_timeout), (0, Duration::from_millis(250)));
+    assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 7)]);
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once_each_in_its_place() {
+    let shown = mistakes(
+        r#"[gateway]
+tikc = "250ms"
+admin = 9900
+nat_ports = "30000-20000"
+
+[[vip]]
+name = "web"
+address = "10.0.0.100:80"
+layer = "l7"
+pool = "wbe"
+
+[[pool]]
+name = "web"
+algorithm = "p2x"
+"#,
+    );
+    assert_eq!(shown.count(), 6);
+    assert_eq!(
+        shown.to_string(),
+        r#"error: `gateway.tikc` is not a known key
+ --> gateway.toml:2:1
+  |
+2 | tikc = "250ms"
+  | ^^^^ unknown
+  |
+  = help: did you mean `tick`?
+
+error: `gateway.admin` cannot be a whole number
+ --> gateway.toml:3:9
+  |
+3 | admin = 9900
+  |         ^^^^ expected an address and port such as "127.0.0.1:9900"
+
+error: `gateway.nat_ports` is 30000-20000
+ --> gateway.toml:4:13
+  |
+4 | nat_ports = "30000-20000"
+  |             ^^^^^^^^^^^^^ 30000 is above 20000
+  |
+  = help: leave it out for the default, "10000-32767"
+
+error: there is no pool "wbe"
+  --> gateway.toml:10:8
+   |
+10 | pool = "wbe"
+   |        ^^^^^ unknown pool
+   |
+   = help: did you mean "web"?
+
+error: pool "web" has no backend
+  --> gateway.toml:12:1
+   |
+12 | [[pool]]
+   | ^^^^^^^^ nobody would serve it
+   |
+   = help: add `[[pool.backend]]` with an address, or `backend = ["10.0.0.1:80"]`
+
+error: `pool.algorithm` does not know "p2x"
+  --> gateway.toml:14:13
+   |
+14 | algorithm = "p2x"
+   |             ^^^^^ not a known word
+   |
+   = help: did you mean "p2c"? Known are "p2c", "maglev""#
+    );
+}
+
+#[test]
+fn a_vip_claimed_twice_shows_both_places() {
+    let shown = mistakes(&format!("{FIVE_LINES}[[vip]]\naddress = \"127.0.0.1:8080\"\n"));
+    assert_eq!(
+        shown.to_string(),
+        r#"error: VIP address 127.0.0.1:8080 is claimed twice
+ --> gateway.toml:7:11
+  |
+2 | address = "127.0.0.1:8080"
+  |           ---------------- first claimed here
+...
+7 | address = "127.0.0.1:8080"
+  |           ^^^^^^^^^^^^^^^^ claimed again
+  |
+  = help: each must be unique"#
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_is_shown_where_it_stops_being_so() {
+    let shown = mistakes("tick = \nadmin = = 1\n").to_string();
+    assert!(shown.contains("error: not TOML: "), "{shown}");
+    assert!(shown.contains("gateway.toml:1:8"), "{shown}");
+    assert!(shown.contains("gateway.toml:2:9"), "both mistakes at once: {shown}");
+}
+
+#[test]
+fn an_empty_file_says_what_a_configuration_needs() {
+    let shown = mistakes("").to_string();
+    assert!(shown.contains("there is no VIP") && shown.contains("add `[[vip]]`"), "{shown}");
+    assert!(shown.contains("there is no pool") && shown.contains("add `[[pool]]`"), "{shown}");
+}
+
+#[test]
+fn a_table_where_a_list_belongs_is_told_how_to_be_one() {
+    let text = FIVE_LINES.replace("[[vip]]", "[vip]");
+    has_one(&text, "1:1", &["`vip` is not a list", "write `[[vip]]`"]);
+}
+
+#[test]
+fn names_and_addresses_are_claimed_once() {
+    let twice = FIVE_LINES.replace("127.0.0.1:9002", "127.0.0.1:9001");
+    let shown = mistakes(&twice).to_string();
+    assert!(shown.contains("backend address 127.0.0.1:9001 is claimed twice"), "{shown}");
+    let pools = format!("{FIVE_LINES}[[pool]]\nname = \"web\"\nbackend = [\"127.0.0.1:1\"]\n")
+        .replace("8080\"\n", "8080\"\npool = \"web\"\n");
+    has_one(&pools, "8:8", &["pool name web is claimed twice"]);
+    let interfaces = L4.replace("[\"eth0\"]", "[\"eth0\", \"eth0\"]");
+    has_one(&interfaces, "2:23", &["interface \"eth0\" is named twice"]);
+}
+
+#[test]
+fn names_are_fit_for_labels_and_queries() {
+    let named = |name: &str| FIVE_LINES.replace("name = \"web\"", &format!("name = {name}"));
+    has_one(&named("\"a/b\""), "4:8", &["`pool.name` cannot be \"a/b\"", "letters, digits"]);
+    has_one(&named("\"\""), "4:8", &["expected a name"]);
+    has_one(&named("\"a\\nb\""), "4:8", &["expected a name"]);
+    has_one(&named(&format!("{:?}", "x".repeat(65))), "4:8", &["up to 64"]);
+    checked(&named("\"web-1_a.b:80\""));
+}
+
+#[test]
+fn a_pool_without_backends_is_a_mistake() {
+    let none = FIVE_LINES.replace("backend = [\"127.0.0.1:9001\", \"127.0.0.1:9002\"]\n", "");
+    has_one(&none, "3:1", &["pool \"web\" has no backend"]);
+    let empty = FIVE_LINES.replace("\"127.0.0.1:9001\", \"127.0.0.1:9002\"", "");
+    has_one(&empty, "3:1", &["has an empty list of backends"]);
+}
+
+#[test]
+fn numbers_outside_their_bounds_are_mistakes() {
+    let backend = |line: &str| {
+        format!(
+            "{}[[pool.backend]]\naddress = \"127.0.0.1:9001\"\n{line}\n",
+            FIVE_LINES.replace("backend = [\"127.0.0.1:9001\", \"127.0.0.1:9002\"]\n", "")
+        )
+    };
+    has_one(&backend("capacity = 0"), "7:12", &["`pool.backend.capacity` is 0"]);
+    has_one(&backend("capacity = -1.5"), "7:12", &["must be from 0.01 to 100"]);
+    has_one(&backend("capacity = nan"), "7:12", &["cannot be a number", "expected a number"]);
+    let policy = |line: &str| format!("{FIVE_LINES}[pool.policy]\n{line}\n");
+    has_one(&policy("weight_min = 5"), "7:14", &["must be from 0.001 to 1"]);
+    has_one(&policy("weight_max = 0.5"), "7:14", &["must be from 1 to 100"]);
+    has_one(&policy("failures_in_a_row = 0"), "7:21", &["must be from 1 to 1000"]);
+    let http = format!("{FIVE_LINES}[pool.http]\nretries = 2\n");
+    has_one(&http, "7:11", &["`pool.http.retries` is 2", "must be from 0 to 1"]);
+    let tick = L4.replace("[gateway]", "[gateway]\ntick = \"1ms\"");
+    has_one(&tick, "2:8", &["`gateway.tick` is 1ms", "must be from 10ms to 10s"]);
+}
+
+#[test]
+fn times_that_contradict_each_other_are_mistakes() {
+    let probe = |lines: &str| format!("{FIVE_LINES}[pool.probe]\n{lines}\n");
+    has_one(
+        &probe("interval = \"1s\"\ntimeout = \"2s\""),
+        "8:11",
+        &["at most the interval, 1s", "one probe must end before the next begins"],
+    );
+    let age = L4.replace("[gateway]", "[gateway]\ntick = \"1s\"\nweights_age_max = \"2s\"");
+    has_one(&age, "3:19", &["at least 4s"]);
+}
+
+#[test]
+fn a_probe_that_contradicts_itself_is_a_mistake() {
+    let probe = |lines: &str| format!("{FIVE_LINES}[pool.probe]\n{lines}\n");
+    has_one(&probe("kind = \"tcp\"\npath = \"/x\""), "8:8", &["means nothing to a TCP probe"]);
+    has_one(&probe("path = \"healthz\""), "7:8", &["not a path and query"]);
+    has_one(&probe("path = \"/a b\""), "7:8", &["not a path and query"]);
+}
+
+#[test]
+fn addresses_that_nobody_can_have_are_mistakes() {
+    let vip = |addr: &str| FIVE_LINES.replace("127.0.0.1:8080", addr);
+    has_one(&vip("127.0.0.1:0"), "2:11", &["port 0 cannot be connected to"]);
+    has_one(&vip("224.0.0.1:80"), "2:11", &["the address of one host"]);
+    has_one(&vip("127.0.0.1"), "2:11", &["expected an IPv4 address and port"]);
+    has_one(&vip("[::1]:80"), "2:11", &["expected an IPv4 address and port"]);
+    has_one(&vip("127.0.0.1:9900"), "2:11", &["taken by `gateway.admin`"]);
+    has_one(&vip("127.0.0.1:9001"), "5:12", &["requests would go round in a circle"]);
+    let backend = |addr: &str| FIVE_LINES.replace("127.0.0.1:9002", addr);
+    has_one(&backend("127.0.0.1:0"), "5:30", &["port 0 cannot be connected to"]);
+    has_one(&backend("0.0.0.0:80"), "5:30", &["0.0.0.0 is nobody's address"]);
+    has_one(&backend("nonsense"), "5:30", &["`pool.backend` cannot be \"nonsense\""]);
+}
+
+#[test]
+fn an_l4_vip_needs_what_xdp_needs() {
+    let no_interface = L4
+        .replace("interfaces = [\"eth0\"]", "")
+        .replace("10.0.0.100:80\"", "10.0.0.100:80\"\nlayer = \"l4\"");
+    has_one(&no_interface, "5:9", &["is L4, but there is no interface"]);
+    has_one(&L4.replace("10.0.0.100", "0.0.0.0"), "4:11", &["`layer = \"l7\"` only"]);
+    has_one(&L4.replace("10.0.0.100", "127.0.0.1"), "4:11", &["never reach XDP"]);
+    has_one(&L4.replace("10.1.0.1:80", "127.0.0.1:80"), "7:12", &["is loopback, but VIP"]);
+    let name = L4.replace("\"eth0\"", "\"a-name-that-is-too-long\"");
+    has_one(&name, "2:15", &["expected names of interfaces"]);
+}
+
+#[test]
+fn manual_weights_need_a_map_to_write_them_to() {
+    let text = FIVE_LINES.replace("name = \"web\"", "name = \"web\"\nweights = \"manual\"");
+    has_one(&text, "5:11", &["is manual, but there is no interface"]);
+}
+
+#[test]
+fn a_vip_names_its_pool_where_there_are_several() {
+    let text = format!("{FIVE_LINES}[[pool]]\nname = \"b\"\nbackend = [\"127.0.0.1:1\"]\n");
+    has_one(&text, "1:1", &["`vip.pool` is missing", "add `pool = \"web\"`"]);
+}
+
+#[test]
+fn an_admin_address_that_others_reach_must_be_allowed() {
+    let remote = format!("[gateway]\nadmin = \"0.0.0.0:9900\"\n{FIVE_LINES}");
+    has_one(&remote, "2:9", &["which is not loopback", "admin_allow_remote = true"]);
+    let allowed = remote.replace("[gateway]\n", "[gateway]\nadmin_allow_remote = true\n");
+    assert_eq!(checked(&allowed).gateway.admin, "0.0.0.0:9900".parse().unwrap());
+}
+
+#[test]
+fn nat_ports_leave_room_and_stay_unprivileged() {
+    let ports =
+        |range: &str| L4.replace("[gateway]", &format!("[gateway]\nnat_ports = \"{range}\""));
+    has_one(&ports("80-9999"), "2:13", &["ports under 1024 are privileged"]);
+    has_one(&ports("20000-20009"), "2:13", &["only 10 ports"]);
+    has_one(&ports("20000-99999"), "2:13", &["expected a range of ports"]);
+}
+
+#[test]
+fn client_prefixes_are_exact_and_classes_exist() {
+    let class = |lines: &str| format!("{FIVE_LINES}[[client_class]]\n{lines}\n");
+    has_one(
+        &class("prefix = \"10.1.2.3/8\"\nclass = 1"),
+        "7:10",
+        &["bits set beyond its 8 bits", "write \"10.0.0.0/8\""],
+    );
+    has_one(&class("prefix = \"10.0.0.0/8\"\nclass = 8"), "8:9", &["must be from 0 to 7"]);
+    has_one(&class("prefix = \"10.0.0.0/40\"\nclass = 1"), "7:10", &["expected an IPv4 prefix"]);
+    has_one(&class("prefix = \"10.0.0.0/8\""), "6:1", &["`client_class.class` is missing"]);
+}
+
+#[test]
+fn what_does_not_fit_the_tables_is_a_mistake() {
+    let backends = (0..700).map(|n| format!("\"10.0.{}.{}:80\"", n / 250, n % 250 + 1));
+    let list = backends.collect::<Vec<_>>().join(", ");
+    let text = FIVE_LINES.replace("\"127.0.0.1:9001\", \"127.0.0.1:9002\"", &list);
+    has_one(&text, "3:1", &["has 700 backends", "at most 640 fit"]);
+    let vips = (0..260).map(|n| format!("[[vip]]\naddress = \"127.0.0.1:{}\"\n", 10_000 + n));
+    let text = FIVE_LINES.to_owned() + &vips.collect::<String>();
+    has_one(&text, "1:1", &["there are 261 VIPs", "room for 256"]);
+}
+
+#[test]
+fn an_override_wins_and_its_mistakes_are_its_own() {
+    let with = |text: &str| check(Path::new("gateway.toml"), L4, &[text.to_owned()]);
+    let gateway = with("gateway.interfaces = [\"eth7\"]").unwrap().gateway;
+    assert_eq!(gateway.interfaces, ["eth7"]);
+    let shown = with("gateway.tikc = \"1s\"").unwrap_err().to_string();
+    assert!(shown.contains("--> --set:1:9\n"), "{shown}");
+    assert!(with("nonsense").unwrap_err().to_string().contains("--> --set:1:"), "not TOML");
+}
+
+#[test]
+fn settling_asks_the_host_for_interfaces_and_routes() {
+    let missing = L4.replace("eth0", "no-such-if0");
+    let shown = checked(&missing).settle().unwrap_err().to_string();
+    assert!(shown.contains("there is no interface \"no-such-if0\""), "{shown}");
+    assert!(shown.contains("gateway.toml:2:15"), "{shown}");
+    let config = checked(FIVE_LINES).settle().unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(config.fleet.pools[0].backends.len(), 2);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let origin = Origin { path: "/nonexistent/gateway.toml".into(), overrides: Vec::new() };
+    let error = origin.load().unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/gateway.toml"), "{error}");
+}
+
+#[test]
+fn a_text_that_ends_anywhere_is_right_or_shown() {
+    for (end, _) in EVERY_KEY.char_indices() {
+        if let Err(mistakes) = check(Path::new("cut"), &EVERY_KEY[..end], &[]) {
+            let (shown, lines) = (mistakes.to_string(), mistakes.lines().count());
+            assert!(shown.contains("--> cut:"), "cut at {end}: {shown}");
+            assert_eq!(lines, mistakes.count());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_check_panic(
+        at in 0..EVERY_KEY.len(),
+        len in 0..40_usize,
+        instead in "\\PC{0,20}|[\\[\\]={}\"\\n\\t.#, a-z0-9é-]{0,30}",
+    ) {
+        let mut bytes = EVERY_KEY.as_bytes().to_vec();
+        let end = (at + len).min(bytes.len());
+        bytes.splice(at..end, instead.bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(mistakes) = check(Path::new("changed"), &text, &[instead]) {
+            prop_assert!(mistakes.count() > 0);
+            prop_assert!(mistakes.to_string().contains("error: "));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! How single values are written: durations, addresses, prefixes, ranges.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use toml::de::DeValue;
+
+/// A value as TOML has it.
+pub(super) trait Value: Sized {
+    /// What is expected, in words that end "expected …".
+    const EXPECTED: &'static str;
+
+    /// The value, if it is one.
+    fn from_toml(value: &DeValue<'_>) -> Option<Self>;
+
+    /// The value as an operator would write it.
+    fn show(&self) -> String;
+}
+
+/// A [`Value`] that is a string which some parser understands.
+macro_rules! text_value {
+    ($type:ty, $expected:literal, $parse:expr, $show:expr) => {
+        impl Value for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_toml(value: &DeValue<'_>) -> Option<$type> {
+                value.as_str().and_then($parse)
+            }
+
+            fn show(&self) -> String {
+                let show: fn(&$type) -> String = $show;
+                show(self)
+            }
+        }
+    };
+}
+
+text_value!(
+    String,
+    "a string that is not empty",
+    |text: &str| (!text.is_empty()).then(|| text.to_owned()),
+    |text| format!("{text:?}")
+);
+text_value!(
+    PathBuf,
+    "an absolute path",
+    |text: &str| text.starts_with('/').then(|| PathBuf::from(text)),
+    |path| path.display().to_string()
+);
+text_value!(
+    Duration,
+    "a duration such as \"250ms\" or \"30s\"",
+    |text: &str| humantime::parse_duration(text).ok(),
+    |span| humantime::format_duration(*span).to_string()
+);
+text_value!(
+    SocketAddr,
+    "an address and port such as \"127.0.0.1:9900\"",
+    |text: &str| text.parse().ok(),
+    SocketAddr::to_string
+);
+text_value!(
+    SocketAddrV4,
+    "an IPv4 address and port such as \"10.0.0.1:80\"",
+    |text: &str| text.parse().ok(),
+    SocketAddrV4::to_string
+);
+text_value!(
+    Ipv4Addr,
+    "an IPv4 address such as \"10.0.0.1\"",
+    |text: &str| text.parse().ok(),
+    Ipv4Addr::to_string
+);
+text_value!(
+    Ipv4Net,
+    "an IPv4 prefix such as \"10.0.0.0/8\"",
+    |text: &str| text.parse().ok(),
+    Ipv4Net::to_string
+);
+text_value!(
+    RangeInclusive<u16>,
+    "a range of ports such as \"10000-32767\"",
+    |text: &str| {
+        let (first, last) = text.split_once('-')?;
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    },
+    |range| format!("{}-{}", range.start(), range.end())
+);
+
+/// Longest name: it is written beside every metric.
+const NAME_LEN_MAX: usize = 64;
+
+/// What something is called in logs, metric labels and queries. Without a slash, which stands
+/// between a pool's name and a backend's, and without anything that a terminal would act on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name(pub(super) String);
+
+text_value!(
+    Name,
+    "a name of up to 64 letters, digits and any of -_.:",
+    |text: &str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        let fits = (1..=NAME_LEN_MAX).contains(&text.len()) && text.chars().all(is_plain);
+        fits.then(|| Name(text.to_owned()))
+    },
+    |name| format!("{:?}", name.0)
+);
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_toml(value: &DeValue<'_>) -> Option<bool> {
+        value.as_bool()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for u32 {
+    const EXPECTED: &'static str = "a whole number, not negative";
+
+    fn from_toml(value: &DeValue<'_>) -> Option<u32> {
+        let integer = value.as_integer()?;
+        u32::from_str_radix(integer.as_str(), integer.radix()).ok()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for f64 {
+    const EXPECTED: &'static str = "a number";
+
+    fn from_toml(value: &DeValue<'_>) -> Option<f64> {
+        let number = match value {
+            DeValue::Float(float) => float.as_str().parse().ok()?,
+            DeValue::Integer(integer) => {
+                i64::from_str_radix(integer.as_str(), integer.radix()).ok()? as f64
+            }
+            _ => return None,
+        };
+        number.is_finite().then_some(number)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}

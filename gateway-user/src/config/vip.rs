@@ -1,0 +1,238 @@
+//! The `[[vip]]` and `[[client_class]]` tables, and how VIPs and pools hang together.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use gateway_common::limits::{CLASSES_MAX, CLIENT_PREFIXES_MAX};
+use gateway_core::fleet::{Layer, VipSpec, WeightMode};
+use ipnet::Ipv4Net;
+use toml::Spanned;
+
+use super::gateway::GatewaySpec;
+use super::mistake::{Log, Mistake};
+use super::pool::{PoolDraft, Unique};
+use super::section::{Item, Section, nearest};
+use super::source::Span;
+
+/// A VIP as read.
+pub(super) struct VipDraft {
+    /// The VIP, unless something in it is wrong and noted.
+    pub(super) spec: Option<VipSpec>,
+    /// Where it says which path serves it, or the table.
+    pub(super) layer_at: Span,
+}
+
+/// Reads every `[[vip]]` of the document.
+pub(super) fn read_all(
+    top: &mut Section<'_, '_>,
+    gateway: &GatewaySpec,
+    pools: &[PoolDraft],
+) -> Vec<VipDraft> {
+    if !top.has("vip") {
+        top.mistake(
+            Mistake::at(top.span(), "there is no VIP")
+                .label("clients would have nothing to connect to")
+                .help("add `[[vip]]` with `address = \"10.0.0.100:80\"`"),
+        );
+    }
+    let mut names = Unique::new("VIP name");
+    let mut addrs = Unique::new("VIP address");
+    let mut vips = Vec::new();
+    for item in top.items("vip") {
+        match item {
+            Item::Table(section) => {
+                vips.push(read(section, gateway, pools, &mut names, &mut addrs));
+            }
+            Item::Other(value) => top.unexpected("vip", value, "a table: `[[vip]]`"),
+        }
+    }
+    vips
+}
+
+fn read(
+    mut section: Section<'_, '_>,
+    gateway: &GatewaySpec,
+    pools: &[PoolDraft],
+    names: &mut Unique<String>,
+    addrs: &mut Unique<SocketAddrV4>,
+) -> VipDraft {
+    let addr = section.require::<SocketAddrV4>("address", "address = \"10.0.0.100:80\"");
+    let name = section.name_at("name");
+    let layer = section.word("layer", &[("l4", Layer::L4), ("l7", Layer::L7)]);
+    let layer_at = layer.as_ref().map_or(section.span(), Spanned::span);
+    // Where XDP is attached the fast path is what is meant.
+    let implied = if gateway.interfaces.is_empty() { Layer::L7 } else { Layer::L4 };
+    let layer = layer.map_or(implied, Spanned::into_inner);
+    let pool = read_pool(&mut section, pools);
+    if let Some(name) = &name {
+        names.claim(&section, name.span(), name.get_ref());
+    }
+    let addr = addr.and_then(|addr| servable(&section, addr, layer, gateway.admin));
+    if let Some(addr) = &addr {
+        addrs.claim(&section, addr.span(), addr.get_ref());
+    }
+    section.finish();
+    let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
+        name: name.map_or_else(|| addr.get_ref().to_string(), Spanned::into_inner),
+        addr: addr.into_inner(),
+        layer,
+        pool,
+    });
+    VipDraft { spec, layer_at }
+}
+
+/// The pool's index; with one pool alone it need not be named.
+fn read_pool(section: &mut Section<'_, '_>, pools: &[PoolDraft]) -> Option<usize> {
+    let Some(wanted) = section.get::<String>("pool") else {
+        if !section.has("pool") && pools.len() > 1 {
+            section.missing("pool", "pool = \"web\"");
+        }
+        return (pools.len() == 1 && !section.has("pool")).then_some(0);
+    };
+    let names = || pools.iter().filter_map(|pool| pool.name.as_ref());
+    let found =
+        pools.iter().position(|pool| pool.name.as_ref().is_some_and(|name| *name == wanted));
+    if found.is_none() {
+        let help = match nearest(wanted.get_ref(), names().map(|name| name.get_ref().as_str())) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("add `[[pool]]` with `name = {:?}`", wanted.get_ref()),
+        };
+        section.mistake(
+            Mistake::at(wanted.span(), format!("there is no pool {:?}", wanted.get_ref()))
+                .label("unknown pool")
+                .help(help),
+        );
+    }
+    found
+}
+
+/// The address, if the VIP can be served there; else the mistake is noted.
+fn servable(
+    section: &Section<'_, '_>,
+    addr: Spanned<SocketAddrV4>,
+    layer: Layer,
+    admin: SocketAddr,
+) -> Option<Spanned<SocketAddrV4>> {
+    let ip = addr.get_ref().ip();
+    let problem = if addr.get_ref().port() == 0 {
+        "port 0 cannot be connected to"
+    } else if ip.is_multicast() || ip.is_broadcast() {
+        "TCP needs the address of one host"
+    } else if layer == Layer::L4 && ip.is_unspecified() {
+        "XDP looks for one address; 0.0.0.0 is possible with `layer = \"l7\"` only"
+    } else if layer == Layer::L4 && ip.is_loopback() {
+        "packets to loopback never reach XDP; use `layer = \"l7\"`"
+    } else if admin == SocketAddr::V4(*addr.get_ref()) {
+        "taken by `gateway.admin`"
+    } else {
+        return Some(addr);
+    };
+    let title = format!("`vip.address` cannot be {}", addr.get_ref());
+    section.mistake(Mistake::at(addr.span(), title).label(problem));
+    None
+}
+
+/// What no table alone can tell: whether VIPs, pools and the gateway fit together.
+pub(super) fn check_together(
+    log: &Log,
+    gateway: &GatewaySpec,
+    vips: &[VipDraft],
+    pools: &[PoolDraft],
+) {
+    if gateway.interfaces.is_empty() {
+        check_without_interfaces(log, vips, pools);
+    }
+    for vip in vips.iter().filter_map(|vip| vip.spec.as_ref()) {
+        let Some(pool) = pools.get(vip.pool) else { continue };
+        for backend in &pool.backends_at {
+            check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
+        }
+    }
+}
+
+fn check_without_interfaces(log: &Log, vips: &[VipDraft], pools: &[PoolDraft]) {
+    for vip in vips {
+        let Some(spec) = vip.spec.as_ref().filter(|spec| spec.layer == Layer::L4) else { continue };
+        log.add(
+            Mistake::at(
+                vip.layer_at.clone(),
+                format!("VIP {:?} is L4, but there is no interface", spec.name),
+            )
+            .label("nothing would take its packets")
+            .help("add `interfaces = [\"eth0\"]` to `[gateway]`, or say `layer = \"l7\"`"),
+        );
+    }
+    for pool in pools {
+        let Some(spec) = &pool.spec else { continue };
+        if spec.weights == WeightMode::Manual {
+            log.add(
+                Mistake::at(
+                    pool.weights_at.clone().unwrap_or(pool.span.clone()),
+                    format!("pool {:?} is manual, but there is no interface", spec.name),
+                )
+                .label("without XDP there is no map that weights could be written to")
+                .help("add `interfaces = [\"eth0\"]` to `[gateway]`, or use \"static\""),
+            );
+        }
+    }
+}
+
+fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddrV4) {
+    if addr == vip.addr {
+        log.add(
+            Mistake::at(span, format!("backend {addr} is the address of VIP {:?}", vip.name))
+                .label("requests would go round in a circle")
+                .help("use the address that the server itself listens on"),
+        );
+    } else if vip.layer == Layer::L4 && addr.ip().is_loopback() {
+        log.add(
+            Mistake::at(span, format!("backend {addr} is loopback, but VIP {:?} is L4", vip.name))
+                .label("XDP sends packets to the network, never to this host")
+                .help("use an address on the network, or `layer = \"l7\"` for the VIP"),
+        );
+    }
+}
+
+/// Reads every `[[client_class]]` of the document.
+pub(super) fn read_client_classes(top: &mut Section<'_, '_>) -> Vec<(Ipv4Addr, u8, u8)> {
+    let mut prefixes = Unique::new("client prefix");
+    let mut classes = Vec::new();
+    for item in top.items("client_class") {
+        match item {
+            Item::Table(section) => classes.extend(read_client_class(section, &mut prefixes)),
+            Item::Other(value) => {
+                top.unexpected("client_class", value, "a table: `[[client_class]]`");
+            }
+        }
+    }
+    if classes.len() > CLIENT_PREFIXES_MAX as usize {
+        top.mistake(
+            Mistake::at(top.span(), format!("there are {} client prefixes", classes.len()))
+                .label(format!("at most {CLIENT_PREFIXES_MAX} fit")),
+        );
+    }
+    classes
+}
+
+fn read_client_class(
+    mut section: Section<'_, '_>,
+    prefixes: &mut Unique<Ipv4Net>,
+) -> Option<(Ipv4Addr, u8, u8)> {
+    let prefix = section.require::<Ipv4Net>("prefix", "prefix = \"10.0.0.0/8\"");
+    if !section.has("class") {
+        section.missing("class", "class = 1");
+    }
+    let class = section.within("class", 0, 0..=CLASSES_MAX as u32 - 1);
+    if let Some(prefix) = &prefix {
+        let net = *prefix.get_ref();
+        if net.trunc() != net {
+            section.mistake(
+                Mistake::at(prefix.span(), format!("`client_class.prefix` is {net}"))
+                    .label(format!("has bits set beyond its {} bits", net.prefix_len()))
+                    .help(format!("write \"{}\"", net.trunc())),
+            );
+        }
+        prefixes.claim(&section, prefix.span(), &net);
+    }
+    section.finish();
+    prefix.map(|prefix| (prefix.get_ref().network(), prefix.get_ref().prefix_len(), class as u8))
+}

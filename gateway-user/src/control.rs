@@ -1,0 +1,338 @@
+//! The decision loop: once a tick, what was seen becomes weights that packets and requests are
+//! steered by.
+//!
+//! The loop owns the core's [`Engine`] and the [`Plane`] that it writes to, so nothing else can
+//! write between a plan and its application. Others read what it publishes, and ask it by
+//! commands, which it answers between two turns.
+
+mod gauges;
+mod metrics;
+mod plane;
+mod published;
+#[cfg(test)]
+mod tests;
+mod transitions;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gateway_core::decision::Decision;
+use gateway_core::directory::DirectoryError;
+use gateway_core::engine::{Engine, EngineOptions};
+use gateway_core::fleet::Fleet;
+use gateway_core::observation::Observation;
+use gateway_core::plan::plan;
+use gateway_core::rows::Rows;
+use gateway_core::tables::Tables;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior};
+
+use crate::causes::with_causes;
+use crate::clock;
+use crate::telemetry::OBSERVATIONS_MAX;
+
+pub use self::gauges::Gauges;
+pub use self::metrics::Metrics;
+pub use self::plane::{Counters, HeapPlane, Plane, PlaneError};
+pub use self::published::Published;
+
+use self::transitions::Transitions;
+
+/// Between two readings of the packet counters, which cost a system call for each row.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Commands that wait for the loop; who sends more waits.
+const COMMANDS_MAX: usize = 16;
+
+/// The end of the channel that everything seen comes out of.
+pub type Observations = mpsc::Receiver<Observation>;
+
+/// How the loop begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Between two turns.
+    pub tick: Duration,
+    /// For the core.
+    pub engine: EngineOptions,
+}
+
+/// Why the loop cannot begin, or not do as it is told.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The fleet is larger than the tables.
+    #[error("the configuration does not fit the data plane's tables")]
+    TooLarge(#[from] DirectoryError),
+    /// What an earlier daemon left cannot be read, so it cannot be gone on from.
+    #[error("cannot read the data plane's tables")]
+    Read(#[source] PlaneError),
+    /// The first writes failed, so nothing would be steered as configured.
+    #[error("cannot write the data plane's tables")]
+    Apply(#[source] PlaneError),
+    /// The loop has ended.
+    #[error("the decision loop is not running")]
+    Ended,
+}
+
+enum Command {
+    Reload { fleet: Fleet, tick: Duration, done: oneshot::Sender<Result<(), ControlError>> },
+    Decisions { query: Query, answer: oneshot::Sender<Vec<Decision>> },
+    Stop,
+}
+
+/// Which decisions are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Of ticks after this one.
+    pub since: u64,
+    /// Of this backend only: `backend`, or `pool/backend` where several pools have one.
+    pub backend: Option<String>,
+    /// At most this many, the newest.
+    pub limit: usize,
+}
+
+/// The running loop, from outside.
+#[derive(Debug)]
+pub struct Control {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+/// Asks the running loop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    published: Arc<Published>,
+}
+
+impl Control {
+    /// Goes on from what the plane's tables hold, which may be an earlier daemon's; makes the first
+    /// turn, so that they are written and a snapshot is there; then makes one each `options.tick`.
+    ///
+    /// # Errors
+    /// The fleet does not fit the tables, or they cannot be read or written.
+    pub fn start(
+        fleet: Fleet,
+        options: Options,
+        plane: Box<dyn Plane>,
+        observations: Observations,
+        metrics: Metrics,
+    ) -> Result<Control, ControlError> {
+        let now = clock::now();
+        let applied = plane.read_tables().map_err(ControlError::Read)?;
+        let engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
+        let published = Arc::new(Published::new(&engine));
+        let mut turning = Loop {
+            rows: plane.rows(),
+            engine,
+            plane,
+            applied,
+            observations,
+            published: Arc::clone(&published),
+            metrics,
+            transitions: Transitions::default(),
+            apply_failing: false,
+            counted_at: None,
+        };
+        turning.turn().map_err(ControlError::Apply)?;
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let task = tokio::spawn(turning.run(options.tick, received));
+        Ok(Control { handle: Handle { commands, published }, task })
+    }
+
+    /// A handle for those who ask.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Takes over a changed fleet and rhythm. The first turn with them is over when this returns.
+    ///
+    /// # Errors
+    /// The fleet does not fit the tables; then nothing was changed.
+    pub async fn reload(&self, fleet: Fleet, tick: Duration) -> Result<(), ControlError> {
+        let (done, outcome) = oneshot::channel();
+        self.handle.send(Command::Reload { fleet, tick, done }).await?;
+        outcome.await.map_err(|_| ControlError::Ended)?
+    }
+
+    /// Ends the loop after its current turn. The tables stay as they are.
+    pub async fn stop(self) {
+        // A loop that is gone has stopped.
+        let _ = self.handle.send(Command::Stop).await;
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the decision loop ended badly");
+        }
+    }
+}
+
+impl Handle {
+    /// What the loop publishes.
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// The last decisions, oldest first.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub async fn decisions(&self, query: Query) -> Result<Vec<Decision>, ControlError> {
+        let (answer, decisions) = oneshot::channel();
+        self.send(Command::Decisions { query, answer }).await?;
+        decisions.await.map_err(|_| ControlError::Ended)
+    }
+
+    async fn send(&self, command: Command) -> Result<(), ControlError> {
+        self.commands.send(command).await.map_err(|_| ControlError::Ended)
+    }
+}
+
+struct Loop {
+    engine: Engine,
+    plane: Box<dyn Plane>,
+    rows: Arc<dyn Rows>,
+    /// What the plane holds, as far as it took our writes.
+    applied: Tables,
+    observations: Observations,
+    published: Arc<Published>,
+    metrics: Metrics,
+    transitions: Transitions,
+    apply_failing: bool,
+    counted_at: Option<Instant>,
+}
+
+impl Loop {
+    async fn run(mut self, tick: Duration, mut commands: mpsc::Receiver<Command>) {
+        let mut ticks = rhythm(tick);
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Reload { fleet, tick, done }) => {
+                        let outcome = self.reload(fleet);
+                        if outcome.is_ok() && ticks.period() != tick {
+                            ticks = rhythm(tick);
+                        }
+                        // Who does not wait for the outcome has read the log.
+                        let _ = done.send(outcome);
+                    }
+                    Some(Command::Decisions { query, answer }) => {
+                        let _ = answer.send(self.decisions(&query));
+                    }
+                    Some(Command::Stop) | None => return,
+                },
+                _ = ticks.tick() => self.turn_or_complain(),
+            }
+        }
+    }
+
+    fn reload(&mut self, fleet: Fleet) -> Result<(), ControlError> {
+        self.engine.reconfigure(fleet, clock::now())?;
+        self.turn_or_complain();
+        self.published.publish_snapshot(&self.engine);
+        Ok(())
+    }
+
+    fn decisions(&self, query: &Query) -> Vec<Decision> {
+        let mut found = self.engine.decisions(query.since, query.backend.as_deref());
+        found.drain(..found.len().saturating_sub(query.limit));
+        found
+    }
+
+    /// A turn whose writes fail leaves the old ones in place and is made up for by the next.
+    fn turn_or_complain(&mut self) {
+        match self.turn() {
+            Ok(()) if self.apply_failing => {
+                self.apply_failing = false;
+                tracing::info!("the data plane's tables can be written again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.metrics.apply_failed();
+                if !self.apply_failing {
+                    self.apply_failing = true;
+                    let error = with_causes(&*error);
+                    tracing::error!(error, "cannot write the data plane's tables; trying again");
+                }
+            }
+        }
+        self.sweep();
+        self.count();
+    }
+
+    /// One turn: observations in, decisions, writes.
+    fn turn(&mut self) -> Result<(), PlaneError> {
+        let started = Instant::now();
+        let observed = self.observe();
+        let now = clock::now();
+        let turn = self.engine.tick(now, &*self.rows);
+        let decided = Instant::now();
+        self.metrics.ticked(decided - started, observed, &turn.decisions);
+        let outcome = self.apply(decided);
+        self.transitions.log(&turn.decisions);
+        // After the writes, so that no request picks by a table whose rows are not there yet.
+        if turn.snapshot_changed {
+            self.published.publish_snapshot(&self.engine);
+        }
+        self.published.publish_state(&self.engine, now);
+        outcome
+    }
+
+    /// Takes in what waits, but not what comes meanwhile: a flood must not hold up the turn.
+    fn observe(&mut self) -> usize {
+        let mut count = 0;
+        while count < OBSERVATIONS_MAX
+            && let Ok(observation) = self.observations.try_recv()
+        {
+            self.engine.observe(&observation);
+            count += 1;
+        }
+        count
+    }
+
+    /// Writes what is not there yet. Nobody knows how far a failure came, so then the tables are
+    /// read anew, for the next turn to plan from.
+    fn apply(&mut self, decided: Instant) -> Result<(), PlaneError> {
+        let writes = plan(self.engine.tables(), &self.applied);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.plane.apply(&writes) {
+            self.applied = self.plane.read_tables()?;
+            return Err(error);
+        }
+        self.metrics.applied(decided.elapsed(), writes.len());
+        tracing::debug!(writes = writes.len(), "applied");
+        for write in &writes {
+            self.applied.apply(write);
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.plane.sweep(clock::now()) {
+            self.metrics.sweep_failed();
+            tracing::debug!(error = with_causes(&*error), "cannot sweep the flow table");
+        }
+    }
+
+    fn count(&mut self) {
+        if self.counted_at.is_some_and(|at| at.elapsed() < COUNTERS_INTERVAL) {
+            return;
+        }
+        self.counted_at = Some(Instant::now());
+        match self.plane.counters() {
+            Ok(counters) => self.published.publish_counters(counters),
+            Err(error) => {
+                self.metrics.sweep_failed();
+                tracing::debug!(error = with_causes(&*error), "cannot read the packet counters");
+            }
+        }
+    }
+}
+
+/// Ticks that do not pile up after a pause.
+fn rhythm(tick: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + tick, tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,263 @@
+//! What the loop publishes, as metrics: read when somebody asks, so that what left the
+//! configuration leaves the metrics with it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use gateway_common::layout::Traffic;
+use gateway_common::verdict::Verdict;
+use gateway_core::decision::Health;
+use gateway_core::state::{BackendState, PoolState, State};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::plane::Counters;
+use super::published::Published;
+use crate::telemetry::Telemetry;
+
+/// Weights, health and load by backend; packets by VIP, backend and verdict.
+#[derive(Debug)]
+pub struct Gauges {
+    published: Arc<Published>,
+    telemetry: Telemetry,
+}
+
+impl Gauges {
+    /// Reads from what the loop publishes, and how much of what was seen never reached it.
+    pub fn new(published: Arc<Published>, telemetry: Telemetry) -> Gauges {
+        Gauges { published, telemetry }
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        let state = self.published.state();
+        let counters = self.published.counters();
+        page.counter(
+            "gateway_observations_dropped",
+            "Observations lost because the loop was behind",
+            [(Vec::new(), self.telemetry.dropped())],
+        )?;
+        page.counter(
+            "gateway_observations_stale",
+            "Observations of backends that are gone",
+            [(Vec::new(), state.observations_stale)],
+        )?;
+        page.steering(&state)?;
+        page.health(&state)?;
+        page.load(&state)?;
+        page.packets(&counters)?;
+        page.traffic("vip", &vip_names(&state), &counters.vips)?;
+        page.traffic("backend", &backend_names(&state), &counters.backends)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Labels of what a row counts for.
+type Names = HashMap<u32, Labels>;
+
+fn vip_names(state: &State) -> Names {
+    state.vips.iter().map(|vip| (vip.row, vec![("vip", vip.name.clone())])).collect()
+}
+
+fn backend_names(state: &State) -> Names {
+    each_backend(state).map(|(pool, backend)| (backend.row, labels(pool, backend))).collect()
+}
+
+fn each_backend(state: &State) -> impl Iterator<Item = (&PoolState, &BackendState)> {
+    state.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+}
+
+fn labels(pool: &PoolState, backend: &BackendState) -> Labels {
+    vec![("pool", pool.name.clone()), ("backend", backend.name.clone())]
+}
+
+fn labels_and(
+    pool: &PoolState,
+    backend: &BackendState,
+    key: &'static str,
+    value: &'static str,
+) -> Labels {
+    let mut all = labels(pool, backend);
+    all.push((key, value.to_owned()));
+    all
+}
+
+/// A metrics page that is being written.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            if labels.is_empty() {
+                metric.encode_gauge(&value)?;
+            } else {
+                ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            if labels.is_empty() {
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn backends(
+        &mut self,
+        name: &str,
+        help: &str,
+        state: &State,
+        value: impl Fn(&BackendState) -> Option<f64>,
+    ) -> fmt::Result {
+        let samples = each_backend(state)
+            .filter_map(|(pool, backend)| Some((labels(pool, backend), value(backend)?)));
+        self.gauge(name, help, samples)
+    }
+
+    fn steering(&mut self, state: &State) -> fmt::Result {
+        self.backends(
+            "gateway_backend_weight",
+            "Weight for new flows and requests, relative to the pool's mean",
+            state,
+            |backend| Some(backend.weight),
+        )?;
+        self.backends(
+            "gateway_backend_share_wanted",
+            "Share of the pool's new flows and requests that the weights ask for",
+            state,
+            |backend| Some(backend.share),
+        )?;
+        let effective = state.pools.iter().flat_map(effective_shares);
+        self.gauge(
+            "gateway_backend_share_effective",
+            "Share of the pool's finished requests and first responses that the backend had",
+            effective,
+        )?;
+        let sources = each_backend(state).map(|(pool, backend)| {
+            (labels_and(pool, backend, "source", backend.source.as_str()), 1.0)
+        });
+        self.gauge(
+            "gateway_backend_weight_source",
+            "Who decided the weight: model, substitute, static, equal or manual",
+            sources,
+        )
+    }
+
+    fn health(&mut self, state: &State) -> fmt::Result {
+        let healths = each_backend(state).flat_map(|(pool, backend)| {
+            Health::ALL.into_iter().map(move |health| {
+                let is = f64::from(u8::from(backend.health == health));
+                (labels_and(pool, backend, "health", health.as_str()), is)
+            })
+        });
+        self.gauge("gateway_backend_health", "1 for the health that the backend has", healths)
+    }
+
+    fn load(&mut self, state: &State) -> fmt::Result {
+        self.backends(
+            "gateway_backend_in_flight",
+            "Flows and requests in flight",
+            state,
+            |backend| Some(backend.inputs.in_flight as f64),
+        )?;
+        self.backends(
+            "gateway_backend_latency_p50_seconds",
+            "Median latency in the loop's window",
+            state,
+            |backend| backend.inputs.latency_p50,
+        )?;
+        self.backends(
+            "gateway_backend_latency_p99_seconds",
+            "99th percentile of the latency in the loop's window",
+            state,
+            |backend| backend.inputs.latency_p99,
+        )?;
+        self.backends(
+            "gateway_backend_failed_share",
+            "Failed share of what finished in the loop's window",
+            state,
+            |backend| Some(backend.inputs.failed_share),
+        )
+    }
+
+    fn packets(&mut self, counters: &Counters) -> fmt::Result {
+        let verdicts = Verdict::ALL.iter().zip(counters.verdicts);
+        self.counter(
+            "gateway_packets",
+            "Packets that XDP saw, by how their journey ended",
+            verdicts
+                .map(|(verdict, count)| (vec![("verdict", verdict.as_str().to_owned())], count)),
+        )?;
+        self.gauge("gateway_flows", "Open L4 flows", [(Vec::new(), counters.flows as f64)])
+    }
+
+    fn traffic(&mut self, of: &str, names: &Names, rows: &BTreeMap<u32, Traffic>) -> fmt::Result {
+        let directions = |read: fn(&Traffic) -> [(&'static str, u64); 2]| {
+            rows.iter().flat_map(move |(row, traffic)| {
+                let labels = names.get(row);
+                read(traffic).into_iter().filter_map(move |(direction, value)| {
+                    let mut labels = labels?.clone();
+                    labels.push(("direction", direction.to_owned()));
+                    Some((labels, value))
+                })
+            })
+        };
+        let plain = |read: fn(&Traffic) -> u64| {
+            rows.iter()
+                .filter_map(move |(row, traffic)| Some((names.get(row)?.clone(), read(traffic))))
+        };
+        self.counter(
+            &format!("gateway_{of}_packets"),
+            "Packets forwarded by XDP",
+            directions(|traffic| [("in", traffic.packets_in), ("out", traffic.packets_out)]),
+        )?;
+        self.counter(
+            &format!("gateway_{of}_bytes"),
+            "IP bytes forwarded by XDP",
+            directions(|traffic| [("in", traffic.bytes_in), ("out", traffic.bytes_out)]),
+        )?;
+        self.counter(
+            &format!("gateway_{of}_flows"),
+            "L4 flows begun",
+            plain(|traffic| traffic.flows),
+        )?;
+        self.counter(
+            &format!("gateway_{of}_resets"),
+            "L4 flows ended by a reset, of either side",
+            plain(|traffic| traffic.resets),
+        )
+    }
+}
+
+/// What each backend had of what finished; nothing where nothing did.
+fn effective_shares(pool: &PoolState) -> impl Iterator<Item = (Labels, f64)> {
+    let rate = |backend: &BackendState| backend.inputs.requests_per_second;
+    let whole: f64 = pool.backends.iter().map(rate).sum();
+    let counted = pool.backends.iter().filter(move |_| whole > 0.0);
+    counted.map(move |backend| (labels(pool, backend), rate(backend) / whole))
+}

@@ -1,0 +1,229 @@
+//! The loop over the heap, and over a data plane that fails when told to.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_core::decision::Health;
+use gateway_core::fleet::{
+    Admission, Algorithm, BackendSpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec, WeightMode,
+};
+use gateway_core::observation::Seen;
+use gateway_core::tables::Write;
+
+use super::*;
+use crate::telemetry::Telemetry;
+
+const TICK: Duration = Duration::from_millis(10);
+
+fn fleet(backends: &[&str]) -> Fleet {
+    let backend = |(index, name): (usize, &&str)| BackendSpec {
+        name: (*name).to_owned(),
+        addr: format!("127.0.0.1:{}", 9_001 + index).parse().unwrap(),
+        nat_addr: Ipv4Addr::UNSPECIFIED,
+        capacity: 1.0,
+        admission: Admission::Accepting,
+    };
+    let pool = PoolSpec {
+        name: "web".to_owned(),
+        algorithm: Algorithm::P2c,
+        weights: WeightMode::Learned,
+        retry_refused: true,
+        backends: backends.iter().enumerate().map(backend).collect(),
+        probe: None,
+        policy: PolicySpec::default(),
+        http: HttpSpec::default(),
+    };
+    let vip = VipSpec {
+        name: "web".to_owned(),
+        addr: "127.0.0.1:80".parse().unwrap(),
+        layer: Layer::L7,
+        pool: 0,
+    };
+    Fleet { vips: vec![vip], pools: vec![pool], client_classes: Vec::new() }
+}
+
+fn start(backends: &[&str], plane: impl Plane + 'static) -> (Control, Telemetry) {
+    let (telemetry, observations) = Telemetry::new();
+    let engine = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 7 };
+    let options = Options { tick: TICK, engine };
+    let control =
+        Control::start(fleet(backends), options, Box::new(plane), observations, Metrics::default());
+    (control.unwrap(), telemetry)
+}
+
+/// What `look` finds, as soon as it finds it.
+async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    let found = tokio::time::timeout(Duration::from_secs(20), looking).await;
+    found.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// The heap, but every write fails while it is switched off.
+struct Flaky {
+    heap: HeapPlane,
+    is_off: Arc<AtomicBool>,
+}
+
+impl Plane for Flaky {
+    fn read_tables(&self) -> Result<Tables, PlaneError> {
+        self.heap.read_tables()
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Result<(), PlaneError> {
+        if self.is_off.load(Ordering::Relaxed) {
+            // The first is done, as where a map refuses in the middle.
+            self.heap.apply(&writes[..1])?;
+            return Err("switched off".into());
+        }
+        self.heap.apply(writes)
+    }
+
+    fn rows(&self) -> Arc<dyn Rows> {
+        self.heap.rows()
+    }
+
+    fn sweep(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
+        self.heap.sweep(now)
+    }
+
+    fn counters(&self) -> Result<Counters, PlaneError> {
+        self.heap.counters()
+    }
+}
+
+#[tokio::test]
+async fn the_first_turn_is_over_when_the_loop_is_started() {
+    let plane = HeapPlane::default();
+    let rows = plane.rows();
+    let (control, _telemetry) = start(&["a", "b"], plane);
+    let published = Arc::clone(control.handle().published());
+    assert_eq!(published.state().tick, 1);
+    let snapshot = published.snapshot().load_full();
+    for backend in &snapshot.pools[0].backends {
+        assert_eq!(rows.weights(backend.row.row).by_class[0], u16::MAX);
+    }
+    let picked = snapshot.pick(0, 0, 42, clock::now().0, &*rows);
+    assert!(picked.is_some(), "a request can be served at once");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_seen_changes_health_and_weights() {
+    let plane = HeapPlane::default();
+    let rows = plane.rows();
+    let (control, telemetry) = start(&["a", "b", "c"], plane);
+    let published = Arc::clone(control.handle().published());
+    let sick = published.snapshot().load().pools[0].backends[1].row;
+    for _ in 0..20 {
+        let seen = Seen::ConnectFailed;
+        telemetry.report(Observation { at: clock::now(), backend: sick, seen });
+    }
+    eventually("the sick backend is cut", || {
+        (published.state().pools[0].backends[1].health == Health::Ejected).then_some(())
+    })
+    .await;
+    assert_eq!(rows.weights(sick.row).by_class[0], 0, "no new flow is drawn to it");
+    let query = Query { since: 0, backend: Some("web/b".to_owned()), limit: 1_000 };
+    let decisions = control.handle().decisions(query).await.unwrap();
+    assert!(decisions.iter().all(|decision| decision.backend == "b"));
+    assert!(decisions.iter().any(|decision| decision.health == Health::Ejected));
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_is_answered_with_the_newest_oldest_first() {
+    let (control, _telemetry) = start(&["a"], HeapPlane::default());
+    let handle = control.handle();
+    let published = Arc::clone(handle.published());
+    eventually("some turns", || (published.state().tick > 5).then_some(())).await;
+    let all = Query { since: 0, backend: None, limit: 3 };
+    let ticks: Vec<u64> =
+        handle.decisions(all).await.unwrap().iter().map(|decision| decision.tick).collect();
+    assert_eq!(ticks.len(), 3);
+    assert!(ticks[0] > 2 && ticks.is_sorted(), "{ticks:?}");
+    let since = Query { since: ticks[2], backend: None, limit: 100 };
+    let later = handle.decisions(since).await.unwrap();
+    assert!(later.iter().all(|decision| decision.tick > ticks[2]));
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_is_in_force_when_it_returns() {
+    let plane = HeapPlane::default();
+    let rows = plane.rows();
+    let (control, _telemetry) = start(&["a"], plane);
+    let published = Arc::clone(control.handle().published());
+    let before = published.snapshot().load().pools[0].backends[0].row;
+    control.reload(fleet(&["a", "b"]), TICK).await.unwrap();
+    let snapshot = published.snapshot().load_full();
+    let backends = &snapshot.pools[0].backends;
+    assert_eq!(backends.len(), 2);
+    assert_eq!(backends[0].row, before, "who stays keeps its row");
+    assert!(rows.weights(backends[1].row.row).by_class[0] > 0, "the new one is drawn");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_does_not_fit_changes_nothing() {
+    let (control, _telemetry) = start(&["a"], HeapPlane::default());
+    let many: Vec<String> = (0..700).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let error = control.reload(fleet(&many), TICK).await.unwrap_err();
+    assert!(matches!(error, ControlError::TooLarge(_)), "{error}");
+    assert_eq!(control.handle().published().state().pools[0].backends.len(), 1);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn writes_that_fail_are_made_up_for_when_it_works_again() {
+    let is_off = Arc::new(AtomicBool::new(false));
+    let plane = Flaky { heap: HeapPlane::default(), is_off: Arc::clone(&is_off) };
+    let rows = plane.rows();
+    let (control, _telemetry) = start(&["a"], plane);
+    let published = Arc::clone(control.handle().published());
+
+    is_off.store(true, Ordering::Relaxed);
+    control.reload(fleet(&["a", "b", "c"]), TICK).await.unwrap();
+    let tick = published.state().tick;
+    eventually("the loop goes on", || (published.state().tick > tick + 2).then_some(())).await;
+
+    is_off.store(false, Ordering::Relaxed);
+    let snapshot = published.snapshot().load_full();
+    eventually("all weights are written", || {
+        let mut backends = snapshot.pools[0].backends.iter();
+        backends.all(|backend| rows.weights(backend.row.row).by_class[0] > 0).then_some(())
+    })
+    .await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_plane_that_cannot_be_written_keeps_the_loop_from_starting() {
+    let is_off = Arc::new(AtomicBool::new(true));
+    let plane = Flaky { heap: HeapPlane::default(), is_off };
+    let (_telemetry, observations) = Telemetry::new();
+    let engine = EngineOptions { weights_age_max: Duration::ZERO, seed: 7 };
+    let options = Options { tick: TICK, engine };
+    let started =
+        Control::start(fleet(&["a"]), options, Box::new(plane), observations, Metrics::default());
+    let error = started.unwrap_err();
+    assert_eq!(with_causes(&error), "cannot write the data plane's tables: switched off");
+}
+
+#[tokio::test]
+async fn who_asks_after_the_end_is_told_so() {
+    let (control, _telemetry) = start(&["a"], HeapPlane::default());
+    let handle = control.handle();
+    control.stop().await;
+    let outcome = handle.decisions(Query::default()).await;
+    assert!(matches!(outcome, Err(ControlError::Ended)));
+}

@@ -1,0 +1,141 @@
+//! What a server answers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_tests::fault::Fault;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, StatusCode};
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::work::Work;
+
+/// Pieces that a stream sends a second.
+const STREAM_PIECES_PER_SECOND: u64 = 20;
+
+/// Any body of an answer.
+type AnyBody = BoxBody<Bytes, hyper::Error>;
+
+/// One server's content and its workers.
+pub(crate) struct Site {
+    pub(crate) name: String,
+    pub(crate) body: Bytes,
+    pub(crate) orca: bool,
+    pub(crate) fault: watch::Receiver<Fault>,
+    pub(crate) work: Work,
+}
+
+impl Site {
+    /// The answer to one request.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnyBody>, Infallible> {
+        let mut response = match request.uri().path() {
+            "/healthz" => Response::new(whole(Bytes::from_static(b"ok\n"))),
+            "/stream" => stream(request.uri().query().unwrap_or_default()),
+            "/echo" => Response::new(request.into_body().boxed()),
+            _ => self.work().await,
+        };
+        self.sign(&mut response);
+        Ok(response)
+    }
+
+    /// An answer that takes a worker's time.
+    async fn work(&self) -> Response<AnyBody> {
+        let fault = *self.fault.borrow();
+        if let Fault::Grey { share } = fault
+            && self.work.chance(share)
+        {
+            return status(StatusCode::SERVICE_UNAVAILABLE, "out of order\n");
+        }
+        self.work.serve(fault).await;
+        Response::new(whole(self.body.clone()))
+    }
+
+    fn sign(&self, response: &mut Response<AnyBody>) {
+        let headers = response.headers_mut();
+        // A name that is no header value is simply not told.
+        if let Ok(name) = HeaderValue::from_str(&self.name) {
+            headers.insert("x-backend", name);
+        }
+        let report = format!(
+            "TEXT cpu_utilization={:.3},rps_fractional={:.1}",
+            self.work.utilization(),
+            self.work.requests_per_second()
+        );
+        if self.orca
+            && let Ok(report) = HeaderValue::from_str(&report)
+        {
+            headers.insert("endpoint-load-metrics", report);
+        }
+    }
+}
+
+fn whole(bytes: impl Into<Bytes>) -> AnyBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+fn status(status: StatusCode, text: &'static str) -> Response<AnyBody> {
+    let mut response = Response::new(whole(text));
+    *response.status_mut() = status;
+    response
+}
+
+/// `bytes=N&rate=R`: N bytes at R bytes a second.
+fn stream(query: &str) -> Response<AnyBody> {
+    let number = |key: &str| {
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+        value.and_then(|value| value.parse::<u64>().ok())
+    };
+    match (number("bytes"), number("rate")) {
+        (Some(bytes), Some(rate)) => Response::new(Stream::new(bytes, rate).boxed()),
+        _ => status(StatusCode::BAD_REQUEST, "/stream?bytes=N&rate=BYTES_A_SECOND\n"),
+    }
+}
+
+/// A body that takes its time.
+struct Stream {
+    left: u64,
+    piece: Bytes,
+    pace: Interval,
+}
+
+impl Stream {
+    fn new(bytes: u64, rate: u64) -> Stream {
+        let mut pace = interval(Duration::from_secs(1) / STREAM_PIECES_PER_SECOND as u32);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let piece = (rate / STREAM_PIECES_PER_SECOND).clamp(1, 1 << 20) as usize;
+        Stream { left: bytes, piece: vec![b'x'; piece].into(), pace }
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.pace.poll_tick(context));
+        let length = self.left.min(self.piece.len() as u64);
+        self.left -= length;
+        let piece = self.piece.slice(..length as usize);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

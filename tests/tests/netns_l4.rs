@@ -1,0 +1,283 @@
+//! L4 from end to end: real connections through the XDP program, weights that follow, a data
+//! plane that outlives its daemon.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Child, ExitStatus};
+use std::thread::sleep;
+use std::time::Duration;
+
+use gateway_tests::binaries::Binaries;
+use gateway_tests::config::GatewayConfig;
+use gateway_tests::fault::Fault;
+use gateway_tests::load::{Load, LoadOptions, Mode};
+use gateway_tests::maps;
+use gateway_tests::node::wait_for;
+use gateway_tests::privilege::root_or_skip;
+use gateway_tests::testbed::{GatewayNode, Testbed};
+use serde_json::Value;
+
+/// How long a change may take that the gateway makes within its ticks and probes.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn testbed(backends: usize) -> Testbed {
+    Testbed::new(Binaries::for_tests().unwrap(), backends).unwrap()
+}
+
+/// One L4 pool over all backends of the test bed.
+fn config(testbed: &Testbed, weights: &'static str, backends: usize) -> GatewayConfig {
+    let members = (1..=backends).map(|number| testbed.backend_at(number, 8080)).collect();
+    GatewayConfig::one_pool(testbed.l4_vip(1), "l4", weights, members)
+}
+
+fn start_load(testbed: &Testbed, rate: f64) -> Load {
+    let options = LoadOptions::new(testbed.l4_vip(1), Mode::Connection, rate);
+    testbed.load("client", &options).unwrap()
+}
+
+/// A download of twelve seconds through the VIP.
+fn start_download(testbed: &Testbed) -> Child {
+    let url = format!("http://{}/stream?bytes=12000000&rate=1000000", testbed.l4_vip(1));
+    let mut curl = testbed.client().command("curl").unwrap();
+    curl.args(["--silent", "--show-error", "--fail", "--output", "/dev/null", &url]);
+    curl.spawn().unwrap()
+}
+
+fn end_of(mut download: Child) -> ExitStatus {
+    let ended = || Ok(download.try_wait()?);
+    wait_for("the end of the download", Duration::from_secs(30), ended).unwrap()
+}
+
+/// A number that `/v1/state` tells of a backend.
+fn number(gateway: &GatewayNode<'_>, backend: &str, field: &str) -> f64 {
+    let state = gateway.backend_state(backend).unwrap();
+    state[field].as_f64().unwrap_or_else(|| panic!("no number {field} in {state}"))
+}
+
+fn wait_for_share(gateway: &GatewayNode<'_>, backend: &str, enough: impl Fn(f64) -> bool) -> f64 {
+    wait_for(&format!("another share of {backend}"), PATIENCE, || {
+        let share = number(gateway, backend, "share");
+        Ok(enough(share).then_some(share))
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}", gateway.state().unwrap()))
+}
+
+/// The share of `backend` in the last `seconds` that the client told.
+fn share_seen(load: &Load, backend: &str, seconds: usize) -> f64 {
+    let told = load.seconds();
+    let last = told.iter().rev().take(seconds);
+    let (own, all) = last.fold((0, 0), |(own, all), second| {
+        let answers = &second.tally.backends;
+        (own + answers.get(backend).copied().unwrap_or(0), all + second.tally.answered)
+    });
+    own as f64 / all as f64
+}
+
+#[test]
+fn a_request_goes_through_xdp_in_the_driver() {
+    if !root_or_skip("a_request_goes_through_xdp_in_the_driver") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let gateway = testbed.start_gateway(&config(&testbed, "equal", 2)).unwrap();
+
+    let url = format!("http://{}/", testbed.l4_vip(1));
+    let output = testbed.curl(&["--fail", "--include", &url]).unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(answer.contains("x-backend: b"), "{answer}");
+
+    for interface in testbed.interfaces() {
+        let link = ip_link(&testbed, &interface);
+        // 1 is the driver's mode, 2 the generic one (XDP_ATTACHED_* in linux/if_link.h).
+        assert_eq!(link["xdp"]["mode"], 1, "{link}");
+    }
+    let metrics = gateway.get("/metrics").unwrap();
+    assert!(metrics.contains("forward_in"), "{metrics}");
+}
+
+fn ip_link(testbed: &Testbed, interface: &str) -> Value {
+    let mut ip = testbed.gateway().command("ip").unwrap();
+    ip.args(["-json", "-details", "link", "show", "dev", interface]);
+    let list: Value =
+        serde_json::from_str(&gateway_tests::command::output(&mut ip).unwrap()).unwrap();
+    list[0].clone()
+}
+
+#[test]
+fn many_connections_reach_every_backend_by_its_weight() {
+    if !root_or_skip("many_connections_reach_every_backend_by_its_weight") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "static", 2);
+    config.pools[0].lines = "algorithm = \"maglev\"".to_owned();
+    config.pools[0].backends[0].lines = "capacity = 3.0".to_owned();
+    let _gateway = testbed.start_gateway(&config).unwrap();
+
+    let load = start_load(&testbed, 200.0);
+    sleep(Duration::from_secs(5));
+    let total = load.stop().unwrap().total_without(&[]);
+
+    assert_eq!(total.failures(), 0, "{:?}", total.failed);
+    let share = total.backends["b1"] as f64 / total.answered as f64;
+    // Of some thousand connections, the standard error is 1.4%.
+    assert!((share - 0.75).abs() < 0.06, "3 of 4 wanted, {share:.3} seen");
+}
+
+#[test]
+fn a_slow_backend_loses_its_share_and_gets_it_back() {
+    if !root_or_skip("a_slow_backend_loses_its_share_and_gets_it_back") {
+        return;
+    }
+    let testbed = testbed(3);
+    let backends = testbed.start_backends(&[10, 10, 10]).unwrap();
+    let gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
+    let load = start_load(&testbed, 150.0);
+    sleep(Duration::from_secs(4));
+    let before = number(&gateway, "b2", "share");
+
+    backends[1].fault(Fault::Slow { factor: 5.0 }).unwrap();
+    wait_for_share(&gateway, "b2", |share| share < before / 2.0);
+    sleep(Duration::from_secs(3));
+    let seen = share_seen(&load, "b2", 2);
+    assert!(seen < before / 2.0, "b2 has {seen:.2} of the connections, {before:.2} before");
+
+    backends[1].fault(Fault::None).unwrap();
+    wait_for_share(&gateway, "b2", |share| share > 0.7 * before);
+    let total = load.stop().unwrap().total_without(&[]);
+    assert_eq!(total.failures(), 0, "{:?}", total.failed);
+}
+
+#[test]
+fn forwarding_goes_on_without_the_daemon_and_the_next_one_adopts_it() {
+    if !root_or_skip("forwarding_goes_on_without_the_daemon_and_the_next_one_adopts_it") {
+        return;
+    }
+    let testbed = testbed(3);
+    let _backends = testbed.start_backends(&[4, 10, 40]).unwrap();
+    let mut gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
+    let load = start_load(&testbed, 100.0);
+    let download = start_download(&testbed);
+    let learned = wait_for_share(&gateway, "b3", |share| share < 0.2);
+
+    gateway.kill().unwrap();
+    sleep(Duration::from_secs(3));
+    let alone = share_seen(&load, "b3", 2);
+    let gateway = testbed.restart_gateway().unwrap();
+    let adopted = number(&gateway, "b3", "share");
+    sleep(Duration::from_secs(2));
+
+    let total = load.stop().unwrap().total_without(&[]);
+    assert_eq!(total.failures(), 0, "{:?}", total.failed);
+    assert!(end_of(download).success(), "the download broke");
+    // Equal weights would be a third.
+    assert!(alone < 0.25, "without a daemon b3 had {alone:.2}, {learned:.2} before");
+    assert!(adopted < 0.25, "the new daemon began with {adopted:.2}, {learned:.2} before");
+}
+
+#[test]
+fn a_live_download_survives_a_change_of_weights_and_a_reload() {
+    if !root_or_skip("a_live_download_survives_a_change_of_weights_and_a_reload") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "manual", 2);
+    let mut gateway = testbed.start_gateway(&config).unwrap();
+    let rows = ["b1", "b2"].map(|name| number(&gateway, name, "row") as u64);
+    // The download begins on b1 alone.
+    maps::set_weight(testbed.pins(), rows[1], 0).unwrap();
+    let download = start_download(&testbed);
+    sleep(Duration::from_secs(2));
+
+    maps::set_weight(testbed.pins(), rows[1], u16::MAX).unwrap();
+    maps::set_weight(testbed.pins(), rows[0], 0).unwrap();
+    sleep(Duration::from_secs(1));
+    assert_eq!(testbed.ask(testbed.l4_vip(1)).unwrap(), "b2");
+
+    config.pools[0].backends[0].lines = "admission = \"draining\"".to_owned();
+    testbed.write_config(&config).unwrap();
+    gateway.node().signal(rustix::process::Signal::HUP).unwrap();
+    wait_for("b1 to drain", PATIENCE, || {
+        Ok((gateway.backend_state("b1")?["health"] == "draining").then_some(()))
+    })
+    .unwrap();
+    assert!(end_of(download).success(), "the download broke");
+}
+
+#[test]
+fn bpftool_steers_a_manual_pool_at_once() {
+    if !root_or_skip("bpftool_steers_a_manual_pool_at_once") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let gateway = testbed.start_gateway(&config(&testbed, "manual", 2)).unwrap();
+    let rows = ["b1", "b2"].map(|name| number(&gateway, name, "row") as u64);
+
+    for (chosen, other, name) in [(rows[0], rows[1], "b1"), (rows[1], rows[0], "b2")] {
+        maps::set_weight(testbed.pins(), chosen, u16::MAX).unwrap();
+        maps::set_weight(testbed.pins(), other, 0).unwrap();
+        for _ in 0..20 {
+            assert_eq!(testbed.ask(testbed.l4_vip(1)).unwrap(), name);
+        }
+    }
+    // Several ticks later it is still as the operator wants it.
+    sleep(Duration::from_secs(1));
+    assert_eq!(testbed.ask(testbed.l4_vip(1)).unwrap(), "b2");
+    let row = maps::weights(testbed.pins(), rows[0]).unwrap();
+    assert_eq!(row["by_class"][0], 0, "{row}");
+}
+
+#[test]
+fn a_refused_connection_is_made_with_another_backend() {
+    if !root_or_skip("a_refused_connection_is_made_with_another_backend") {
+        return;
+    }
+    let testbed = testbed(3);
+    let backends = testbed.start_backends(&[5, 5, 5]).unwrap();
+    let gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
+    let load = start_load(&testbed, 100.0);
+    sleep(Duration::from_secs(2));
+
+    backends[1].fault(Fault::Refuse).unwrap();
+    wait_for_share(&gateway, "b2", |share| share == 0.0);
+    sleep(Duration::from_secs(2));
+    assert_eq!(share_seen(&load, "b2", 1), 0.0);
+
+    backends[1].fault(Fault::None).unwrap();
+    wait_for_share(&gateway, "b2", |share| share > 0.0);
+    let total = load.stop().unwrap().total_without(&[]);
+    assert_eq!(total.failures(), 0, "{:?}", total.failed);
+}
+
+#[test]
+fn a_backend_that_crashes_hangs_or_resets_is_cut() {
+    if !root_or_skip("a_backend_that_crashes_hangs_or_resets_is_cut") {
+        return;
+    }
+    let testbed = testbed(3);
+    let mut backends = testbed.start_backends(&[5, 5, 5]).unwrap();
+    let mut config = config(&testbed, "learned", 3);
+    // Cuts that follow each other closely last twice as long each: begin short.
+    config.pools[0].sections.push_str("[pool.policy]\nejection_base = \"500ms\"\n");
+    let gateway = testbed.start_gateway(&config).unwrap();
+    let load = start_load(&testbed, 100.0);
+    for fault in [Fault::Hang, Fault::Reset, Fault::Garbage] {
+        wait_for_share(&gateway, "b2", |share| share > 0.0);
+        backends[1].fault(fault).unwrap();
+        wait_for_share(&gateway, "b2", |share| share == 0.0);
+        backends[1].fault(Fault::None).unwrap();
+    }
+    wait_for_share(&gateway, "b2", |share| share > 0.0);
+    backends[1].kill().unwrap();
+    wait_for_share(&gateway, "b2", |share| share == 0.0);
+    let total = load.stop().unwrap().total_without(&[]);
+    // Only what b2 had already taken, or took until it was cut, is lost.
+    let lost = total.failures() as f64 / total.requests() as f64;
+    assert!(lost < 0.2, "{lost:.3} of {}: {:?}", total.requests(), total.failed);
+    assert!(total.backends["b1"] > 0 && total.backends["b3"] > 0);
+}

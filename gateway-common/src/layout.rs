@@ -294,7 +294,7 @@ pub struct FlowEvent {
     /// When (`CLOCK_MONOTONIC`, ns).
     pub at_ns: u64,
     /// [`event_kind::CONNECTED`]: SYN to SYN-ACK; [`event_kind::RESPONDED`]: first payload to first
-    /// payload; [`event_kind::CLOSED`] and [`event_kind::RESET`]: since the SYN. In ns.
+    /// payload; the other kinds: since the SYN. In ns.
     pub elapsed_ns: u64,
     /// IP bytes from the client so far.
     pub bytes_in: u64,

@@ -53,4 +53,5 @@ pub const NO_BACKEND: u32 = u16::MAX as u32;
 
 const _: () = assert!(BACKENDS_MAX < NO_BACKEND, "a backend's row must fit a Maglev slot");
 const _: () = assert!(MAGLEV_SLOTS >= 100 * BACKENDS_PER_POOL_MAX);
-const _: () = assert!(MAGLEV_SLOTS_STORED as u32 >= MAGLEV_SLOTS && MAGLEV_SLOTS_STORED.is_multiple_of(4));
+const _: () =
+    assert!(MAGLEV_SLOTS_STORED as u32 >= MAGLEV_SLOTS && MAGLEV_SLOTS_STORED.is_multiple_of(4));

@@ -4,6 +4,8 @@ mod packet;
 
 use anyhow::Result;
 
+use crate::step::{cargo, run as run_command};
+
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -15,11 +17,22 @@ pub(crate) struct Args {
 enum What {
     /// Time of the XDP program for a packet, by case. Needs root.
     Packet(packet::Args),
+    /// Time of a turn of the loop for a thousand backends, and from a decision to the maps, which
+    /// needs root.
+    Tick,
 }
 
 /// Measures and prints.
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Packet(args) => packet::run(&args),
+        What::Tick => tick(),
     }
+}
+
+fn tick() -> Result<()> {
+    for (package, example) in [("gateway-core", "tick"), ("gateway-user", "apply")] {
+        run_command(&mut cargo(["run", "--release", "-p", package, "--example", example]))?;
+    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ const LINK_PREFIX: &str = "link-";
 /// starting a program, whose process holds the lock as well until it runs that program.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What [`Pins::remove_all`] removed.
+/// What was removed when a data plane was detached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detached {
     /// Interfaces that the program was detached from.

@@ -1,7 +1,7 @@
 //! What the proxy, the probes and the admin pages read: the fleet with its rows and tables.
 //!
 //! A new snapshot is published when membership, configuration or a fallback changes; weights and
-//! load are not in it, since they are read live from [`Rows`](crate::rows::Rows).
+//! load are not in it, since they are read live from [`Rows`].
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;

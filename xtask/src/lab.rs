@@ -114,7 +114,7 @@ fn introduce(testbed: &Testbed, view: &View) -> Result<()> {
     eprintln!("metrics:   http://{admin}/metrics");
     eprintln!("admin:     http://{admin}/v1/state, /v1/decisions, /readyz");
     eprintln!("status:    {gateway} status --admin {admin}");
-    eprintln!("explain:   {gateway} explain b{VICTIM} --pool {} --admin {admin}", world::LEARNED);
+    eprintln!("explain:   {gateway} explain {}/b{VICTIM} --admin {admin}", world::LEARNED);
     eprintln!("maps:      bpftool map dump pinned {}/WEIGHTS", testbed.pins().display());
     eprintln!("inside:    nsenter --net=/run/netns/{} bash", testbed.gateway().name());
     eprintln!("logs:      {}", testbed.folder().display());

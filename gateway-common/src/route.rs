@@ -192,11 +192,12 @@ fn from_backend<T: Tables>(
     if connecting && segment.has(tcp_flag::RST) {
         refuse(tables, &row, &flow, &backend, packet)?;
     }
-    let hop = next_hop(tables, packet, &to)?;
-
+    // It answered, and must not be blamed if the way to the client is not known.
     if connecting && segment.has(tcp_flag::SYN) {
         accept(tables, &row, &flow);
     }
+    let hop = next_hop(tables, packet, &to)?;
+
     let resets = advance(tables, &row, &flow, segment, &BACKEND);
     let seen_at_ns = tables.now_coarse_ns();
     row.update(|flow| {
@@ -403,9 +404,7 @@ fn claim_port<T: Tables>(
         }
         // Freeing succeeds for one packet only, so two that find the same dead holder do not both
         // take its port.
-        if is_over(tables, &key, row, port)
-            && tables.release_return(&key)
-            && tables.claim_return(&key, client)
+        if is_over(tables, &key) && tables.release_return(&key) && tables.claim_return(&key, client)
         {
             return Ok(port);
         }
@@ -415,14 +414,19 @@ fn claim_port<T: Tables>(
 
 /// Whether the flow that holds this backend-side key is gone, over, or elsewhere by now.
 #[inline(always)]
-fn is_over<T: Tables>(tables: &T, key: &FlowKey, row: u32, port: [u8; 2]) -> bool {
+fn is_over<T: Tables>(tables: &T, key: &FlowKey) -> bool {
     let Some(flow) = tables.client_of(key).and_then(|client| tables.flow(&client)) else {
         return true;
     };
     let flow = flow.read();
-    flow.state & (flow_state::CLOSED | flow_state::REFUSED) != 0
-        || flow.backend != row
-        || flow.nat_port != port
+    if flow.state & (flow_state::CLOSED | flow_state::REFUSED) != 0 {
+        return true;
+    }
+    // Not the row: pools may share a backend's address, and then they share its ports.
+    match backend_of(tables, &flow) {
+        Ok(backend) => reverse(&towards(&backend, flow.nat_port)).words() != key.words(),
+        Err(_) => true,
+    }
 }
 
 /// The backend accepted: tells how long connecting took.

@@ -21,13 +21,15 @@ const NAT: [u8; 4] = [10, 1, 0, 1];
 const BACKEND_ADDR: [u8; 4] = [10, 1, 0, 10];
 const HOP: Hop = Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], target: [2, 0, 0, 0, 0, 2] };
 
-/// One VIP of one backend, and flows.
+/// One VIP, two rows for one backend's address, as two pools may have, and flows. All slots name
+/// the first row until a test says otherwise.
 struct HeapTables {
     settings: Settings,
     maglev: Box<MaglevTable>,
     weight: Cell<u16>,
     in_flight: Cell<u64>,
-    next_port: Cell<u64>,
+    next_port: [Cell<u64>; 2],
+    hop: Cell<Result<Hop, Verdict>>,
     flows: RefCell<HashMap<FlowKey, HeapRow>>,
     returns: RefCell<HashMap<FlowKey, FlowKey>>,
     events: RefCell<Vec<FlowEvent>>,
@@ -69,7 +71,8 @@ impl HeapTables {
             maglev: Box::new(Zeroable::zeroed()),
             weight: Cell::new(WEIGHT_MAX),
             in_flight: Cell::new(0),
-            next_port: Cell::new(0),
+            next_port: Default::default(),
+            hop: Cell::new(Ok(HOP)),
             flows: RefCell::default(),
             returns: RefCell::default(),
             events: RefCell::default(),
@@ -130,12 +133,12 @@ impl Tables for HeapTables {
             generation: 1,
             pool: 0,
         };
-        (row == 0).then_some(backend)
+        (row < 2).then_some(backend)
     }
 
     fn weights(&self, row: u32) -> Option<Weights> {
         let weights = Weights { by_class: [self.weight.get(); CLASSES_MAX], ..Weights::zeroed() };
-        (row == 0).then_some(weights)
+        (row < 2).then_some(weights)
     }
 
     fn class(&self, client: [u8; 4]) -> u8 {
@@ -155,8 +158,9 @@ impl Tables for HeapTables {
         self.in_flight.set(self.in_flight.get().checked_sub(1).expect("a flow ends once"));
     }
 
-    fn next_port(&self, _row: u32) -> u64 {
-        self.next_port.replace(self.next_port.get().wrapping_add(1))
+    fn next_port(&self, row: u32) -> u64 {
+        let next = &self.next_port[row as usize];
+        next.replace(next.get().wrapping_add(1))
     }
 
     fn flow(&self, key: &FlowKey) -> Option<HeapRow> {
@@ -185,7 +189,7 @@ impl Tables for HeapTables {
     }
 
     fn next_hop(&self, _packet: &Packet, _to: &FlowKey) -> Result<Hop, Verdict> {
-        Ok(HOP)
+        self.hop.get()
     }
 
     fn report(&self, event: &FlowEvent) {
@@ -372,4 +376,36 @@ fn times_are_told_from_packet_to_packet() {
         (event_kind::RESET_BY_BACKEND, 5_000),
     ];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn pools_with_the_same_backend_do_not_take_each_others_ports() {
+    let mut tables = HeapTables::new();
+    let mut first = frame(&client_key(1), tcp_flag::SYN, 0, &[]);
+    tables.route(&mut first);
+    tables.maglev.slots.fill(1);
+    let mut second = frame(&client_key(2), tcp_flag::SYN, 0, &[]);
+    assert_eq!(tables.route(&mut second).verdict, Verdict::ForwardIn);
+    assert_eq!(tables.flow(&client_key(2)).unwrap().read().backend, 1);
+    tables.check_invariants();
+
+    for (port, there) in [(1, &mut first), (2, &mut second)] {
+        let mut back = frame(&reverse(&key_of(there)), tcp_flag::SYN | tcp_flag::ACK, 0, &[]);
+        assert_eq!(tables.route(&mut back).verdict, Verdict::ForwardOut);
+        assert_eq!(key_of(&mut back), reverse(&client_key(port)));
+    }
+}
+
+#[test]
+fn a_backend_that_answers_has_accepted_though_its_client_cannot_be_reached() {
+    let tables = HeapTables::new();
+    let client = client_key(3);
+    let mut syn = frame(&client, tcp_flag::SYN, 0, &[]);
+    tables.route(&mut syn);
+    tables.hop.set(Err(Verdict::DropNoNeighbour));
+    let mut back = frame(&reverse(&key_of(&mut syn)), tcp_flag::SYN | tcp_flag::ACK, 0, &[]);
+    assert_eq!(tables.route(&mut back).verdict, Verdict::DropNoNeighbour);
+    let flow = tables.flow(&client).unwrap().read();
+    assert_eq!(flow.state, flow_state::ESTABLISHED);
+    assert_eq!(tables.events.borrow()[0].kind, event_kind::CONNECTED);
 }

@@ -186,6 +186,8 @@ pub enum Reason {
     Slower,
     /// Too little was seen; configured capacity decides.
     TooFewSamples,
+    /// Nothing was seen yet; what an earlier daemon had learned decides.
+    Adopted,
     /// Connections failed in a row.
     ConnectFailures,
     /// Requests failed in a row.
@@ -229,6 +231,7 @@ impl Reason {
             Reason::Draining => "draining",
             Reason::Configured => "configured",
             Reason::Joined => "joined",
+            Reason::Adopted => "adopted",
         }
     }
 }

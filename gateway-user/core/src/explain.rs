@@ -109,6 +109,9 @@ fn because(decision: &Decision) -> String {
         Reason::Recovered => "the trickle went well".to_owned(),
         Reason::Draining => "the configuration drains it".to_owned(),
         Reason::Configured => "the pool's weights are not learned".to_owned(),
+        Reason::Adopted => {
+            "nothing was seen of it yet; what an earlier daemon had learned decides".to_owned()
+        }
         Reason::Joined => "it joined; its share grows with time".to_owned(),
     }
 }

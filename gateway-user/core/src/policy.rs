@@ -25,6 +25,8 @@ pub struct Case {
     pub draining: bool,
     /// Configured capacity; positive.
     pub capacity: f64,
+    /// The weight that an earlier daemon had come to, if one did; positive.
+    pub adopted: Option<f64>,
     /// The opinions that count.
     pub verdict: Verdict,
     /// The active probe is down.
@@ -37,10 +39,16 @@ pub struct Case {
 
 impl Case {
     /// A backend as configured, seen and judged.
-    pub fn new(spec: &BackendSpec, evidence: &Evidence, verdict: Verdict) -> Case {
+    pub fn new(
+        spec: &BackendSpec,
+        adopted: Option<f64>,
+        evidence: &Evidence,
+        verdict: Verdict,
+    ) -> Case {
         Case {
             draining: spec.admission == Admission::Draining,
             capacity: spec.capacity,
+            adopted,
             verdict,
             probe_down: evidence.probe_down,
             finished: evidence.finished,
@@ -123,7 +131,8 @@ pub fn decide(
     carry(&mut roles);
 
     let sources: Vec<WeightSource> = cases.iter().map(|case| source(mode, case)).collect();
-    let asked: Vec<f64> = cases.iter().map(|case| asked(mode, case)).collect();
+    let adopted_scale = adopted_scale(cases);
+    let asked: Vec<f64> = cases.iter().map(|case| asked(mode, case, adopted_scale)).collect();
     let movement = bounds::Movement { spec, mode, roles: &roles, asked: &asked };
     let moved = movement.apply(weights, &mut bounds);
 
@@ -139,7 +148,7 @@ pub fn decide(
                 weight_after: after,
                 bounds: std::mem::take(&mut bounds[index]),
                 reason: denied[index].unwrap_or_else(|| {
-                    reason(&courses[index], mode, sources[index], before, after)
+                    reason(&cases[index], &courses[index], mode, sources[index], before, after)
                 }),
                 restart: steps[index].restart,
             }
@@ -194,15 +203,28 @@ fn source(mode: WeightMode, case: &Case) -> WeightSource {
 }
 
 /// The weight that whoever decides asks for, on a scale of its own.
-fn asked(mode: WeightMode, case: &Case) -> f64 {
+fn asked(mode: WeightMode, case: &Case, adopted_scale: f64) -> f64 {
+    let unseen = || case.adopted.map_or(case.capacity, |weight| weight * adopted_scale);
     match mode {
-        WeightMode::Learned => case.verdict.speed.unwrap_or(case.capacity),
+        WeightMode::Learned => case.verdict.speed.unwrap_or_else(unseen),
         WeightMode::Static => case.capacity,
         WeightMode::Equal | WeightMode::Manual => 1.0,
     }
 }
 
+/// From adopted weights to the speeds of now: by those backends of which both are known. One where
+/// there is none, and nothing to be compared with.
+fn adopted_scale(cases: &[Case]) -> f64 {
+    let both = |case: &Case| case.verdict.speed.zip(case.adopted);
+    let (speeds, weights) = cases
+        .iter()
+        .filter_map(both)
+        .fold((0.0, 0.0), |(speeds, weights), (speed, weight)| (speeds + speed, weights + weight));
+    if weights > 0.0 { speeds / weights } else { 1.0 }
+}
+
 fn reason(
+    case: &Case,
     course: &Course,
     mode: WeightMode,
     source: WeightSource,
@@ -216,6 +238,7 @@ fn reason(
         return Reason::Configured;
     }
     match source {
+        WeightSource::Static if case.adopted.is_some() => Reason::Adopted,
         WeightSource::Static if after == before => Reason::TooFewSamples,
         _ if after > before => Reason::Faster,
         _ if after < before => Reason::Slower,

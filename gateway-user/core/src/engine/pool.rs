@@ -241,9 +241,11 @@ impl PoolLoop {
         let cases: Vec<Case> = spec
             .backends
             .iter()
-            .zip(evidence)
-            .zip(verdicts)
-            .map(|((backend, evidence), verdict)| Case::new(backend, evidence, *verdict))
+            .zip(&self.backends)
+            .zip(evidence.iter().zip(verdicts))
+            .map(|((spec, backend), (evidence, verdict))| {
+                Case::new(spec, backend.adopted_weight(), evidence, *verdict)
+            })
             .collect();
         let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
         let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
@@ -297,12 +299,16 @@ impl PoolLoop {
         let heaviest = self.backends.iter().map(BackendLoop::weight).fold(0.0, f64::max);
         let configured = |backend: &BackendLoop, capacity: f64| {
             let equal = matches!(spec.weights, WeightMode::Equal | WeightMode::Manual);
+            // What takes flows now goes on taking them: in a panic that is a backend whose health
+            // alone would cut it.
+            if backend.weight() <= 0.0 {
+                return 0.0;
+            }
             match backend.course().health() {
-                Health::Ejected | Health::Down | Health::Draining => 0.0,
                 // Nobody would end the trial of a backend while the loop stands still.
                 Health::Probation => spec.policy.weight_min * if equal { 1.0 } else { capacity },
-                Health::Healthy | Health::SlowStart if equal => 1.0,
-                Health::Healthy | Health::SlowStart => capacity,
+                _ if equal => 1.0,
+                _ => capacity,
             }
         };
         let fallbacks: Vec<f64> = self

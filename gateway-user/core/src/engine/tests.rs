@@ -6,7 +6,7 @@ use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
 use super::*;
 use crate::decision::{Health, Reason, WeightSource};
 use crate::fixture::{backend, fleet};
-use crate::fleet::{Admission, WeightMode};
+use crate::fleet::{Admission, ProbeKind, ProbeSpec, WeightMode};
 use crate::observation::{RequestOutcome, Seen};
 use crate::plan::plan;
 use crate::predictor::{Opinion, PoolView};
@@ -137,6 +137,46 @@ fn a_restart_adopts_rows_weights_and_tables() {
     assert!(writes.iter().all(|write| matches!(write, Write::Weights(..))), "{writes:?}");
     let kept = after.weights()[2] / after.weights()[0];
     assert!(kept < 0.5, "the learned weight goes on from where it was: {kept}");
+}
+
+#[test]
+fn an_adopted_weight_stays_until_something_is_seen() {
+    let mut before = Bench::new(web(WeightMode::Learned));
+    (0..20).for_each(|_| before.serve(&[10, 10, 40]));
+    let ratio = |bench: &Bench| bench.weights()[2] / bench.weights()[0];
+    let learned = ratio(&before);
+    let mut after = Bench::adopting(web(WeightMode::Learned), before.applied.clone());
+    (0..40).for_each(|_| drop(after.tick()));
+    assert!((ratio(&after) / learned - 1.0).abs() < 0.05, "{} from {learned}", ratio(&after));
+    let (turn, _) = after.tick();
+    assert_eq!(turn.decisions[2].reason, Reason::Adopted);
+
+    // The slow one alone is still unseen: it keeps its place beside what the others show now.
+    (0..20).for_each(|_| after.serve(&[10, 10]));
+    assert!((ratio(&after) / learned - 1.0).abs() < 0.2, "{} from {learned}", ratio(&after));
+
+    (0..40).for_each(|_| after.serve(&[10, 10, 10]));
+    assert!(ratio(&after) > 0.8, "what is seen replaces it: {}", ratio(&after));
+}
+
+#[test]
+fn a_panic_outlives_the_daemon() {
+    let mut config = web(WeightMode::Learned);
+    let timeout = Duration::from_millis(100);
+    let interval = Duration::from_secs(1);
+    config.pools[0].probe =
+        Some(ProbeSpec { kind: ProbeKind::Tcp, interval, timeout, rise: 2, fall: 2 });
+    let mut bench = Bench::new(config);
+    for _ in 0..10 {
+        (0..3)
+            .for_each(|backend| bench.see(backend, Seen::Probe { healthy: false, after: timeout }));
+        bench.tick();
+    }
+    for decision in &*bench.tick().0.decisions {
+        let weights = bench.applied.weights[&decision.row.row];
+        assert_eq!(decision.health, Health::Down);
+        assert!(weights.by_class[0] > 0 && weights.fallback > 0, "{weights:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,15 @@ const NOW: KtimeNs = KtimeNs(1_000_000_000_000);
 fn case() -> Case {
     let verdict =
         Verdict { source: WeightSource::Substitute, speed: Some(1.0), fault: None, load: None };
-    Case { draining: false, capacity: 1.0, verdict, probe_down: false, finished: 20, failed: 0 }
+    Case {
+        draining: false,
+        capacity: 1.0,
+        adopted: None,
+        verdict,
+        probe_down: false,
+        finished: 20,
+        failed: 0,
+    }
 }
 
 fn dead() -> Case {

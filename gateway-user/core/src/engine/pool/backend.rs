@@ -28,6 +28,8 @@ pub(in crate::engine) struct BackendLoop {
     course: Course,
     /// Relative to the mean of those that carry the pool.
     weight: f64,
+    /// The weight that an earlier daemon had come to.
+    adopted: Option<f64>,
     weightless_since: Option<KtimeNs>,
     /// The row of `WEIGHTS` that is wanted; `None`: it is the operator's.
     written: Option<Weights>,
@@ -60,6 +62,7 @@ impl BackendLoop {
             memory: Memory::new(now),
             course,
             weight,
+            adopted: None,
             weightless_since: (weight == 0.0).then_some(now),
             written: None,
             joining_turns: JOIN_TURNS,
@@ -84,6 +87,7 @@ impl BackendLoop {
         };
         BackendLoop {
             weight,
+            adopted: (weight > 0.0).then_some(weight),
             weightless_since: (weight == 0.0).then_some(now),
             joining_turns: 0,
             ..BackendLoop::new(pool, spec, row, course, now)
@@ -110,6 +114,10 @@ impl BackendLoop {
 
     pub(in crate::engine) fn weight(&self) -> f64 {
         self.weight
+    }
+
+    pub(super) fn adopted_weight(&self) -> Option<f64> {
+        self.adopted
     }
 
     pub(in crate::engine) fn load(&self) -> Option<f64> {

@@ -111,6 +111,7 @@ impl Daemon {
         if let Some(ring) = ring {
             tasks.read_events(ring, telemetry.clone());
         }
+        tasks.keep_neighbours(control.handle().published().snapshot());
         tasks.probe(control.handle().published().snapshot(), telemetry);
         let (stopping, is_stopping) = tokio::sync::watch::channel(false);
         let control_handle = control.handle();

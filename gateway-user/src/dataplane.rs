@@ -8,9 +8,8 @@
 //!
 //! Next hops are the kernel's business: the program asks its routing and neighbour tables. A
 //! neighbour that is not known yet drops packets (`drop_no_neighbour`) until something on the host
-//! sends to it. The active probes do so to backends all the time, and clients, or the router that
-//! they are behind, make themselves known when they ask for the VIP's link address (ARP). So nothing
-//! is done about it here; a pool without probes on a silent network may lose its first packets.
+//! sends to it. `neighbours` does so for backends; clients, or the router that they are behind, make
+//! themselves known when they ask for the VIP's link address (ARP).
 
 mod attach;
 mod census;

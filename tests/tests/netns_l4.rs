@@ -74,6 +74,28 @@ fn share_seen(load: &Load, backend: &str, seconds: usize) -> f64 {
 }
 
 #[test]
+fn a_pool_without_a_probe_serves_backends_that_nobody_talked_to() {
+    if !root_or_skip("a_pool_without_a_probe_serves_backends_that_nobody_talked_to") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "learned", 2);
+    config.pools[0].sections.clear();
+    for interface in testbed.interfaces().iter().filter(|name| name.starts_with("backend")) {
+        let mut flush = testbed.gateway().command("ip").unwrap();
+        assert!(flush.args(["neigh", "flush", "dev", interface]).status().unwrap().success());
+    }
+    let _gateway = testbed.start_gateway(&config).unwrap();
+    for _ in 0..10 {
+        let mut curl = testbed.client().command("curl").unwrap();
+        curl.args(["--silent", "--fail", "--max-time", "5", "--output", "/dev/null"]);
+        let status = curl.arg(format!("http://{}/", testbed.l4_vip(1))).status().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
 fn a_request_goes_through_xdp_in_the_driver() {
     if !root_or_skip("a_request_goes_through_xdp_in_the_driver") {
         return;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::causes::with_causes;
 use crate::dataplane::events::{self, EventRing};
 use crate::telemetry::Telemetry;
-use crate::{admin, probe};
+use crate::{admin, neighbours, probe};
 
 /// How long tasks that were told to end may take.
 pub(super) const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,6 +42,16 @@ impl Tasks {
     /// Probes backends.
     pub(super) fn probe(&mut self, snapshot: Arc<ArcSwap<Snapshot>>, telemetry: Telemetry) {
         self.running.spawn(probe::run(snapshot, telemetry, self.until_end()));
+    }
+
+    /// Keeps the next hops of L4 backends known.
+    pub(super) fn keep_neighbours(&mut self, snapshot: Arc<ArcSwap<Snapshot>>) {
+        let keeping = neighbours::run(snapshot, self.until_end());
+        self.running.spawn(async move {
+            if let Err(error) = keeping.await {
+                tracing::error!(%error, "backends without a probe may not be reached at L4");
+            }
+        });
     }
 
     /// Serves the admin pages.

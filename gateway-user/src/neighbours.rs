@@ -1,0 +1,63 @@
+//! Keeps the link addresses of L4 backends known to the kernel.
+//!
+//! The XDP program takes a next hop from the kernel's neighbour table, and its look-up never asks
+//! who is there: a backend that nothing on the host has talked to gets no packet at all
+//! (`drop_no_neighbour`). Probes talk to backends, but not every pool has one. So each backend of
+//! an L4 VIP is sent an empty datagram now and then, which makes the kernel resolve its next hop,
+//! the backend itself or the router before it, and keep the answer fresh.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use gateway_core::fleet::Layer;
+use gateway_core::snapshot::Snapshot;
+use tokio::net::UdpSocket;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Between two datagrams to a backend: one that could not be resolved is asked for again within the
+/// second after which a client sends its SYN anew (RFC 6298, section 2.1).
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The discard service (RFC 863): whoever listens there throws it away, and else it is refused.
+const DISCARD_PORT: u16 = 9;
+
+/// Sends until `shutdown` is ready. Follows the snapshot.
+///
+/// # Errors
+/// No socket is to be had.
+pub async fn run(
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0").await?;
+    let keep = async {
+        let mut turns = interval(INTERVAL);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            for target in targets(&snapshot.load()) {
+                if let Err(error) = socket.send_to(&[], target).await {
+                    tracing::debug!(%target, %error, "no way to a backend");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = keep => {}
+        () = shutdown => {}
+    }
+    Ok(())
+}
+
+/// Each host of a pool behind an L4 VIP, once.
+fn targets(snapshot: &Snapshot) -> BTreeSet<SocketAddrV4> {
+    let vips = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L4);
+    vips.filter_map(|vip| snapshot.fleet.pools.get(vip.pool))
+        .flat_map(|pool| &pool.backends)
+        .map(|backend| SocketAddrV4::new(*backend.addr.ip(), DISCARD_PORT))
+        .collect()
+}

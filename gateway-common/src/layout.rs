@@ -6,6 +6,8 @@
 //!
 //! A change of any layout raises [`LAYOUT_VERSION`], or a new daemon would misread pinned maps.
 
+use core::ops::AddAssign;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::limits::{CLASSES_MAX, MAGLEV_SLOTS_STORED};
@@ -285,6 +287,18 @@ pub struct Traffic {
     pub flows: u64,
     /// Flows ended by RST, of either side.
     pub resets: u64,
+}
+
+impl AddAssign for Traffic {
+    #[inline(always)]
+    fn add_assign(&mut self, more: Traffic) {
+        self.packets_in += more.packets_in;
+        self.packets_out += more.packets_out;
+        self.bytes_in += more.bytes_in;
+        self.bytes_out += more.bytes_out;
+        self.flows += more.flows;
+        self.resets += more.resets;
+    }
 }
 
 /// One thing that happened to a flow, for the daemon.

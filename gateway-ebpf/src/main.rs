@@ -56,7 +56,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The helpers in use ask for no licence; the kernel wants one named all the same.
+/// `bpf_fib_lookup` is for programs under the GPL alone (`gpl_only` in `net/core/filter.c`).
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -215,13 +215,7 @@ impl Tables for MapTables {
 fn add_traffic(row: Option<*mut Traffic>, more: &Traffic) {
     let Some(row) = row else { return };
     // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
-    let traffic = unsafe { &mut *row };
-    traffic.packets_in += more.packets_in;
-    traffic.packets_out += more.packets_out;
-    traffic.bytes_in += more.bytes_in;
-    traffic.bytes_out += more.bytes_out;
-    traffic.flows += more.flows;
-    traffic.resets += more.resets;
+    unsafe { *row += *more };
 }
 
 /// Changes a backend's count of flows in flight; [`u64::MAX`] takes one off.

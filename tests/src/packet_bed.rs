@@ -201,14 +201,7 @@ impl Bed {
         let rows: PerCpuArray<_, Traffic> =
             self.ebpf.map(map).with_context(|| format!("no map {map}"))?.try_into()?;
         let mut sum = Traffic::default();
-        for one in rows.get(&row, 0)?.iter() {
-            sum.packets_in += one.packets_in;
-            sum.packets_out += one.packets_out;
-            sum.bytes_in += one.bytes_in;
-            sum.bytes_out += one.bytes_out;
-            sum.flows += one.flows;
-            sum.resets += one.resets;
-        }
+        rows.get(&row, 0)?.iter().for_each(|cpu| sum += *cpu);
         Ok(sum)
     }
 

@@ -6,10 +6,7 @@ use std::process::Command;
 
 use gateway_tests::leftovers::BPF_FS;
 use gateway_tests::{binaries, command, privilege};
-
-/// Oldest kernel that is supported: 5.15 has everything that the data plane uses (memory-mapped
-/// arrays 5.5, ring buffers 5.8, XDP links 5.9, fetching atomics 5.12) and is a long-term release.
-const KERNEL_MIN: (u32, u32) = (5, 15);
+use gateway_user::dataplane::{KERNEL_MIN, KernelVersion};
 
 /// What something is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,17 +138,11 @@ fn root() -> Need {
 
 fn kernel() -> Need {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let found = match version(&release) {
+    let found = match KernelVersion::parse(&release) {
         Some(version) if version >= KERNEL_MIN => Ok(release),
-        _ => Err(format!("this is {release}; boot {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1)),
+        _ => Err(format!("this is {release}; boot {KERNEL_MIN} or newer")),
     };
     Need { what: "Linux", required: true, found }
-}
-
-/// The first two numbers of a kernel release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn btf() -> Need {
@@ -206,15 +197,6 @@ fn nightly_or_debian() -> Need {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kernel_releases_are_compared_as_numbers() {
-        assert_eq!(version("6.18.44-custom"), Some((6, 18)));
-        assert_eq!(version("5.9"), Some((5, 9)));
-        assert!(version("5.9").unwrap() < KERNEL_MIN);
-        assert!(version("5.15.0-91-generic").unwrap() >= KERNEL_MIN);
-        assert_eq!(version("unknown"), None);
-    }
 
     #[test]
     fn programs_are_found_where_they_are() {

@@ -156,8 +156,10 @@ mod tests {
     fn an_old_kernel_is_told_what_it_is_and_what_is_needed() {
         assert!(check_release("5.15.0").is_ok());
         assert!(check_release("10.0.0").is_ok());
-        let error = check_release("5.10.0-28-amd64").unwrap_err().to_string();
-        assert!(error.contains("5.10") && error.contains("5.15"), "{error}");
+        for release in ["5.10.0-28-amd64", "5.9.0", "4.19.0"] {
+            let error = check_release(release).unwrap_err().to_string();
+            assert!(error.contains(&release[..3]) && error.contains("5.15"), "{error}");
+        }
         let error = check_release("custom").unwrap_err().to_string();
         assert!(error.contains("custom"), "{error}");
     }

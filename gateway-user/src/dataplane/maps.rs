@@ -278,14 +278,9 @@ fn clear(
 }
 
 fn sum(by_cpu: PerCpuValues<Traffic>) -> Traffic {
-    by_cpu.iter().fold(Traffic::default(), |sum, cpu| Traffic {
-        packets_in: sum.packets_in + cpu.packets_in,
-        packets_out: sum.packets_out + cpu.packets_out,
-        bytes_in: sum.bytes_in + cpu.bytes_in,
-        bytes_out: sum.bytes_out + cpu.bytes_out,
-        flows: sum.flows + cpu.flows,
-        resets: sum.resets + cpu.resets,
-    })
+    let mut sum = Traffic::default();
+    by_cpu.iter().for_each(|cpu| sum += *cpu);
+    sum
 }
 
 /// A write for a person: which row of which map.

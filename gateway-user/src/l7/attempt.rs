@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::clock;
 
 /// Class of every request until requests are classified.
-const CLASS: u8 = 0;
+pub(super) const CLASS: u8 = 0;
 
 /// One try at a backend, in flight until it is finished or dropped.
 pub(super) struct Attempt {

@@ -17,6 +17,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::sync::Semaphore;
 
+use super::attempt::CLASS;
 use super::metrics::Metrics;
 use super::options::{HEAD_BYTES_MAX, Options};
 use super::upstream::{Conn, Pool};
@@ -27,9 +28,6 @@ use crate::telemetry::Telemetry;
 /// Draws with other hashes before any other admitted backend is taken for a retry. With two equal
 /// backends, four leave one in sixteen to that.
 const OTHER_DRAWS: u32 = 4;
-
-/// Class of every request until requests are classified.
-const CLASS: u8 = 0;
 
 /// What every thread shares.
 #[derive(Clone)]

@@ -170,7 +170,7 @@ impl BackendLoop {
         weight: f64,
         verdict: &Verdict,
     ) -> Outcome {
-        let before = std::mem::replace(&mut self.weight, weight);
+        let before = self.weight;
         self.set_weight(weight, context.now);
         let health = if spec.admission == Admission::Draining {
             Health::Draining

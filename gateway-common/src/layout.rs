@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::limits::{CLASSES_MAX, MAGLEV_SLOTS_STORED};
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -215,7 +215,8 @@ pub struct Flow {
     pub requested_at_ns: u64,
     /// First payload from the backend.
     pub responded_at_ns: u64,
-    /// Last packet of either side.
+    /// Last packet of either side that came before the flow was over, so that the entry of one
+    /// that is over tells when it ended.
     pub seen_at_ns: u64,
     /// IP bytes from the client.
     pub bytes_in: u64,
@@ -235,6 +236,11 @@ pub mod flow_state {
     pub const CLOSED: u8 = 8;
     /// The backend refused; the client's next SYN draws anew.
     pub const REFUSED: u8 = 16;
+    /// The client acknowledged the backend's acceptance (RFC 9293, section 3.5): the connection is
+    /// whole. Until then anybody may have sent the SYN, under any address.
+    pub const CONFIRMED: u8 = 32;
+    /// Any of these: the flow is over.
+    pub const OVER: u8 = CLOSED | REFUSED;
 }
 
 /// The way back: from the backend side's five-tuple to the client side's.

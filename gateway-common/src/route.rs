@@ -154,11 +154,15 @@ fn from_client<T: Tables>(
     let to = towards(&backend, flow.nat_port);
     let hop = next_hop(tables, packet, &to)?;
 
+    confirm(&row, &flow, segment);
     let resets = advance(tables, &row, &flow, segment, &CLIENT);
     let seen_at_ns = tables.now_coarse_ns();
+    let is_over = flow.state & flow_state::OVER != 0;
     row.update(|flow| {
         flow.bytes_in += packet.ip_len as u64;
-        flow.seen_at_ns = seen_at_ns;
+        if !is_over {
+            flow.seen_at_ns = seen_at_ns;
+        }
         if segment.payload_len > 0 && flow.requested_at_ns == 0 {
             flow.requested_at_ns = tables.now_ns();
         }
@@ -200,9 +204,12 @@ fn from_backend<T: Tables>(
 
     let resets = advance(tables, &row, &flow, segment, &BACKEND);
     let seen_at_ns = tables.now_coarse_ns();
+    let is_over = flow.state & flow_state::OVER != 0;
     row.update(|flow| {
         flow.bytes_out += packet.ip_len as u64;
-        flow.seen_at_ns = seen_at_ns;
+        if !is_over {
+            flow.seen_at_ns = seen_at_ns;
+        }
         if segment.payload_len > 0 && flow.responded_at_ns == 0 && flow.requested_at_ns != 0 {
             flow.responded_at_ns = tables.now_ns();
             let elapsed_ns = flow.responded_at_ns.saturating_sub(flow.requested_at_ns);
@@ -221,9 +228,7 @@ fn from_backend<T: Tables>(
 /// the backend will set right (RFC 9293, section 3.5.1).
 #[inline(always)]
 fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
-    if flow.state & (flow_state::CLOSED | flow_state::REFUSED) != 0
-        || backend_of(tables, flow).is_err()
-    {
+    if flow.state & flow_state::OVER != 0 || backend_of(tables, flow).is_err() {
         return false;
     }
     // Nobody answered the first SYN. If the backend takes no new flows by now, another one gets
@@ -299,7 +304,7 @@ fn retire<T: Tables>(tables: &T, key: &FlowKey, earlier: &Flow, to: &FlowKey) {
     // Of a removed backend neither the address nor the load is known any more; the sweep frees
     // what is left.
     let Ok(backend) = backend_of(tables, earlier) else { return };
-    if earlier.state & (flow_state::CLOSED | flow_state::REFUSED) == 0 {
+    if earlier.state & flow_state::OVER == 0 {
         tables.end(earlier.backend);
     }
     // The way back of a flow that is over may lead to another client by now, or to the new flow.
@@ -419,7 +424,7 @@ fn is_over<T: Tables>(tables: &T, key: &FlowKey) -> bool {
         return true;
     };
     let flow = flow.read();
-    if flow.state & (flow_state::CLOSED | flow_state::REFUSED) != 0 {
+    if flow.state & flow_state::OVER != 0 {
         return true;
     }
     // Not the row: pools may share a backend's address, and then they share its ports.
@@ -438,6 +443,18 @@ fn accept<T: Tables>(tables: &T, row: &T::Row, flow: &Flow) {
         let state = before | flow_state::ESTABLISHED;
         let elapsed_ns = now_ns.saturating_sub(flow.opened_at_ns);
         tell(tables, flow, state, event_kind::CONNECTED, now_ns, elapsed_ns);
+    }
+}
+
+/// The client's first segment after its SYN, which only who received the backend's answer sends.
+#[inline(always)]
+fn confirm<R: FlowRow>(row: &R, flow: &Flow, segment: &Segment) {
+    let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
+    if flow.state & whole == flow_state::ESTABLISHED
+        && !segment.opens()
+        && !segment.has(tcp_flag::RST)
+    {
+        row.mark(flow_state::CONFIRMED);
     }
 }
 
@@ -515,7 +532,7 @@ fn advance<T: Tables>(
 #[inline(always)]
 fn finish<T: Tables>(tables: &T, row: &T::Row, flow: &Flow, end: u8, kind: u8) -> bool {
     let before = row.mark(end);
-    if before & (flow_state::CLOSED | flow_state::REFUSED) != 0 {
+    if before & flow_state::OVER != 0 {
         return false;
     }
     tables.end(flow.backend);

@@ -105,7 +105,8 @@ impl Tables for MapTables {
         // SAFETY: see `add_in_flight`; the volatile read takes what other CPUs write meanwhile.
         maps::LIVE
             .get_ptr(row)
-            .map_or(0, |live| unsafe { ptr::read_volatile(&raw const (*live).in_flight) })
+            .map_or(0, |live| unsafe { ptr::read_volatile(&raw const (*live).in_flight) } as i64)
+            .max(0) as u64
     }
 
     #[inline(always)]
@@ -115,8 +116,8 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn end(&self, row: u32) {
-        // The daemon may have put the count right in between. One flow too few is put right
-        // likewise; a count below zero would shut the backend out.
+        // The daemon may have put the count right in between, and another CPU may end the last
+        // flow at the same moment: a count below zero reads as none, until it is put right.
         if self.in_flight(row) > 0 {
             add_in_flight(row, u64::MAX);
         }

@@ -87,9 +87,8 @@ impl HeapTables {
 
     /// What must hold after any packet.
     fn check_invariants(&self) {
-        let over = flow_state::CLOSED | flow_state::REFUSED;
         let flows = self.flows.borrow();
-        let live = flows.values().filter(|row| row.read().state & over == 0).count();
+        let live = flows.values().filter(|row| row.read().state & flow_state::OVER == 0).count();
         assert_eq!(self.in_flight.get(), live as u64, "in flight counts the live flows");
         for (key, client) in self.returns.borrow().iter() {
             let flow = flows.get(client).expect("a way back leads to a flow").read();
@@ -376,6 +375,33 @@ fn times_are_told_from_packet_to_packet() {
         (event_kind::RESET_BY_BACKEND, 5_000),
     ];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn what_comes_after_its_end_does_not_move_it() {
+    let tables = HeapTables::new();
+    let client = client_key(9);
+    let mut syn = frame(&client, tcp_flag::SYN, 0, &[]);
+    tables.route(&mut syn);
+    let back = reverse(&key_of(&mut syn));
+    tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
+    tables.route(&mut frame(&client, tcp_flag::SYN, 0, &[]));
+    let back = reverse(&towards(
+        &tables.backend(0).unwrap(),
+        tables.flow(&client).unwrap().read().nat_port,
+    ));
+    for (key, flags) in
+        [(&back, tcp_flag::SYN | tcp_flag::ACK), (&client, tcp_flag::ACK), (&client, tcp_flag::RST)]
+    {
+        tables.route(&mut frame(key, flags, 0, &[]));
+    }
+    let ended = tables.flow(&client).unwrap().read();
+    assert_eq!(ended.seen_at_ns, tables.now_ns.get(), "its last packet");
+    tables.route(&mut frame(&client, tcp_flag::ACK, 0, &[]));
+    tables.route(&mut frame(&back, tcp_flag::ACK, 0, &[]));
+    let later = tables.flow(&client).unwrap().read();
+    assert_eq!(later.seen_at_ns, ended.seen_at_ns);
+    assert_eq!(later.bytes_in, ended.bytes_in + 40, "it is forwarded and counted");
 }
 
 #[test]

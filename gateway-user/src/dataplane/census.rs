@@ -5,7 +5,7 @@
 //! those that were open at its start and compares with `LIVE` as it was then.
 //!
 //! Flows that open or close while the walk is under way do not disturb it: an entry tells when its
-//! flow was opened, and an entry of a flow that is over stays and tells when that was last seen.
+//! flow was opened, and an entry of a flow that is over stays and tells when it ended.
 //! Those that did so within [`GRAIN`] of the start may or may not have been in `LIVE` then, and
 //! only a difference that they cannot explain counts. What remains (evictions during the walk, a
 //! client's port used again at once) makes single walks wrong, so a difference is put right when
@@ -85,9 +85,10 @@ impl Census {
 /// Whether a flow was open at `moment`; `None` if it opened or ended too close to it to tell.
 fn was_open(flow: &Flow, moment: KtimeNs) -> Option<bool> {
     let (before, after) = (moment - GRAIN, moment + GRAIN);
-    let (opened, seen) = (KtimeNs(flow.opened_at_ns), KtimeNs(flow.seen_at_ns));
-    let ended_after = is_open(flow) || seen > after;
-    if opened > after || (!is_open(flow) && seen < before) {
+    // What is over is seen no more.
+    let (opened, ended) = (KtimeNs(flow.opened_at_ns), KtimeNs(flow.seen_at_ns));
+    let ended_after = is_open(flow) || ended > after;
+    if opened > after || (!is_open(flow) && ended < before) {
         Some(false)
     } else if opened < before && ended_after {
         Some(true)

@@ -13,6 +13,11 @@ pub const CLOSED_LINGER: Duration = Duration::from_secs(10);
 /// by then, one second after the first (RFC 6298, section 2), so a single lost packet is no verdict.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A connection that the backend accepted and the client never confirmed, since its SYN: as long as
+/// Linux tracks one (`nf_conntrack_tcp_timeout_syn_recv`), which is about when a backend gives up
+/// after having sent its SYN-ACK five times again.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A flow that one side has closed, without a packet: RFC 5382, REQ-5, for transitory connections.
 pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 
@@ -36,6 +41,8 @@ pub(super) enum Ended {
     Closed,
     /// Nobody answered its SYN.
     Unanswered,
+    /// The backend answered, the client said no more.
+    Unconfirmed,
     /// Neither side has sent anything for long.
     Idle,
     /// Its backend was removed, so its packets are dropped.
@@ -45,12 +52,15 @@ pub(super) enum Ended {
 /// What becomes of `flow` at `now`, if its row of `BACKENDS` has generation `generation`.
 pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
     let quiet = now.since(KtimeNs(flow.seen_at_ns));
+    let age = now.since(KtimeNs(flow.opened_at_ns));
     let (ended, due) = if !is_open(flow) {
         (Ended::Closed, quiet >= CLOSED_LINGER)
     } else if generation != Some(flow.generation) {
         (Ended::BackendGone, true)
     } else if flow.state & flow_state::ESTABLISHED == 0 {
-        (Ended::Unanswered, now.since(KtimeNs(flow.opened_at_ns)) >= CONNECT_TIMEOUT)
+        (Ended::Unanswered, age >= CONNECT_TIMEOUT)
+    } else if flow.state & flow_state::CONFIRMED == 0 {
+        (Ended::Unconfirmed, age >= HANDSHAKE_TIMEOUT)
     } else if flow.state & (flow_state::CLIENT_FIN | flow_state::BACKEND_FIN) != 0 {
         (Ended::Idle, quiet >= HALF_CLOSED_TIMEOUT)
     } else {
@@ -61,13 +71,13 @@ pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
 
 /// Whether a flow counts as in flight.
 pub(super) fn is_open(flow: &Flow) -> bool {
-    flow.state & (flow_state::CLOSED | flow_state::REFUSED) == 0
+    flow.state & flow_state::OVER == 0
 }
 
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
-    use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, ESTABLISHED, REFUSED};
+    use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, CONFIRMED, ESTABLISHED, REFUSED};
 
     use super::*;
 
@@ -89,9 +99,11 @@ mod tests {
         for (state, patience, ended) in [
             (0, CONNECT_TIMEOUT, Ended::Unanswered),
             (CLIENT_FIN, CONNECT_TIMEOUT, Ended::Unanswered),
-            (ESTABLISHED, IDLE_TIMEOUT, Ended::Idle),
-            (ESTABLISHED | CLIENT_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
-            (ESTABLISHED | BACKEND_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
+            (ESTABLISHED, HANDSHAKE_TIMEOUT, Ended::Unconfirmed),
+            (ESTABLISHED | BACKEND_FIN, HANDSHAKE_TIMEOUT, Ended::Unconfirmed),
+            (ESTABLISHED | CONFIRMED, IDLE_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | CONFIRMED | CLIENT_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | CONFIRMED | BACKEND_FIN, HALF_CLOSED_TIMEOUT, Ended::Idle),
             (ESTABLISHED | CLIENT_FIN | BACKEND_FIN | CLOSED, CLOSED_LINGER, Ended::Closed),
             (CLOSED, CLOSED_LINGER, Ended::Closed),
             (REFUSED, CLOSED_LINGER, Ended::Closed),

@@ -65,7 +65,8 @@ impl MappedRows {
     /// negative for a moment, as the two counts are not read at once.
     pub(super) fn flows_in_flight(&self, row: u32) -> i64 {
         let proxy = self.proxy.get(row as usize).map_or(0, |count| count.load(Ordering::Relaxed));
-        self.in_flight(row) as i64 - proxy as i64
+        self.in_flight_word(row).map_or(0, |count| count.load(Ordering::Relaxed) as i64)
+            - proxy as i64
     }
 
     /// Adds `difference` to the flows in flight, never below zero.
@@ -97,7 +98,9 @@ impl Rows for MappedRows {
     }
 
     fn in_flight(&self, row: u32) -> u64 {
-        self.in_flight_word(row).map_or(0, |count| count.load(Ordering::Relaxed))
+        // Below zero for a moment, if two CPUs end the same last flow: nothing is in flight then.
+        let count = self.in_flight_word(row).map_or(0, |count| count.load(Ordering::Relaxed));
+        (count as i64).max(0) as u64
     }
 
     fn begin(&self, row: u32) {

@@ -157,6 +157,11 @@ fn an_end_takes_away_no_flow_that_it_did_not_begin() {
         live.set(5, Live { in_flight: 8, next_port: 77 }, 0).unwrap();
         dataplane.rows().end(5);
         assert_eq!(live.get(&5, 0).unwrap(), Live { in_flight: 8, next_port: 77 });
+        // As when two CPUs end the last flow at once.
+        live.set(5, Live { in_flight: u64::MAX, next_port: 77 }, 0).unwrap();
+        assert_eq!(dataplane.rows().in_flight(5), 0);
+        dataplane.rows().begin(5);
+        assert_eq!(live.get(&5, 0).unwrap().in_flight, 0);
     });
 }
 

@@ -18,6 +18,10 @@ fn state(bed: &mut Bed) -> u8 {
     flows[0].1.state
 }
 
+fn seen_at(bed: &mut Bed) -> u64 {
+    bed.flows().unwrap()[0].1.seen_at_ns
+}
+
 fn kinds(bed: &mut Bed) -> Vec<u8> {
     bed.events().unwrap().iter().map(|event: &FlowEvent| event.kind).collect()
 }
@@ -143,7 +147,10 @@ fn a_connection_is_told_from_its_first_packet_to_its_last() {
         run(bed, Side::Backend, &Tcp::new(backend, nat, flag::SYN | flag::ACK));
         assert_eq!(state(bed), flow_state::ESTABLISHED);
         run(bed, Side::Backend, &Tcp::new(backend, nat, flag::SYN | flag::ACK));
+        run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
+        assert_eq!(state(bed), flow_state::ESTABLISHED, "a SYN confirms nothing");
         run(bed, Side::Client, &to_vip(CLIENT, flag::ACK));
+        assert_eq!(state(bed), flow_state::ESTABLISHED | flow_state::CONFIRMED);
         assert_eq!(kinds(bed), [event_kind::CONNECTED], "a second SYN-ACK tells nothing new");
 
         run(bed, Side::Client, &to_vip(CLIENT, flag::ACK).payload(b"ask"));
@@ -159,11 +166,13 @@ fn a_connection_is_told_from_its_first_packet_to_its_last() {
         run(bed, Side::Backend, &Tcp::new(backend, nat, flag::FIN | flag::ACK));
         assert_eq!(in_flight(bed), [0, 0]);
 
+        let ended_at = seen_at(bed);
         let last = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK));
         assert_eq!(last.verdict, Verdict::ForwardIn, "the last acknowledgement still arrives");
         run(bed, Side::Backend, &Tcp::new(backend, nat, flag::FIN | flag::ACK));
         run(bed, Side::Backend, &Tcp::new(backend, nat, flag::RST));
         assert_eq!(in_flight(bed), [0, 0], "it ends once");
+        assert_eq!(seen_at(bed), ended_at, "what comes late does not move its end");
 
         let events = bed.events().unwrap();
         assert_eq!(events.len(), 1, "it is told once");
@@ -172,8 +181,8 @@ fn a_connection_is_told_from_its_first_packet_to_its_last() {
         assert_eq!((closed.backend, closed.generation, closed.vip), (0, GENERATION, 1));
         assert_ne!(closed.state & flow_state::CLOSED, 0);
         assert!(closed.elapsed_ns > 0 && closed.at_ns > closed.elapsed_ns);
-        // SYN, ACK, "ask", FIN: of each but the first FIN 40 bytes of headers.
-        assert_eq!(closed.bytes_in, 5 * 40 + 3);
+        // Two SYNs, ACK, "ask", two FINs, each with 40 bytes of headers.
+        assert_eq!(closed.bytes_in, 6 * 40 + 3);
         assert_eq!(closed.bytes_out, 5 * 40 + 10);
     });
 }

@@ -209,7 +209,7 @@ fn fill(bed: &mut Bed, flows: u32) -> Result<()> {
             generation: 1,
             vip: 0,
             nat_port: back.target_port,
-            state: flow_state::ESTABLISHED,
+            state: flow_state::ESTABLISHED | flow_state::CONFIRMED,
             class: 0,
             opened_at_ns: 1,
             requested_at_ns: 2,

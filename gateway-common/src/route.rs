@@ -118,13 +118,22 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict
     }
 
     let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
-    if vip.flags & vip_flag::L7 != 0 {
+    if vip.flags & vip_flag::L7 != 0 && !has_live_flow(tables, &packet.key) {
         return Err(Verdict::PassToProxy);
     }
     let segment = packet::segment(frame, &packet)?;
     let (to, hop) = from_client(tables, &settings, &vip, &packet, &segment)?;
     rewrite(frame, &packet, &to, &hop)?;
     Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface })
+}
+
+/// Whether this continues a connection of the time before its VIP became the proxy's.
+#[inline(always)]
+fn has_live_flow<T: Tables>(tables: &T, key: &FlowKey) -> bool {
+    let Some(row) = tables.flow(key) else { return false };
+    let flow = row.read();
+    let lives = flow.state & (flow_state::ESTABLISHED | flow_state::OVER);
+    lives == flow_state::ESTABLISHED && backend_of(tables, &flow).is_ok()
 }
 
 /// A client's packet: along its flow, or along a new one if it is a SYN.

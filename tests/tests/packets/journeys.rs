@@ -1,6 +1,6 @@
 //! Connections packet by packet: what leaves, what is remembered, what is told.
 
-use gateway_common::layout::{FlowEvent, Pool, event_kind, flow_state, map_name};
+use gateway_common::layout::{FlowEvent, Pool, Vip, event_kind, flow_state, map_name, vip_flag};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::{GATEWAY_MAC, SENDER_MAC, TTL, Tcp, flag, see};
 use gateway_tests::packet_bed::{
@@ -232,6 +232,29 @@ fn a_closed_flow_gives_way_to_a_new_one() {
         assert_eq!(in_flight(bed).iter().sum::<u64>(), 1);
         let late = run(bed, Side::Backend, &Tcp::new(backend, first, flag::ACK));
         assert_eq!(late.verdict, Verdict::PassNotOurs);
+    });
+}
+
+#[test]
+fn a_connection_outlives_its_vips_move_to_the_proxy() {
+    check("a_connection_outlives_its_vips_move_to_the_proxy", |bed| {
+        let (nat, backend) = establish(bed, CLIENT);
+        let (waiting, _) = open(bed, "192.168.7.8:4321");
+        bed.vip(addr(VIP), Vip { index: 1, pool: 0, flags: vip_flag::L7 }).unwrap();
+
+        let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK).payload(b"more"));
+        assert_eq!(ran.verdict, Verdict::ForwardIn);
+        assert_eq!(see(&ran.frame).unwrap().tcp.source, nat);
+        let ran = run(bed, Side::Backend, &Tcp::new(backend, nat, flag::ACK).payload(b"answer"));
+        assert_eq!(ran.verdict, Verdict::ForwardOut);
+
+        let new = run(bed, Side::Client, &to_vip("192.168.7.9:4321", flag::SYN));
+        assert_eq!(new.verdict, Verdict::PassToProxy);
+        let again = run(bed, Side::Client, &to_vip("192.168.7.8:4321", flag::SYN));
+        assert_eq!(again.verdict, Verdict::PassToProxy, "nobody has answered {waiting} yet");
+        run(bed, Side::Client, &to_vip(CLIENT, flag::RST));
+        let after = run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
+        assert_eq!(after.verdict, Verdict::PassToProxy, "its flow is over");
     });
 }
 

@@ -35,6 +35,8 @@ pub mod map_name {
     pub const RETURNS: &str = "RETURNS";
     /// Client prefix → class.
     pub const CLIENT_CLASSES: &str = "CLIENT_CLASSES";
+    /// [`crate::hop::HopQuery::row`] → [`crate::hop::HopRow`], per CPU.
+    pub const HOPS: &str = "HOPS";
     /// One row: [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
     /// Ring buffer of [`super::FlowEvent`].

@@ -14,6 +14,7 @@ pub mod checksum;
 pub mod clock;
 pub mod draw;
 pub mod hash;
+pub mod hop;
 pub mod layout;
 pub mod limits;
 pub mod packet;

@@ -45,6 +45,9 @@ pub const NAT_PORT_TRIES: u32 = 8;
 /// Bytes of the event ring buffer: about 20,000 events, two seconds at 10,000 a second.
 pub const EVENTS_BYTES: u32 = 2 << 20;
 
+/// Next hops that each CPU remembers: 48 KiB, which stay in its cache.
+pub const HOPS_MAX: u32 = 1_024;
+
 /// Client prefixes with a class of their own.
 pub const CLIENT_PREFIXES_MAX: u32 = 65_536;
 

@@ -59,8 +59,8 @@ pub trait Tables {
     fn release_return(&self, key: &FlowKey) -> bool;
 
     /// Where a packet of these lengths and type of service leaves if it goes from `to`'s source to
-    /// its target.
-    fn next_hop(&self, packet: &Packet, to: &FlowKey) -> Result<Hop, Verdict>;
+    /// its target. `now_ns` may be coarse.
+    fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict>;
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
     /// Adds to the counters of a VIP and a backend.
@@ -161,11 +161,11 @@ fn from_client<T: Tables>(
     // A live flow keeps its backend, whatever the weights say today.
     let backend = backend_of(tables, &flow)?;
     let to = towards(&backend, flow.nat_port);
-    let hop = next_hop(tables, packet, &to)?;
+    let seen_at_ns = tables.now_coarse_ns();
+    let hop = next_hop(tables, packet, &to, seen_at_ns)?;
 
     confirm(&row, &flow, segment);
     let resets = advance(tables, &row, &flow, segment, &CLIENT);
-    let seen_at_ns = tables.now_coarse_ns();
     let is_over = flow.state & flow_state::OVER != 0;
     row.update(|flow| {
         flow.bytes_in += packet.ip_len as u64;
@@ -209,10 +209,10 @@ fn from_backend<T: Tables>(
     if connecting && segment.has(tcp_flag::SYN) {
         accept(tables, &row, &flow);
     }
-    let hop = next_hop(tables, packet, &to)?;
+    let seen_at_ns = tables.now_coarse_ns();
+    let hop = next_hop(tables, packet, &to, seen_at_ns)?;
 
     let resets = advance(tables, &row, &flow, segment, &BACKEND);
-    let seen_at_ns = tables.now_coarse_ns();
     let is_over = flow.state & flow_state::OVER != 0;
     row.update(|flow| {
         flow.bytes_out += packet.ip_len as u64;
@@ -273,7 +273,7 @@ fn open<T: Tables>(
     if backend.flags & backend_flag::PRESENT == 0 {
         return Err(Verdict::DropTables);
     }
-    let hop = next_hop(tables, packet, &towards(&backend, [0; 2]))?;
+    let hop = next_hop(tables, packet, &towards(&backend, [0; 2]), now_ns)?;
     let nat_port = claim_port(tables, settings, key, row, &backend)?;
     let to = towards(&backend, nat_port);
 
@@ -578,11 +578,16 @@ fn backend_of<T: Tables>(tables: &T, flow: &Flow) -> Result<Backend, Verdict> {
 }
 
 #[inline(always)]
-fn next_hop<T: Tables>(tables: &T, packet: &Packet, to: &FlowKey) -> Result<Hop, Verdict> {
+fn next_hop<T: Tables>(
+    tables: &T,
+    packet: &Packet,
+    to: &FlowKey,
+    now_ns: u64,
+) -> Result<Hop, Verdict> {
     if packet.ttl <= 1 {
         return Err(Verdict::DropTtl);
     }
-    tables.next_hop(packet, to)
+    tables.next_hop(packet, to, now_ns)
 }
 
 /// The five-tuple of packets from the gateway to a backend.

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use gateway_common::hop::HopRow;
 use gateway_common::layout::{
     Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
     VipKey, Weights,
@@ -32,6 +33,8 @@ pub static LIVE: Array<Live, BACKENDS, MMAPABLE> = Array::new();
 pub static FLOWS: LruHashMap<FlowKey, Flow, FLOWS_DEFAULT> = LruHashMap::new();
 #[btf_map(name = "RETURNS")]
 pub static RETURNS: LruHashMap<FlowKey, ReturnFlow, FLOWS_DEFAULT> = LruHashMap::new();
+#[btf_map(name = "HOPS")]
+pub static HOPS: PerCpuArray<HopRow, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
 #[btf_map(name = "CLIENT_CLASSES")]
 pub static CLIENT_CLASSES: LpmTrie<[u8; 4], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
     LpmTrie::new();

@@ -16,6 +16,7 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect,
 };
 use aya_ebpf::programs::XdpContext;
+use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
     Backend, Flow, FlowEvent, FlowKey, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
     VipKey, Weights,
@@ -58,6 +59,39 @@ impl MapTables {
 pub fn redirect(interface: u32) -> u32 {
     // SAFETY: takes no pointers; an interface that does not exist makes the kernel drop the packet.
     unsafe { bpf_redirect(interface, 0) as u32 }
+}
+
+impl MapTables {
+    /// The way to a target as the kernel's routes and neighbours have it now, and its MTU.
+    ///
+    /// Ports are left out: where several ways are equal, all flows between two addresses take the
+    /// same one, so that an answer that is used again moves no flow to another.
+    #[inline(always)]
+    fn ask_kernel(&self, packet: &Packet, to: &FlowKey) -> Result<(Hop, u16), Verdict> {
+        // SAFETY: all zeroes are a valid request.
+        let mut query: FibLookup = unsafe { zeroed() };
+        query.family = AF_INET;
+        query.l4_protocol = TCP;
+        query.__bindgen_anon_1.tot_len = packet.ip_len;
+        query.__bindgen_anon_2.tos = packet.tos;
+        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
+        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.target_addr);
+        query.ifindex = self.interface;
+        // SAFETY: the context is this run's, and the request is as long as is said.
+        let answer =
+            unsafe { bpf_fib_lookup(self.ctx, &raw mut query, size_of::<FibLookup>() as i32, 0) };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                let hop = Hop { interface: query.ifindex, source: query.smac, target: query.dmac };
+                // SAFETY: both fields of the union are u16; the answer is in it since Linux 5.12.
+                Ok((hop, unsafe { query.__bindgen_anon_1.mtu_result }))
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Verdict::DropNoNeighbour),
+            BPF_FIB_LKUP_RET_FWD_DISABLED => Err(Verdict::DropForwardingOff),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Verdict::DropTooBig),
+            _ => Err(Verdict::DropNoRoute),
+        }
+    }
 }
 
 impl Tables for MapTables {
@@ -159,30 +193,26 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn next_hop(&self, packet: &Packet, to: &FlowKey) -> Result<Hop, Verdict> {
-        // SAFETY: all zeroes are a valid request.
-        let mut query: FibLookup = unsafe { zeroed() };
-        query.family = AF_INET;
-        query.l4_protocol = TCP;
-        query.sport = u16::from_ne_bytes(to.source_port);
-        query.dport = u16::from_ne_bytes(to.target_port);
-        query.__bindgen_anon_1.tot_len = packet.ip_len;
-        query.__bindgen_anon_2.tos = packet.tos;
-        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
-        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.target_addr);
-        query.ifindex = self.interface;
-        // SAFETY: the context is this run's, and the request is as long as is said.
-        let answer =
-            unsafe { bpf_fib_lookup(self.ctx, &raw mut query, size_of::<FibLookup>() as i32, 0) };
-        match answer as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => {
-                Ok(Hop { interface: query.ifindex, source: query.smac, target: query.dmac })
-            }
-            BPF_FIB_LKUP_RET_NO_NEIGH => Err(Verdict::DropNoNeighbour),
-            BPF_FIB_LKUP_RET_FWD_DISABLED => Err(Verdict::DropForwardingOff),
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Verdict::DropTooBig),
-            _ => Err(Verdict::DropNoRoute),
+    fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict> {
+        let query = HopQuery {
+            source_addr: to.source_addr,
+            target_addr: to.target_addr,
+            ingress: self.interface,
+            tos: packet.tos as u32,
+        };
+        let row = maps::HOPS.get_ptr_mut(query.row());
+        // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+        if let Some(row) = row
+            && let Some(hop) = unsafe { &*row }.answer(&query, packet.ip_len, now_ns)
+        {
+            return Ok(hop);
         }
+        let (hop, mtu) = self.ask_kernel(packet, to)?;
+        if let Some(row) = row {
+            // SAFETY: as above.
+            unsafe { *row = HopRow::new(query, &hop, mtu, now_ns) };
+        }
+        Ok(hop)
     }
 
     #[inline(always)]

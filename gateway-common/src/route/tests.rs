@@ -187,7 +187,7 @@ impl Tables for HeapTables {
         self.returns.borrow_mut().remove(key).is_some()
     }
 
-    fn next_hop(&self, _packet: &Packet, _to: &FlowKey) -> Result<Hop, Verdict> {
+    fn next_hop(&self, _packet: &Packet, _to: &FlowKey, _now_ns: u64) -> Result<Hop, Verdict> {
         self.hop.get()
     }
 

@@ -1,16 +1,22 @@
 //! Who gets a new flow, what a live one keeps, and what is said where nobody can have it.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use gateway_common::layout::{Backend, Live, Pool, Settings, Vip, Weights, algorithm};
 use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
 use gateway_common::verdict::Verdict;
-use gateway_tests::packet::{Tcp, flag};
-use gateway_tests::packet_bed::{self, Bed, Side, backend, settings, weights};
+use gateway_tests::command;
+use gateway_tests::node::wait_for;
+use gateway_tests::packet::{Tcp, flag, see};
+use gateway_tests::packet_bed::{self, BACKEND_MAC, Bed, Side, backend, settings, weights};
 
 use super::{
     BACKENDS, CLIENT, GENERATION, VIP, addr, check, establish, open, pool, run, steer_to, to_vip,
 };
+
+/// For what takes 100 ms on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// New flows of `count` clients: how many each backend of pool 0 got.
 fn shares(bed: &mut Bed, count: u32) -> Vec<u32> {
@@ -224,6 +230,32 @@ fn a_packet_too_big_for_its_next_hop_is_dropped() {
         let packet = |len| to_vip(CLIENT, flag::ACK).payload(&vec![0; len]);
         assert_eq!(run(bed, Side::Client, &packet(1_460)).verdict, Verdict::ForwardIn);
         assert_eq!(run(bed, Side::Client, &packet(1_461)).verdict, Verdict::DropTooBig);
+    });
+}
+
+#[test]
+fn a_changed_way_is_followed_by_the_flows_that_took_the_old_one() {
+    check("a_changed_way_is_followed_by_the_flows_that_took_the_old_one", |bed| {
+        let (_, backend) = establish(bed, CLIENT);
+        let mut target_mac = || {
+            let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK));
+            assert_eq!(ran.verdict, Verdict::ForwardIn);
+            see(&ran.frame).unwrap().target_mac
+        };
+        assert_eq!(target_mac(), BACKEND_MAC);
+        let moved = format!("neighbour replace {} lladdr 02:00:00:00:09:09", backend.ip());
+        command::run("ip", &format!("{moved} dev backends nud permanent")).unwrap();
+        wait_for("the backend's new link address", PATIENCE, || {
+            Ok((target_mac() == [2, 0, 0, 0, 9, 9]).then_some(()))
+        })
+        .unwrap();
+
+        command::run("ip", "route add blackhole 10.1.0.8/29").unwrap();
+        wait_for("the route that leads nowhere", PATIENCE, || {
+            let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK));
+            Ok((ran.verdict == Verdict::DropNoRoute).then_some(()))
+        })
+        .unwrap();
     });
 }
 

@@ -14,6 +14,7 @@ mod tasks;
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -94,6 +95,8 @@ struct Daemon {
     proxy: l7::Proxy,
     tasks: Tasks,
     metrics: Metrics,
+    /// The last reload was taken over, but not all of its writes are done.
+    is_late: bool,
     /// Told `true` when the daemon is about to stop: `/readyz` says so.
     stopping: Sender<bool>,
 }
@@ -121,11 +124,12 @@ impl Daemon {
         );
         metrics.reloaded();
         log_start(&config);
-        Ok(Daemon { origin, config, control, proxy, tasks, metrics, stopping })
+        Ok(Daemon { origin, config, control, proxy, tasks, metrics, is_late: false, stopping })
     }
 
     /// Until a signal ends it; then everything ends in order.
     async fn run(mut self, mut signals: Signals, mut watch: Watch) {
+        let published = Arc::clone(self.control.handle().published());
         let is_quick = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -137,6 +141,7 @@ impl Daemon {
                     Signal::Quick => break true,
                 },
                 () = watch.changed() => self.reload("the file changed").await,
+                () = published.caught_up(), if self.is_late => self.came_into_force(),
             }
         };
         self.stop(is_quick, signals).await;

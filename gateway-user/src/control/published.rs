@@ -9,6 +9,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_core::engine::Engine;
 use gateway_core::snapshot::Snapshot;
 use gateway_core::state::State;
+use tokio::sync::watch;
 
 use super::plane::Counters;
 use crate::clock;
@@ -20,6 +21,7 @@ pub struct Published {
     state: ArcSwap<State>,
     counters: ArcSwap<Counters>,
     turned_at_ns: AtomicU64,
+    caught_up: watch::Sender<bool>,
 }
 
 impl Published {
@@ -29,6 +31,7 @@ impl Published {
             state: ArcSwap::from_pointee(engine.state()),
             counters: ArcSwap::from_pointee(Counters::default()),
             turned_at_ns: AtomicU64::new(clock::now().0),
+            caught_up: watch::Sender::new(false),
         }
     }
 
@@ -52,6 +55,12 @@ impl Published {
         clock::now().since(KtimeNs(self.turned_at_ns.load(Ordering::Relaxed)))
     }
 
+    /// Until the tables and the snapshot hold all that was decided, which may be so already.
+    pub async fn caught_up(&self) {
+        // Its sender is ours, so it cannot be gone.
+        let _ = self.caught_up.subscribe().wait_for(|caught_up| *caught_up).await;
+    }
+
     pub(super) fn publish_snapshot(&self, engine: &Engine) {
         self.snapshot.store(Arc::new(engine.snapshot()));
     }
@@ -63,5 +72,9 @@ impl Published {
 
     pub(super) fn publish_counters(&self, counters: Counters) {
         self.counters.store(Arc::new(counters));
+    }
+
+    pub(super) fn publish_caught_up(&self, caught_up: bool) {
+        self.caught_up.send_if_modified(|before| std::mem::replace(before, caught_up) != caught_up);
     }
 }

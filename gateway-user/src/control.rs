@@ -25,7 +25,7 @@ use gateway_core::plan::plan;
 use gateway_core::rows::Rows;
 use gateway_core::tables::Tables;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::causes::with_causes;
@@ -79,6 +79,9 @@ pub enum ControlError {
     /// The loop has ended.
     #[error("the decision loop is not running")]
     Ended,
+    /// The loop hit a bug.
+    #[error("the decision loop panicked")]
+    Panicked(#[source] JoinError),
 }
 
 enum Command {
@@ -102,7 +105,8 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Control {
     handle: Handle,
-    task: JoinHandle<()>,
+    /// `None` once its end was seen.
+    task: Option<JoinHandle<()>>,
 }
 
 /// Asks the running loop. Cheap to clone.
@@ -128,7 +132,7 @@ impl Control {
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
-        let published = Arc::new(Published::new(&engine));
+        let published = Arc::new(Published::new(&engine, options.tick));
         let mut turning = Loop {
             rows: plane.rows(),
             engine,
@@ -146,7 +150,7 @@ impl Control {
         turning.turn().map_err(ControlError::Apply)?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let task = tokio::spawn(turning.run(options.tick, received));
-        Ok(Control { handle: Handle { commands, published }, task })
+        Ok(Control { handle: Handle { commands, published }, task: Some(task) })
     }
 
     /// A handle for those who ask.
@@ -166,11 +170,20 @@ impl Control {
         outcome.await.map_err(|_| ControlError::Ended)?
     }
 
+    /// Until the loop is gone, which nobody asked it to; why it is. Says so once.
+    pub async fn ended(&mut self) -> ControlError {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let outcome = task.await;
+        self.task = None;
+        outcome.map_or_else(ControlError::Panicked, |()| ControlError::Ended)
+    }
+
     /// Ends the loop after its current turn. The tables stay as they are.
     pub async fn stop(self) {
+        let Some(task) = self.task else { return };
         // A loop that is gone has stopped.
         let _ = self.handle.send(Command::Stop).await;
-        if let Err(error) = self.task.await {
+        if let Err(error) = task.await {
             tracing::error!(%error, "the decision loop ended badly");
         }
     }
@@ -227,6 +240,7 @@ impl Loop {
                         let taken_over = matches!(outcome, Ok(()) | Err(ControlError::NotApplied(_)));
                         if taken_over && ticks.period() != tick {
                             ticks = rhythm(tick);
+                            self.published.publish_tick(tick);
                         }
                         // Who does not wait for the outcome has read the log.
                         let _ = done.send(outcome);

@@ -26,6 +26,7 @@ use crate::load::{Load, LoadOptions};
 use crate::netns::{Namespace, Veth};
 use crate::node::{Node, wait_for};
 use crate::owner::Owner;
+use crate::privilege;
 
 /// Where a backend takes orders about its faults.
 const CONTROL_PORT: u16 = 9000;
@@ -87,6 +88,17 @@ impl Testbed {
             .map(|number| new_backend(owner, &gateway, number))
             .collect::<Result<_>>()?;
         Ok(Testbed { owner, binaries: binaries.clone(), client, gateway, backends, folder, pins })
+    }
+
+    /// As [`new`](Testbed::new) with the programs under test, for the test that runs; `None` where
+    /// this machine cannot run it, which was said aloud.
+    ///
+    /// # Panics
+    /// It cannot be made, or the test [must run](crate::privilege::REQUIRE_VARIABLE) and cannot.
+    pub fn or_skip(backends: usize) -> Option<Testbed> {
+        let made = || Testbed::new(Binaries::for_tests()?, backends);
+        privilege::granted_or_skip()
+            .then(|| made().unwrap_or_else(|error| panic!("no test bed: {error:#}")))
     }
 
     /// Whose names everything here bears.

@@ -7,22 +7,16 @@ use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::Duration;
 
-use gateway_tests::binaries::Binaries;
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::fault::Fault;
 use gateway_tests::load::{Load, LoadOptions, Mode};
 use gateway_tests::maps;
 use gateway_tests::node::wait_for;
-use gateway_tests::privilege::root_or_skip;
 use gateway_tests::testbed::{GatewayNode, Testbed};
 use serde_json::Value;
 
 /// How long a change may take that the gateway makes within its ticks and probes.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-fn testbed(backends: usize) -> Testbed {
-    Testbed::new(Binaries::for_tests().unwrap(), backends).unwrap()
-}
 
 /// One L4 pool over all backends of the test bed.
 fn config(testbed: &Testbed, weights: &'static str, backends: usize) -> GatewayConfig {
@@ -75,10 +69,7 @@ fn share_seen(load: &Load, backend: &str, seconds: usize) -> f64 {
 
 #[test]
 fn a_pool_without_a_probe_serves_backends_that_nobody_talked_to() {
-    if !root_or_skip("a_pool_without_a_probe_serves_backends_that_nobody_talked_to") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let mut config = config(&testbed, "learned", 2);
     config.pools[0].sections.clear();
@@ -97,10 +88,7 @@ fn a_pool_without_a_probe_serves_backends_that_nobody_talked_to() {
 
 #[test]
 fn a_request_goes_through_xdp_in_the_driver() {
-    if !root_or_skip("a_request_goes_through_xdp_in_the_driver") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, "equal", 2)).unwrap();
 
@@ -129,10 +117,7 @@ fn ip_link(testbed: &Testbed, interface: &str) -> Value {
 
 #[test]
 fn many_connections_reach_every_backend_by_its_weight() {
-    if !root_or_skip("many_connections_reach_every_backend_by_its_weight") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let mut config = config(&testbed, "static", 2);
     config.pools[0].lines = "algorithm = \"maglev\"".to_owned();
@@ -151,10 +136,7 @@ fn many_connections_reach_every_backend_by_its_weight() {
 
 #[test]
 fn a_slow_backend_loses_its_share_and_gets_it_back() {
-    if !root_or_skip("a_slow_backend_loses_its_share_and_gets_it_back") {
-        return;
-    }
-    let testbed = testbed(3);
+    let Some(testbed) = Testbed::or_skip(3) else { return };
     let backends = testbed.start_backends(&[10, 10, 10]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
     let load = start_load(&testbed, 150.0);
@@ -175,10 +157,7 @@ fn a_slow_backend_loses_its_share_and_gets_it_back() {
 
 #[test]
 fn forwarding_goes_on_without_the_daemon_and_the_next_one_adopts_it() {
-    if !root_or_skip("forwarding_goes_on_without_the_daemon_and_the_next_one_adopts_it") {
-        return;
-    }
-    let testbed = testbed(3);
+    let Some(testbed) = Testbed::or_skip(3) else { return };
     let _backends = testbed.start_backends(&[4, 10, 40]).unwrap();
     let mut gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
     let load = start_load(&testbed, 100.0);
@@ -202,10 +181,7 @@ fn forwarding_goes_on_without_the_daemon_and_the_next_one_adopts_it() {
 
 #[test]
 fn a_live_download_survives_a_change_of_weights_and_a_reload() {
-    if !root_or_skip("a_live_download_survives_a_change_of_weights_and_a_reload") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let mut config = config(&testbed, "manual", 2);
     let mut gateway = testbed.start_gateway(&config).unwrap();
@@ -232,10 +208,7 @@ fn a_live_download_survives_a_change_of_weights_and_a_reload() {
 
 #[test]
 fn bpftool_steers_a_manual_pool_at_once() {
-    if !root_or_skip("bpftool_steers_a_manual_pool_at_once") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, "manual", 2)).unwrap();
     let rows = ["b1", "b2"].map(|name| number(&gateway, name, "row") as u64);
@@ -256,10 +229,7 @@ fn bpftool_steers_a_manual_pool_at_once() {
 
 #[test]
 fn a_refused_connection_is_made_with_another_backend() {
-    if !root_or_skip("a_refused_connection_is_made_with_another_backend") {
-        return;
-    }
-    let testbed = testbed(3);
+    let Some(testbed) = Testbed::or_skip(3) else { return };
     let backends = testbed.start_backends(&[5, 5, 5]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, "learned", 3)).unwrap();
     let load = start_load(&testbed, 100.0);
@@ -278,10 +248,7 @@ fn a_refused_connection_is_made_with_another_backend() {
 
 #[test]
 fn a_backend_that_crashes_hangs_or_resets_is_cut() {
-    if !root_or_skip("a_backend_that_crashes_hangs_or_resets_is_cut") {
-        return;
-    }
-    let testbed = testbed(3);
+    let Some(testbed) = Testbed::or_skip(3) else { return };
     let mut backends = testbed.start_backends(&[5, 5, 5]).unwrap();
     let mut config = config(&testbed, "learned", 3);
     // Cuts that follow each other closely last twice as long each: begin short.

@@ -136,11 +136,7 @@ fn term_lets_a_request_finish_and_accepts_no_more() {
     let mut daemon = Daemon::start(&[("slow", slow.addr)]);
     let vip = daemon.vip;
     let request = std::thread::spawn(move || get(vip, "/"));
-    eventually("the request is at the backend", || {
-        let state = daemon.state();
-        let in_flight = state["pools"][0]["backends"][0]["inputs"]["in_flight"].as_u64()?;
-        (in_flight == 1).then_some(())
-    });
+    daemon.wait_for_a_request_at_the_backend();
     daemon.signal(Signal::TERM);
     eventually("new clients are refused", || Client::connect(vip).is_err().then_some(()));
     let unready = get(daemon.admin, "/readyz").expect("the admin address answers while it drains");
@@ -160,11 +156,7 @@ fn int_is_quick() {
     let mut daemon = Daemon::start(&[("slow", slow.addr)]);
     let vip = daemon.vip;
     let request = std::thread::spawn(move || get(vip, "/"));
-    eventually("the request is at the backend", || {
-        let state = daemon.state();
-        let in_flight = state["pools"][0]["backends"][0]["inputs"]["in_flight"].as_u64()?;
-        (in_flight == 1).then_some(())
-    });
+    daemon.wait_for_a_request_at_the_backend();
     let start = Instant::now();
     daemon.signal(Signal::INT);
     assert!(daemon.wait().success());

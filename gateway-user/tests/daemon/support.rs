@@ -267,6 +267,16 @@ impl Daemon {
         eventually("the daemon ends", || self.child.try_wait().expect("its state"))
     }
 
+    /// Waits until a request, and no other, is under way at the first backend.
+    #[track_caller]
+    pub(crate) fn wait_for_a_request_at_the_backend(&self) {
+        eventually("the request is at the backend", || {
+            let state = self.state();
+            let in_flight = state["pools"][0]["backends"][0]["inputs"]["in_flight"].as_u64()?;
+            (in_flight == 1).then_some(())
+        });
+    }
+
     /// The JSON of `/v1/state`.
     #[track_caller]
     pub(crate) fn state(&self) -> serde_json::Value {

@@ -447,6 +447,31 @@ impl GatewayNode<'_> {
         backend.cloned().with_context(|| format!("/v1/state tells of no backend {name}"))
     }
 
+    /// Waits until the decision loop has turned `count` times more.
+    ///
+    /// # Errors
+    /// It has not within `patience`, or as [`state`](GatewayNode::state).
+    pub fn wait_for_ticks(&self, count: u64, patience: Duration) -> Result<()> {
+        let tick = || self.state()?["tick"].as_u64().context("/v1/state tells of no tick");
+        let before = tick()?;
+        let enough = || Ok((tick()? >= before + count).then_some(()));
+        wait_for(&format!("{count} ticks"), patience, enough)
+    }
+
+    /// Waits until `count` flows and requests are under way at the backends `names` together.
+    ///
+    /// # Errors
+    /// They are not within `patience`, or as [`state`](GatewayNode::state).
+    pub fn wait_for_in_flight(&self, names: &[&str], count: u64, patience: Duration) -> Result<()> {
+        wait_for(&format!("{count} in flight"), patience, || {
+            let mut sum = 0;
+            for name in names {
+                sum += self.backend_state(name)?["inputs"]["in_flight"].as_u64().unwrap_or(0);
+            }
+            Ok((sum == count).then_some(()))
+        })
+    }
+
     /// Waits until `/readyz` says so.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 mod support;
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
-use support::{Backend, Client, Daemon, Load, config, eventually, free_addr, get, output, said};
+use support::{
+    Backend, Client, DEADLINE, Daemon, Load, config, eventually, free_addr, get, output, said,
+};
 
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(30);
@@ -152,15 +154,14 @@ fn term_lets_a_request_finish_and_accepts_no_more() {
 
 #[test]
 fn int_is_quick() {
-    let slow = Backend::start("slow", Duration::from_secs(60));
+    let slow = Backend::start("slow", 4 * DEADLINE);
     let mut daemon = Daemon::start(&[("slow", slow.addr)]);
     let vip = daemon.vip;
     let request = std::thread::spawn(move || get(vip, "/"));
     daemon.wait_for_a_request_at_the_backend();
-    let start = Instant::now();
     daemon.signal(Signal::INT);
+    // One that drained would take longer than this waits.
     assert!(daemon.wait().success());
-    assert!(start.elapsed() < Duration::from_secs(10));
     assert!(request.join().expect("the client").is_err(), "it was cut");
 }
 

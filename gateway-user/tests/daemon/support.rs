@@ -321,9 +321,11 @@ pub(crate) fn config(
     admin: SocketAddr,
     backends: &[(&str, SocketAddr)],
 ) -> String {
+    // Longer than a test waits, so that no test can take a drain's deadline for its end.
+    let drain = 2 * DEADLINE.as_secs();
     let mut text = format!(
         "[gateway]\nadmin = \"{admin}\"\ntick = \"50ms\"\nproxy_threads = 1\n\
-         drain_timeout = \"20s\"\n[[vip]]\nname = \"site\"\naddress = \"{vip}\"\n\
+         drain_timeout = \"{drain}s\"\n[[vip]]\nname = \"site\"\naddress = \"{vip}\"\n\
          [[pool]]\nname = \"web\"\n"
     );
     for (name, addr) in backends {

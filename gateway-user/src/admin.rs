@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::error::AdminError;
+use self::ready::Turns;
 use crate::control;
 
 /// Decisions of one answer unless asked otherwise.
@@ -108,10 +109,12 @@ async fn healthz(State(pages): State<Arc<Pages>>) -> Result<&'static str, AdminE
     Ok("ok\n")
 }
 
-/// Ready: the configuration is loaded and every VIP has somebody to serve it.
+/// Ready: the configuration is loaded, every VIP has somebody to serve it, and the loop knows so.
 async fn readyz(State(pages): State<Arc<Pages>>) -> Result<&'static str, AdminError> {
     let stopping = *pages.stopping.borrow();
-    match ready::unready(&pages.control.published().state(), stopping) {
+    let published = pages.control.published();
+    let turns = Turns { ago: published.turned_ago(), tick: published.tick() };
+    match ready::unready(&published.state(), turns, stopping) {
         None => Ok("ok\n"),
         Some(why) => Err(AdminError::new(StatusCode::SERVICE_UNAVAILABLE, why)),
     }

@@ -4,6 +4,9 @@
 //! those before it, and what a step refuses is undone. While the daemon runs, a changed
 //! configuration is taken over as a whole or not at all. In the end the proxy drains, and the data
 //! plane stays: packets are forwarded by the last tables until the next daemon adopts them.
+//!
+//! A part that ends before is a bug, and no part can be started anew alone. So the whole daemon ends
+//! with an error, rather than steer by what nobody renews, and its supervisor starts another.
 
 mod metrics;
 mod plane;
@@ -11,12 +14,15 @@ mod reload;
 mod signals;
 mod start;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch::Sender;
 
@@ -44,7 +50,8 @@ pub struct Options {
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// The configuration is wrong, or something that it asks for cannot be had.
+/// The configuration is wrong, something that it asks for cannot be had, or a part of the daemon
+/// ended by itself. The last leaves the data plane, whatever `options` say: it forwards.
 pub fn run(origin: Origin, options: Options) -> anyhow::Result<()> {
     // Before it is loaded, so that no change in between is missed.
     let text = watch::text_of(&origin.path);
@@ -61,8 +68,7 @@ pub fn run(origin: Origin, options: Options) -> anyhow::Result<()> {
         // First of all, so that no signal meets its default action while we start.
         let signals = Signals::install()?;
         let watch = Watch::start(&origin.path, text);
-        Daemon::start(origin, config).await?.run(signals, watch).await;
-        anyhow::Ok(())
+        Daemon::start(origin, config).await?.run(signals, watch).await
     });
     runtime.shutdown_timeout(tasks::END_TIMEOUT);
     outcome?;
@@ -94,6 +100,8 @@ struct Daemon {
     proxy: l7::Proxy,
     tasks: Tasks,
     metrics: Metrics,
+    /// The last reload was taken over, but not all of its writes are done.
+    is_late: bool,
     /// Told `true` when the daemon is about to stop: `/readyz` says so.
     stopping: Sender<bool>,
 }
@@ -121,25 +129,37 @@ impl Daemon {
         );
         metrics.reloaded();
         log_start(&config);
-        Ok(Daemon { origin, config, control, proxy, tasks, metrics, stopping })
+        Ok(Daemon { origin, config, control, proxy, tasks, metrics, is_late: false, stopping })
     }
 
-    /// Until a signal ends it; then everything ends in order.
-    async fn run(mut self, mut signals: Signals, mut watch: Watch) {
-        let is_quick = loop {
+    /// Until a signal ends it, or a part of it is gone; then everything ends in order.
+    async fn run(mut self, mut signals: Signals, mut watch: Watch) -> anyhow::Result<()> {
+        let published = Arc::clone(self.control.handle().published());
+        let (is_quick, outcome) = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Reload => {
                         watch.mark_read();
                         self.reload("SIGHUP").await;
                     }
-                    Signal::Drain => break false,
-                    Signal::Quick => break true,
+                    Signal::Drain => break (false, Ok(())),
+                    Signal::Quick => break (true, Ok(())),
                 },
                 () = watch.changed() => self.reload("the file changed").await,
+                () = published.caught_up(), if self.is_late => self.came_into_force(),
+                error = self.control.ended() => break (false, Err(error.into())),
+                error = self.tasks.ended() => break (false, Err(error)),
+                thread = self.proxy.ended() => {
+                    break (false, Err(anyhow!("traffic thread {thread} of the proxy panicked")));
+                }
             }
         };
+        let outcome = outcome.context("a part of the daemon is gone; start it again");
+        if let Err(error) = &outcome {
+            tracing::error!(error = format!("{error:#}"), "the daemon ends");
+        }
         self.stop(is_quick, signals).await;
+        outcome
     }
 
     async fn stop(self, is_quick: bool, mut signals: Signals) {

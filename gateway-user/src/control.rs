@@ -25,7 +25,7 @@ use gateway_core::plan::plan;
 use gateway_core::rows::Rows;
 use gateway_core::tables::Tables;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::causes::with_causes;
@@ -69,9 +69,19 @@ pub enum ControlError {
     /// The first writes failed, so nothing would be steered as configured.
     #[error("cannot write the data plane's tables")]
     Apply(#[source] PlaneError),
+    /// A changed fleet was taken over, but is not in force yet.
+    #[error(
+        "the data plane's tables could not all be written; requests go by the old configuration, \
+         packets by the old one and what was written of the new, live flows keep their backends, \
+         and the rest is tried again every tick"
+    )]
+    NotApplied(#[source] PlaneError),
     /// The loop has ended.
     #[error("the decision loop is not running")]
     Ended,
+    /// The loop hit a bug.
+    #[error("the decision loop panicked")]
+    Panicked(#[source] JoinError),
 }
 
 enum Command {
@@ -95,7 +105,8 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Control {
     handle: Handle,
-    task: JoinHandle<()>,
+    /// `None` once its end was seen.
+    task: Option<JoinHandle<()>>,
 }
 
 /// Asks the running loop. Cheap to clone.
@@ -121,7 +132,7 @@ impl Control {
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
-        let published = Arc::new(Published::new(&engine));
+        let published = Arc::new(Published::new(&engine, options.tick));
         let mut turning = Loop {
             rows: plane.rows(),
             engine,
@@ -131,13 +142,15 @@ impl Control {
             published: Arc::clone(&published),
             metrics,
             transitions: Transitions::default(),
+            is_torn: false,
+            snapshot_due: false,
             apply_failing: false,
             counted_at: None,
         };
         turning.turn().map_err(ControlError::Apply)?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let task = tokio::spawn(turning.run(options.tick, received));
-        Ok(Control { handle: Handle { commands, published }, task })
+        Ok(Control { handle: Handle { commands, published }, task: Some(task) })
     }
 
     /// A handle for those who ask.
@@ -148,18 +161,29 @@ impl Control {
     /// Takes over a changed fleet and rhythm. The first turn with them is over when this returns.
     ///
     /// # Errors
-    /// The fleet does not fit the tables; then nothing was changed.
+    /// The fleet does not fit the tables; then nothing was changed. Or
+    /// [`NotApplied`](ControlError::NotApplied): the fleet is taken over, and will be in force when
+    /// its writes succeed, which [`Published::caught_up`] waits for.
     pub async fn reload(&self, fleet: Fleet, tick: Duration) -> Result<(), ControlError> {
         let (done, outcome) = oneshot::channel();
         self.handle.send(Command::Reload { fleet, tick, done }).await?;
         outcome.await.map_err(|_| ControlError::Ended)?
     }
 
+    /// Until the loop is gone, which nobody asked it to; why it is. Says so once.
+    pub async fn ended(&mut self) -> ControlError {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        let outcome = task.await;
+        self.task = None;
+        outcome.map_or_else(ControlError::Panicked, |()| ControlError::Ended)
+    }
+
     /// Ends the loop after its current turn. The tables stay as they are.
     pub async fn stop(self) {
+        let Some(task) = self.task else { return };
         // A loop that is gone has stopped.
         let _ = self.handle.send(Command::Stop).await;
-        if let Err(error) = self.task.await {
+        if let Err(error) = task.await {
             tracing::error!(%error, "the decision loop ended badly");
         }
     }
@@ -192,6 +216,10 @@ struct Loop {
     rows: Arc<dyn Rows>,
     /// What the plane holds, as far as it took our writes.
     applied: Tables,
+    /// A write failed since `applied` was read, so nobody knows what the plane holds.
+    is_torn: bool,
+    /// The published snapshot is older than what was decided: its rows are not all written.
+    snapshot_due: bool,
     observations: Observations,
     published: Arc<Published>,
     metrics: Metrics,
@@ -209,8 +237,10 @@ impl Loop {
                 command = commands.recv() => match command {
                     Some(Command::Reload { fleet, tick, done }) => {
                         let outcome = self.reload(fleet);
-                        if outcome.is_ok() && ticks.period() != tick {
+                        let taken_over = matches!(outcome, Ok(()) | Err(ControlError::NotApplied(_)));
+                        if taken_over && ticks.period() != tick {
                             ticks = rhythm(tick);
+                            self.published.publish_tick(tick);
                         }
                         // Who does not wait for the outcome has read the log.
                         let _ = done.send(outcome);
@@ -220,16 +250,16 @@ impl Loop {
                     }
                     Some(Command::Stop) | None => return,
                 },
-                _ = ticks.tick() => self.turn_or_complain(),
+                // A failure is logged, and made up for by the next turn.
+                _ = ticks.tick() => drop(self.turn_or_complain()),
             }
         }
     }
 
     fn reload(&mut self, fleet: Fleet) -> Result<(), ControlError> {
         self.engine.reconfigure(fleet, clock::now())?;
-        self.turn_or_complain();
-        self.published.publish_snapshot(&self.engine);
-        Ok(())
+        self.snapshot_due = true;
+        self.turn_or_complain().map_err(ControlError::NotApplied)
     }
 
     fn decisions(&self, query: &Query) -> Vec<Decision> {
@@ -239,8 +269,9 @@ impl Loop {
     }
 
     /// A turn whose writes fail leaves the old ones in place and is made up for by the next.
-    fn turn_or_complain(&mut self) {
-        match self.turn() {
+    fn turn_or_complain(&mut self) -> Result<(), PlaneError> {
+        let outcome = self.turn();
+        match &outcome {
             Ok(()) if self.apply_failing => {
                 self.apply_failing = false;
                 tracing::info!("the data plane's tables can be written again");
@@ -250,13 +281,14 @@ impl Loop {
                 self.metrics.apply_failed();
                 if !self.apply_failing {
                     self.apply_failing = true;
-                    let error = with_causes(&*error);
+                    let error = with_causes(&**error);
                     tracing::error!(error, "cannot write the data plane's tables; trying again");
                 }
             }
         }
         self.sweep();
         self.count();
+        outcome
     }
 
     /// One turn: observations in, decisions, writes.
@@ -267,13 +299,16 @@ impl Loop {
         let turn = self.engine.tick(now, &*self.rows);
         let decided = Instant::now();
         self.metrics.ticked(decided - started, observed, &turn.decisions);
+        self.snapshot_due |= turn.snapshot_changed;
         let outcome = self.apply(decided);
         self.transitions.log(&turn.decisions);
         // After the writes, so that no request picks by a table whose rows are not there yet.
-        if turn.snapshot_changed {
+        if self.snapshot_due && outcome.is_ok() {
             self.published.publish_snapshot(&self.engine);
+            self.snapshot_due = false;
         }
         self.published.publish_state(&self.engine, now);
+        self.published.publish_caught_up(outcome.is_ok());
         outcome
     }
 
@@ -289,17 +324,18 @@ impl Loop {
         count
     }
 
-    /// Writes what is not there yet. Nobody knows how far a failure came, so then the tables are
-    /// read anew, for the next turn to plan from.
+    /// Writes what is not there yet. Nobody knows how far a failure came, so after one the tables
+    /// are read anew to plan from.
     fn apply(&mut self, decided: Instant) -> Result<(), PlaneError> {
+        if self.is_torn {
+            self.applied = self.plane.read_tables()?;
+            self.is_torn = false;
+        }
         let writes = plan(self.engine.tables(), &self.applied);
         if writes.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.plane.apply(&writes) {
-            self.applied = self.plane.read_tables()?;
-            return Err(error);
-        }
+        self.plane.apply(&writes).inspect_err(|_| self.is_torn = true)?;
         self.metrics.applied(decided.elapsed(), writes.len());
         tracing::debug!(writes = writes.len(), "applied");
         for write in &writes {

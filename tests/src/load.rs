@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use rustix::process::Signal;
 
-use crate::node::Node;
+use crate::node::{Node, wait_for};
 use crate::report::{Line, Report, Second};
 
 /// How long a client may take to end beyond its requests' timeout.
@@ -134,6 +134,28 @@ impl Load {
     /// The seconds told so far, oldest first.
     pub fn seconds(&self) -> Vec<Second> {
         self.told().seconds.clone()
+    }
+
+    /// Waits until `count` more requests than now are answered.
+    ///
+    /// # Errors
+    /// They are not within `patience`.
+    pub fn wait_for_answers(&self, count: u64, patience: Duration) -> Result<()> {
+        let answered = || self.told().seconds.iter().map(|second| second.tally.answered).sum();
+        let before: u64 = answered();
+        let enough = || Ok((answered() >= before + count).then_some(()));
+        wait_for(&format!("{count} answers"), patience, enough)
+    }
+
+    /// Waits until the client has told of `count` more seconds than now. All but the first of them
+    /// began after the call.
+    ///
+    /// # Errors
+    /// It has not within `patience`.
+    pub fn wait_for_seconds(&self, count: usize, patience: Duration) -> Result<()> {
+        let before = self.told().seconds.len();
+        let enough = || Ok((self.told().seconds.len() >= before + count).then_some(()));
+        wait_for(&format!("{count} seconds of load"), patience, enough)
     }
 
     /// Waits until it ended by itself, which takes a [`duration`](LoadOptions::duration).

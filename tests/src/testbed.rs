@@ -26,6 +26,7 @@ use crate::load::{Load, LoadOptions};
 use crate::netns::{Namespace, Veth};
 use crate::node::{Node, wait_for};
 use crate::owner::Owner;
+use crate::privilege;
 
 /// Where a backend takes orders about its faults.
 const CONTROL_PORT: u16 = 9000;
@@ -87,6 +88,17 @@ impl Testbed {
             .map(|number| new_backend(owner, &gateway, number))
             .collect::<Result<_>>()?;
         Ok(Testbed { owner, binaries: binaries.clone(), client, gateway, backends, folder, pins })
+    }
+
+    /// As [`new`](Testbed::new) with the programs under test, for the test that runs; `None` where
+    /// this machine cannot run it, which was said aloud.
+    ///
+    /// # Panics
+    /// It cannot be made, or the test [must run](crate::privilege::REQUIRE_VARIABLE) and cannot.
+    pub fn or_skip(backends: usize) -> Option<Testbed> {
+        let made = || Testbed::new(Binaries::for_tests()?, backends);
+        privilege::granted_or_skip()
+            .then(|| made().unwrap_or_else(|error| panic!("no test bed: {error:#}")))
     }
 
     /// Whose names everything here bears.
@@ -433,6 +445,31 @@ impl GatewayNode<'_> {
         let backends = state["pools"][0]["backends"].as_array();
         let backend = backends.into_iter().flatten().find(|backend| backend["name"] == name);
         backend.cloned().with_context(|| format!("/v1/state tells of no backend {name}"))
+    }
+
+    /// Waits until the decision loop has turned `count` times more.
+    ///
+    /// # Errors
+    /// It has not within `patience`, or as [`state`](GatewayNode::state).
+    pub fn wait_for_ticks(&self, count: u64, patience: Duration) -> Result<()> {
+        let tick = || self.state()?["tick"].as_u64().context("/v1/state tells of no tick");
+        let before = tick()?;
+        let enough = || Ok((tick()? >= before + count).then_some(()));
+        wait_for(&format!("{count} ticks"), patience, enough)
+    }
+
+    /// Waits until `count` flows and requests are under way at the backends `names` together.
+    ///
+    /// # Errors
+    /// They are not within `patience`, or as [`state`](GatewayNode::state).
+    pub fn wait_for_in_flight(&self, names: &[&str], count: u64, patience: Duration) -> Result<()> {
+        wait_for(&format!("{count} in flight"), patience, || {
+            let mut sum = 0;
+            for name in names {
+                sum += self.backend_state(name)?["inputs"]["in_flight"].as_u64().unwrap_or(0);
+            }
+            Ok((sum == count).then_some(()))
+        })
     }
 
     /// Waits until `/readyz` says so.

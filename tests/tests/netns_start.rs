@@ -7,16 +7,10 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-use gateway_tests::binaries::Binaries;
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::node::Node;
-use gateway_tests::privilege::root_or_skip;
 use gateway_tests::testbed::{ADMIN, Testbed};
 use rustix::process::Signal;
-
-fn testbed() -> Testbed {
-    Testbed::new(Binaries::for_tests().unwrap(), 1).unwrap()
-}
 
 fn config(testbed: &Testbed) -> GatewayConfig {
     let backend = testbed.backend_at(1, 8080);
@@ -35,10 +29,7 @@ fn complaint(testbed: &Testbed, arguments: &[&str]) -> String {
 
 #[test]
 fn an_interface_that_does_not_exist_is_named() {
-    if !root_or_skip("an_interface_that_does_not_exist_is_named") {
-        return;
-    }
-    let testbed = testbed();
+    let Some(testbed) = Testbed::or_skip(1) else { return };
     testbed.write_config(&config(&testbed)).unwrap();
     let said = complaint(&testbed, &["--set", "gateway.interfaces=[\"backend9\"]"]);
     assert!(said.contains("backend9"), "{said}");
@@ -47,10 +38,7 @@ fn an_interface_that_does_not_exist_is_named() {
 
 #[test]
 fn an_admin_port_in_use_is_named() {
-    if !root_or_skip("an_admin_port_in_use_is_named") {
-        return;
-    }
-    let testbed = testbed();
+    let Some(testbed) = Testbed::or_skip(1) else { return };
     testbed.write_config(&config(&testbed)).unwrap();
     let _taken = testbed.gateway().run(|| TcpListener::bind(ADMIN)).unwrap().unwrap();
     let said = complaint(&testbed, &[]);
@@ -59,10 +47,7 @@ fn an_admin_port_in_use_is_named() {
 
 #[test]
 fn without_root_it_says_what_it_needs() {
-    if !root_or_skip("without_root_it_says_what_it_needs") {
-        return;
-    }
-    let testbed = testbed();
+    let Some(testbed) = Testbed::or_skip(1) else { return };
     testbed.write_config(&config(&testbed)).unwrap();
     // Where `nobody` may read and run it; the checkout may lie in a home folder.
     let program = testbed.folder().join("gateway");
@@ -91,10 +76,7 @@ fn unprivileged(mut command: std::process::Command) -> std::process::Command {
 
 #[test]
 fn a_daemon_takes_over_what_a_killed_one_left_and_detach_removes_it() {
-    if !root_or_skip("a_daemon_takes_over_what_a_killed_one_left_and_detach_removes_it") {
-        return;
-    }
-    let testbed = testbed();
+    let Some(testbed) = Testbed::or_skip(1) else { return };
     let _backends = testbed.start_backends(&[2]).unwrap();
     let mut killed = testbed.start_gateway(&config(&testbed)).unwrap();
     assert_eq!(testbed.ask(testbed.l4_vip(1)).unwrap(), "b1");
@@ -115,10 +97,7 @@ fn a_daemon_takes_over_what_a_killed_one_left_and_detach_removes_it() {
 
 #[test]
 fn a_bad_configuration_is_refused_and_a_running_daemon_keeps_its_good_one() {
-    if !root_or_skip("a_bad_configuration_is_refused_and_a_running_daemon_keeps_its_good_one") {
-        return;
-    }
-    let testbed = testbed();
+    let Some(testbed) = Testbed::or_skip(1) else { return };
     let _backends = testbed.start_backends(&[2]).unwrap();
     let good = config(&testbed);
     let mut gateway = testbed.start_gateway(&good).unwrap();

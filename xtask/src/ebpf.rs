@@ -5,7 +5,7 @@
 //! which works because the build does not depend on where the checkout is.
 
 mod object;
-mod toolchain;
+pub(crate) mod toolchain;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

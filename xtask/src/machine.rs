@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use gateway_tests::leftovers::BPF_FS;
 use gateway_tests::{binaries, command, privilege};
 use gateway_user::dataplane::{KERNEL_MIN, KernelVersion};
+
+use crate::ebpf;
 
 /// What something is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) fn needs(purpose: Purpose) -> Vec<Need> {
             needs.extend(TOOLS.map(tool));
             needs
         }
-        Purpose::Ebpf => vec![linker(), nightly_or_debian()],
+        Purpose::Ebpf => ebpf::toolchain::needs(),
     }
 }
 
@@ -171,27 +172,6 @@ pub(crate) fn is_bpf_fs_mounted() -> bool {
         let mut fields = line.split(' ').skip(1);
         fields.next() == Some(BPF_FS) && fields.next() == Some("bpf")
     })
-}
-
-fn linker() -> Need {
-    let found = version_of("bpf-linker").ok_or("`cargo xtask ebpf` installs it".to_owned());
-    Need { what: "bpf-linker", required: true, found }
-}
-
-/// Either way to a compiler with the sources of `core`: rustup's nightly or Debian's.
-fn nightly_or_debian() -> Need {
-    let debian = Path::new("/usr/lib/rustlib/src/rust/library/core");
-    let mut rustup = Command::new("rustup");
-    rustup.args(["component", "list", "--toolchain", "nightly", "--installed"]);
-    let nightly = command::output(&mut rustup).is_ok_and(|list| list.contains("rust-src"));
-    let found = match (nightly, debian.exists()) {
-        (true, _) => Ok("rustup's nightly with rust-src".to_owned()),
-        (false, true) => Ok("Debian's rustc with its sources".to_owned()),
-        (false, false) => Err("`cargo xtask ebpf` installs rustup's nightly with rust-src, or \
-                               Debian's rustc-web, rust-web-src and cargo-web"
-            .to_owned()),
-    };
-    Need { what: "compiler for BPF", required: true, found }
 }
 
 #[cfg(test)]

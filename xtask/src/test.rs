@@ -126,28 +126,81 @@ impl Tier {
         matches!(self, Tier::Dataplane | Tier::Netns)
     }
 
-    /// Its tests, in nextest's language of filters. Every test is in one tier.
-    fn filter(self) -> String {
-        let sim = "(package(gateway-core) & test(/^sim::/))";
-        let dataplane = "(binary(/^packet/) | binary(/^dataplane/))";
-        let netns = "binary(/^netns/)";
+    /// How the names of its integration tests begin. Those of no tier here are [`Tier::Unit`]'s.
+    fn prefixes(self) -> &'static [&'static str] {
         match self {
-            Tier::Unit => format!("not ({sim} | {dataplane} | {netns})"),
-            Tier::Sim => sim.to_owned(),
-            Tier::Dataplane => dataplane.to_owned(),
-            Tier::Netns => netns.to_owned(),
+            Tier::Unit | Tier::Sim => &[],
+            Tier::Dataplane => &["packet", "dataplane"],
+            Tier::Netns => &["netns"],
         }
     }
 
-    /// Its tests as near as `cargo test` can name them; simulations run among the units there.
-    fn cargo_test(self) -> &'static [&'static str] {
+    /// The tier of an integration test.
+    fn of(test: &str) -> Tier {
+        let all = Tier::value_variants().iter().copied();
+        let mut claiming =
+            all.filter(|tier| tier.prefixes().iter().any(|prefix| test.starts_with(prefix)));
+        claiming.next().unwrap_or(Tier::Unit)
+    }
+
+    /// Its tests, in nextest's language of filters. Every test is in one tier, since the units are
+    /// what the others leave.
+    fn filter(self) -> String {
         match self {
-            Tier::Unit => &["--workspace", "--lib", "--bins"],
-            Tier::Sim => &["-p", "gateway-core", "--lib", "sim::"],
-            Tier::Dataplane => &["--workspace", "--test", "packet*", "--test", "dataplane*"],
-            Tier::Netns => &["-p", "gateway-tests", "--test", "netns*", "--", "--test-threads=1"],
+            Tier::Unit => {
+                let others = [Tier::Sim, Tier::Dataplane, Tier::Netns].map(Tier::filter);
+                format!("not ({})", others.join(" | "))
+            }
+            Tier::Sim => "(package(gateway-core) & test(/^sim::/))".to_owned(),
+            Tier::Dataplane | Tier::Netns => {
+                let binaries = self.prefixes().iter().map(|prefix| format!("binary(/^{prefix}/)"));
+                let binaries: Vec<String> = binaries.collect();
+                format!("(kind(test) & ({}))", binaries.join(" | "))
+            }
         }
     }
+
+    /// Its tests, of a workspace with these integration tests, as arguments of `cargo test`. That
+    /// knows simulations by their name alone, so they are sought wherever units are.
+    fn cargo_test(self, integration: &[String]) -> Vec<&str> {
+        let (kinds, binaries, filter): (&[&str], Tier, &[&str]) = match self {
+            Tier::Unit => (&["--lib", "--bins"], Tier::Unit, &["--", "--skip", "sim::"]),
+            Tier::Sim => (&["--lib", "--bins"], Tier::Unit, &["--", "sim::"]),
+            Tier::Dataplane => (&[], self, &[]),
+            Tier::Netns => (&[], self, &["--", "--test-threads=1"]),
+        };
+        let tests = integration.iter().filter(|test| Tier::of(test) == binaries);
+        let mut arguments = kinds.to_vec();
+        arguments.extend(tests.flat_map(|test| ["--test", test]));
+        arguments.extend(filter);
+        arguments
+    }
+}
+
+/// A binary of tests that cargo makes.
+struct Target {
+    /// `lib`, `bin`, `test`, …
+    kind: String,
+    name: String,
+}
+
+/// All binaries of tests in the workspace.
+fn targets() -> Result<Vec<Target>> {
+    let mut metadata = step::cargo(["metadata", "--no-deps", "--format-version", "1"]);
+    let metadata: Value = serde_json::from_str(&command::output(&mut metadata)?)
+        .context("cargo's metadata is no JSON")?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let targets = list(&metadata["packages"]).into_iter().flat_map(|p| list(&p["targets"]));
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(targets
+        .filter(|target| target["test"] == true)
+        .map(|target| Target { kind: word(&target["kind"][0]), name: word(&target["name"]) })
+        .collect())
+}
+
+/// The names of those in `tests/` folders.
+fn integration_tests(targets: Vec<Target>) -> Vec<String> {
+    targets.into_iter().filter(|target| target.kind == "test").map(|target| target.name).collect()
 }
 
 /// What runs the tests.
@@ -182,8 +235,9 @@ impl Runner {
         let mut command = match self {
             Runner::Nextest => nextest("run", tier),
             Runner::CargoTest => {
-                let mut command = step::cargo(["test", "--features", "gateway-tests/nodes"]);
-                command.args(tier.cargo_test());
+                let integration = integration_tests(targets()?);
+                let mut command = step::cargo(["test", "--no-fail-fast"]);
+                command.args(BUILD).args(tier.cargo_test(&integration));
                 command
             }
         };
@@ -228,4 +282,57 @@ fn nextest(verb: &str, tier: Tier) -> Command {
 
 fn has_nextest() -> bool {
     command::output(&mut step::cargo(["nextest", "--version"])).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tiers in which `cargo test` runs a target.
+    fn of_cargo_test(target: &Target, integration: &[String]) -> Vec<Tier> {
+        let runs = |tier: &&Tier| {
+            let arguments = tier.cargo_test(integration);
+            match target.kind.as_str() {
+                "lib" => arguments.contains(&"--lib"),
+                "bin" => arguments.contains(&"--bins"),
+                "test" => arguments.windows(2).any(|pair| pair == ["--test", &target.name]),
+                kind => panic!("no tier runs targets of kind {kind}: {}", target.name),
+            }
+        };
+        Tier::value_variants().iter().filter(runs).copied().collect()
+    }
+
+    /// The tiers in which nextest runs a target, as [`Tier::filter`] is written.
+    fn of_nextest(target: &Target) -> Vec<Tier> {
+        let claims = |tier: &&Tier| {
+            target.kind == "test"
+                && tier.prefixes().iter().any(|prefix| target.name.starts_with(prefix))
+        };
+        let claiming: Vec<Tier> = Tier::value_variants().iter().filter(claims).copied().collect();
+        if claiming.is_empty() { vec![Tier::Unit, Tier::Sim] } else { claiming }
+    }
+
+    #[test]
+    fn every_test_target_is_in_one_tier_with_either_runner() {
+        let all = targets().unwrap();
+        let integration = integration_tests(targets().unwrap());
+        assert!(integration.len() >= 2 && all.len() > integration.len(), "{integration:?}");
+        for target in all {
+            let tiers = of_nextest(&target);
+            // Units and simulations share binaries, and each of their tests is one or the other.
+            let shared = tiers == [Tier::Unit, Tier::Sim];
+            assert!(shared || tiers.len() == 1, "{}: {tiers:?}", target.name);
+            assert_eq!(of_cargo_test(&target, &integration), tiers, "{}", target.name);
+        }
+    }
+
+    #[test]
+    fn the_filters_leave_nothing_out() {
+        let [sim, dataplane, netns] = [Tier::Sim, Tier::Dataplane, Tier::Netns].map(Tier::filter);
+        assert_eq!(Tier::Unit.filter(), format!("not ({sim} | {dataplane} | {netns})"));
+        assert_eq!(dataplane, "(kind(test) & (binary(/^packet/) | binary(/^dataplane/)))");
+        let [of_unit, of_sim] = [Tier::Unit, Tier::Sim].map(|tier| tier.cargo_test(&[]));
+        assert_eq!(of_unit[..], ["--lib", "--bins", "--", "--skip", "sim::"]);
+        assert_eq!(of_sim[..], ["--lib", "--bins", "--", "sim::"]);
+    }
 }

@@ -1,8 +1,12 @@
 //! The loop: observations in, one turn a tick, tables and reasons out.
 //!
 //! ```text
-//! observe ─► evidence ─► opinions ─► ladder ─► policy ─► decisions ─► tables ─► (plan ─► apply)
+//! observe ─► evidence ─► opinions ─► ladder ─► policy ─► weights ─► decisions ─► members
+//!         ─► (plan ─► apply)
 //! ```
+//!
+//! Each pool goes that way by itself. Decisions are recorded after the weights, since they tell what
+//! is written, and who is a member of the Maglev table comes last, since that depends on weights.
 //!
 //! Nothing here waits, reads a clock or fails because of what it is shown. The caller ticks,
 //! compares [`Engine::tables`] with what is applied by [`plan`](crate::plan::plan), applies the

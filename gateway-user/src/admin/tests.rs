@@ -17,7 +17,7 @@ struct Site {
     addr: SocketAddr,
     stopping: watch::Sender<bool>,
     /// Runs as long as it lives.
-    _control: Control,
+    control: Control,
 }
 
 /// An answer as it came.
@@ -66,19 +66,23 @@ async fn site() -> Site {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, pages));
-    Site { addr, stopping, _control: control }
+    Site { addr, stopping, control }
+}
+
+async fn ask(addr: SocketAddr, method: &str, path: &str) -> Answer {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
 impl Site {
     async fn ask(&self, method: &str, path: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        ask(self.addr, method, path).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -115,6 +119,23 @@ async fn health_and_readiness_are_apart() {
     let unready = site.get("/readyz").await;
     assert_eq!(unready.status, 503);
     assert_eq!(unready.error(), "the daemon is stopping");
+}
+
+#[tokio::test]
+async fn a_loop_that_turns_no_more_ends_readiness() {
+    let Site { addr, stopping: _stopping, control } = site().await;
+    control.stop().await;
+    let unready = async {
+        loop {
+            let answer = ask(addr, "GET", "/readyz").await;
+            if answer.status == 503 {
+                return answer.error();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let why = tokio::time::timeout(Duration::from_secs(30), unready).await.expect("it ends");
+    assert!(why.starts_with("the decision loop last turned "), "{why}");
 }
 
 #[tokio::test]

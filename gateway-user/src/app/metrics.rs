@@ -27,6 +27,8 @@ struct ReloadLabels {
 #[allow(non_camel_case_types, reason = "label values are written as the variants are")]
 enum ReloadResult {
     success,
+    /// Taken over, but its writes failed at first.
+    late,
     refused,
 }
 
@@ -38,7 +40,8 @@ impl Metrics {
         registry.register("gateway_build", "What was built", build);
         registry.register(
             "gateway_config_reload_success",
-            "1 if the configuration in the file is the one that runs, 0 if it was refused",
+            "1 if the configuration in the file is the one that runs, 0 if it was refused or is \
+             not in force yet",
             self.success.clone(),
         );
         registry.register(
@@ -55,10 +58,21 @@ impl Metrics {
 
     /// A configuration was taken over.
     pub(super) fn reloaded(&self) {
+        self.came_into_force();
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::success }).inc();
+    }
+
+    /// A configuration was taken over, but is not in force yet.
+    pub(super) fn late(&self) {
+        self.success.set(0);
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::late }).inc();
+    }
+
+    /// The configuration in the file is the one that runs, as of now.
+    pub(super) fn came_into_force(&self) {
         self.success.set(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.succeeded_at.set(now.as_secs_f64());
-        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::success }).inc();
     }
 
     /// A configuration was refused; the old one stays.

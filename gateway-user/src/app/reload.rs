@@ -1,4 +1,7 @@
 //! Takes over a changed configuration as a whole, or keeps the old one and says why.
+//!
+//! Between the two is one that was taken over while the kernel refused some of its writes: it comes
+//! into force when a later turn of the loop has made up for them.
 
 use std::sync::Arc;
 
@@ -20,7 +23,18 @@ enum ReloadError {
     #[error("a VIP cannot be served")]
     Proxy(#[from] L7Error),
     #[error("the loop refused it")]
-    Control(#[from] ControlError),
+    Control(#[source] ControlError),
+    #[error("the loop could not apply it")]
+    NotInForce(#[source] ControlError),
+}
+
+impl From<ControlError> for ReloadError {
+    fn from(error: ControlError) -> ReloadError {
+        match error {
+            ControlError::NotApplied(_) => ReloadError::NotInForce(error),
+            error => ReloadError::Control(error),
+        }
+    }
 }
 
 impl ReloadError {
@@ -36,12 +50,19 @@ impl ReloadError {
 impl Daemon {
     /// Reads the configuration again, because of `why`.
     pub(super) async fn reload(&mut self, why: &str) {
-        match self.take_over().await {
+        let outcome = self.take_over().await;
+        self.is_late = matches!(outcome, Err(ReloadError::NotInForce(_)));
+        match outcome {
             Ok(()) => {
                 let fleet = &self.config.fleet;
                 let (vips, pools) = (fleet.vips.len(), fleet.pools.len());
                 tracing::info!(why, vips, pools, "configuration reloaded");
                 self.metrics.reloaded();
+            }
+            Err(error @ ReloadError::NotInForce(_)) => {
+                let error = with_causes(&error);
+                tracing::error!(why, error, "configuration reloaded, but not in force yet");
+                self.metrics.late();
             }
             Err(error) => {
                 for mistake in error.lines() {
@@ -53,6 +74,13 @@ impl Daemon {
         }
     }
 
+    /// The writes that a reload owed are done.
+    pub(super) fn came_into_force(&mut self) {
+        self.is_late = false;
+        tracing::info!("the reloaded configuration is in force now");
+        self.metrics.came_into_force();
+    }
+
     async fn take_over(&mut self) -> Result<(), ReloadError> {
         let new = self.origin.load()?;
         let fixed = needs_restart(&self.config.gateway, &new.gateway);
@@ -62,12 +90,14 @@ impl Daemon {
         // Listeners first: they are what can be refused, and until the loop publishes the new
         // fleet they ask clients to come back in a moment.
         self.proxy.reconfigure(&self.snapshot_of(&new))?;
-        if let Err(error) = self.control.reload(new.fleet.clone(), new.gateway.tick).await {
+        let reloaded = self.control.reload(new.fleet.clone(), new.gateway.tick).await;
+        let outcome = reloaded.map_err(ReloadError::from);
+        if let Ok(()) | Err(ReloadError::NotInForce(_)) = &outcome {
+            self.config = new;
+        } else {
             self.proxy.reconfigure(&self.snapshot_of(&self.config))?;
-            return Err(error.into());
         }
-        self.config = new;
-        Ok(())
+        outcome
     }
 
     /// The published snapshot with the fleet of `config`, which is what listeners go by.

@@ -9,6 +9,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_core::engine::Engine;
 use gateway_core::snapshot::Snapshot;
 use gateway_core::state::State;
+use tokio::sync::watch;
 
 use super::plane::Counters;
 use crate::clock;
@@ -20,15 +21,19 @@ pub struct Published {
     state: ArcSwap<State>,
     counters: ArcSwap<Counters>,
     turned_at_ns: AtomicU64,
+    tick_ns: AtomicU64,
+    caught_up: watch::Sender<bool>,
 }
 
 impl Published {
-    pub(super) fn new(engine: &Engine) -> Published {
+    pub(super) fn new(engine: &Engine, tick: Duration) -> Published {
         Published {
             snapshot: Arc::new(ArcSwap::from_pointee(engine.snapshot())),
             state: ArcSwap::from_pointee(engine.state()),
             counters: ArcSwap::from_pointee(Counters::default()),
             turned_at_ns: AtomicU64::new(clock::now().0),
+            tick_ns: AtomicU64::new(nanos(tick)),
+            caught_up: watch::Sender::new(false),
         }
     }
 
@@ -52,6 +57,17 @@ impl Published {
         clock::now().since(KtimeNs(self.turned_at_ns.load(Ordering::Relaxed)))
     }
 
+    /// Between two turns.
+    pub fn tick(&self) -> Duration {
+        Duration::from_nanos(self.tick_ns.load(Ordering::Relaxed))
+    }
+
+    /// Until the tables and the snapshot hold all that was decided, which may be so already.
+    pub async fn caught_up(&self) {
+        // Its sender is ours, so it cannot be gone.
+        let _ = self.caught_up.subscribe().wait_for(|caught_up| *caught_up).await;
+    }
+
     pub(super) fn publish_snapshot(&self, engine: &Engine) {
         self.snapshot.store(Arc::new(engine.snapshot()));
     }
@@ -61,7 +77,20 @@ impl Published {
         self.turned_at_ns.store(now.0, Ordering::Relaxed);
     }
 
+    pub(super) fn publish_tick(&self, tick: Duration) {
+        self.tick_ns.store(nanos(tick), Ordering::Relaxed);
+    }
+
     pub(super) fn publish_counters(&self, counters: Counters) {
         self.counters.store(Arc::new(counters));
     }
+
+    pub(super) fn publish_caught_up(&self, caught_up: bool) {
+        self.caught_up.send_if_modified(|before| std::mem::replace(before, caught_up) != caught_up);
+    }
+}
+
+/// A tick is seconds at most.
+fn nanos(tick: Duration) -> u64 {
+    u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX)
 }

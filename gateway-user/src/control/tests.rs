@@ -11,6 +11,8 @@ use gateway_core::fleet::{
 };
 use gateway_core::observation::Seen;
 use gateway_core::tables::Write;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::telemetry::Telemetry;
@@ -45,12 +47,30 @@ fn fleet(backends: &[&str]) -> Fleet {
 }
 
 fn start(backends: &[&str], plane: impl Plane + 'static) -> (Control, Telemetry) {
+    start_counted(backends, plane, Metrics::default())
+}
+
+fn start_counted(
+    backends: &[&str],
+    plane: impl Plane + 'static,
+    metrics: Metrics,
+) -> (Control, Telemetry) {
     let (telemetry, observations) = Telemetry::new();
     let engine = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 7 };
     let options = Options { tick: TICK, engine };
-    let control =
-        Control::start(fleet(backends), options, Box::new(plane), observations, Metrics::default());
+    let control = Control::start(fleet(backends), options, Box::new(plane), observations, metrics);
     (control.unwrap(), telemetry)
+}
+
+/// Turns whose writes failed, as `/metrics` shows them.
+fn apply_failures(metrics: &Metrics) -> u64 {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut page = String::new();
+    encode(&mut page, &registry).unwrap();
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix("gateway_apply_failures_total "));
+    value.expect("failed applies are counted").parse().unwrap()
 }
 
 /// What `look` finds, as soon as it finds it.
@@ -184,25 +204,34 @@ async fn a_fleet_that_does_not_fit_changes_nothing() {
 }
 
 #[tokio::test]
-async fn writes_that_fail_are_made_up_for_when_it_works_again() {
+async fn a_reload_whose_writes_fail_says_so_and_comes_into_force_later() {
     let is_off = Arc::new(AtomicBool::new(false));
     let plane = Flaky { heap: HeapPlane::default(), is_off: Arc::clone(&is_off) };
     let rows = plane.rows();
-    let (control, _telemetry) = start(&["a"], plane);
+    let metrics = Metrics::default();
+    let (control, _telemetry) = start_counted(&["a"], plane, metrics.clone());
     let published = Arc::clone(control.handle().published());
+    let before = published.snapshot().load_full();
 
     is_off.store(true, Ordering::Relaxed);
-    control.reload(fleet(&["a", "b", "c"]), TICK).await.unwrap();
-    let tick = published.state().tick;
-    eventually("the loop goes on", || (published.state().tick > tick + 2).then_some(())).await;
+    let error = control.reload(fleet(&["a", "b", "c"]), TICK).await.unwrap_err();
+    let said = with_causes(&error);
+    assert!(matches!(error, ControlError::NotApplied(_)), "{said}");
+    assert!(said.contains("requests go by the old configuration"), "{said}");
+    assert!(said.ends_with(": switched off"), "{said}");
+    let failed = apply_failures(&metrics);
+    assert!(failed >= 1);
+    eventually("it is tried again", || (apply_failures(&metrics) > failed + 2).then_some(())).await;
+    let still = published.snapshot().load_full();
+    assert!(Arc::ptr_eq(&still, &before), "no request picks by tables that are not there");
 
     is_off.store(false, Ordering::Relaxed);
-    let snapshot = published.snapshot().load_full();
-    eventually("all weights are written", || {
-        let mut backends = snapshot.pools[0].backends.iter();
-        backends.all(|backend| rows.weights(backend.row.row).by_class[0] > 0).then_some(())
-    })
-    .await;
+    published.caught_up().await;
+    let backends = published.snapshot().load().pools[0].backends.clone();
+    assert_eq!(backends.len(), 3);
+    for backend in backends {
+        assert!(rows.weights(backend.row.row).by_class[0] > 0, "{} is drawn", backend.addr);
+    }
     control.stop().await;
 }
 

@@ -41,11 +41,8 @@ pub enum DataplaneError {
         release: String,
     },
 
-    /// The kernel does not let anybody use BPF.
-    #[error(
-        "the kernel refuses the bpf system call; it needs CONFIG_BPF_SYSCALL, and a container or \
-         lockdown that permits it"
-    )]
+    /// The kernel does not let this process use BPF, whatever its capabilities.
+    #[error("the kernel refuses the bpf system call, though capabilities suffice; {}", bpf_remedy(.source))]
     BpfUnavailable {
         /// What it answered.
         source: io::Error,
@@ -334,4 +331,20 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Who refuses bpf(2), by how: the kernel itself answers `ENOSYS`, as some filters do, and `EPERM`
+/// never to who has the capabilities.
+fn bpf_remedy(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::ENOSYS) => {
+            "either it is built without CONFIG_BPF_SYSCALL, or a seccomp filter hides the call: \
+             allow it (systemd: `SystemCallFilter=bpf`; containers: their seccomp profile)"
+        }
+        _ => {
+            "a seccomp filter or a security module forbids it: allow it (systemd: \
+             `SystemCallFilter=bpf`; containers: their seccomp profile), or see `dmesg` for what \
+             a security module denied"
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::thread::CapabilitySet;
 
 use super::error::DataplaneError;
+use super::sys;
 
 /// Oldest kernel that has everything: in-flight counts are fetched and added by the program (5.12),
 /// flows are looked up and deleted in one step (5.14, for LRU tables too), and 5.15 is the oldest
@@ -69,6 +70,11 @@ pub(super) fn check_capabilities() -> Result<(), DataplaneError> {
         missing if missing.is_empty() => Ok(()),
         missing => Err(DataplaneError::MissingCapabilities { missing: missing.join(" ") }),
     }
+}
+
+/// Whether this thread may use BPF at all, which capabilities alone do not decide.
+pub(super) fn check_bpf() -> Result<(), DataplaneError> {
+    sys::probe().map_err(|source| DataplaneError::BpfUnavailable { source })
 }
 
 /// What is needed and not held. `CAP_SYS_ADMIN` contains `CAP_BPF` and `CAP_PERFMON`, as in

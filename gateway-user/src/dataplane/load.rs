@@ -16,7 +16,7 @@ use super::interface::{self, Interface};
 use super::maps::Maps;
 use super::pins::Pins;
 use super::shape::SHAPES;
-use super::{Options, host, logs, object, sys};
+use super::{Options, host, logs, object};
 
 /// Name of the XDP program in the object.
 const PROGRAM: &str = "gateway";
@@ -62,7 +62,7 @@ pub(super) fn check_host(options: &Options) -> Result<Vec<Interface>, DataplaneE
     }
     host::check_kernel()?;
     host::check_capabilities()?;
-    sys::probe().map_err(|source| DataplaneError::BpfUnavailable { source })?;
+    host::check_bpf()?;
     host::check_nat_ports(&options.nat_ports)?;
     let interfaces = interface::resolve(&options.interfaces)?;
     for interface in &interfaces {

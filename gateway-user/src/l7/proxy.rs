@@ -1,8 +1,10 @@
 //! The proxy from outside: its threads and what it listens on.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::net::{SocketAddrV4, TcpListener};
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -120,6 +122,18 @@ impl Proxy {
         Arc::clone(&self.metrics)
     }
 
+    /// Until a traffic thread is gone, which none is before [`shutdown`](Proxy::shutdown) unless it
+    /// panicked; which one.
+    pub async fn ended(&self) -> usize {
+        let mut ends: Vec<_> =
+            self.threads.iter().map(|thread| Box::pin(thread.commands.closed())).collect();
+        poll_fn(|context| {
+            let gone = ends.iter_mut().position(|end| end.as_mut().poll(context).is_ready());
+            gone.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
     /// Accepts no more, lets running requests finish with `Connection: close`, and ends the
     /// threads when the last one has, or after `deadline`.
     pub async fn shutdown(self, deadline: Duration) -> Drained {
@@ -184,5 +198,22 @@ impl Thread {
         if self.handle.join().is_err() {
             tracing::error!("a traffic thread of the proxy had panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_traffic_thread_that_is_gone_is_named() {
+        let (commands, _received) = mpsc::unbounded_channel();
+        let running = Thread { commands, handle: std::thread::spawn(|| ()) };
+        let (commands, received) = mpsc::unbounded_channel();
+        let gone = Thread { commands, handle: std::thread::spawn(move || drop(received)) };
+        let threads = vec![running, gone];
+        let proxy =
+            Proxy { threads, listening: BTreeMap::new(), metrics: Arc::new(Metrics::default()) };
+        assert_eq!(proxy.ended().await, 1);
     }
 }

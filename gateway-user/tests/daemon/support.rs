@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -120,15 +120,25 @@ pub(crate) struct Backend {
 impl Backend {
     /// Serves until the test process ends.
     pub(crate) fn start(name: &'static str, delay: Duration) -> Backend {
+        Backend::after(name, move || std::thread::sleep(delay))
+    }
+
+    /// Answers while nobody holds `gate`.
+    pub(crate) fn behind(name: &'static str, gate: &Arc<Mutex<()>>) -> Backend {
+        let gate = Arc::clone(gate);
+        Backend::after(name, move || drop(gate.lock()))
+    }
+
+    fn after(name: &'static str, wait: impl Fn() + Send + Sync + 'static) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let served = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&served);
+        let (count, wait) = (Arc::clone(&served), Arc::new(wait));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let count = Arc::clone(&count);
+                let (count, wait) = (Arc::clone(&count), Arc::clone(&wait));
                 // A connection that breaks is the other side's business.
-                std::thread::spawn(move || drop(serve(stream, name, delay, &count)));
+                std::thread::spawn(move || drop(serve(stream, name, &*wait, &count)));
             }
         });
         Backend { addr, served }
@@ -143,14 +153,14 @@ impl Backend {
 fn serve(
     stream: TcpStream,
     name: &str,
-    delay: Duration,
+    wait: &dyn Fn(),
     served: &AtomicU64,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     loop {
         read_head(&mut stream)?;
-        std::thread::sleep(delay);
+        wait();
         served.fetch_add(1, Ordering::Relaxed);
         let length = name.len();
         write!(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}")?;
@@ -267,6 +277,16 @@ impl Daemon {
         eventually("the daemon ends", || self.child.try_wait().expect("its state"))
     }
 
+    /// Waits until a request, and no other, is under way at the first backend.
+    #[track_caller]
+    pub(crate) fn wait_for_a_request_at_the_backend(&self) {
+        eventually("the request is at the backend", || {
+            let state = self.state();
+            let in_flight = state["pools"][0]["backends"][0]["inputs"]["in_flight"].as_u64()?;
+            (in_flight == 1).then_some(())
+        });
+    }
+
     /// The JSON of `/v1/state`.
     #[track_caller]
     pub(crate) fn state(&self) -> serde_json::Value {
@@ -311,9 +331,11 @@ pub(crate) fn config(
     admin: SocketAddr,
     backends: &[(&str, SocketAddr)],
 ) -> String {
+    // Longer than a test waits, so that no test can take a drain's deadline for its end.
+    let drain = 2 * DEADLINE.as_secs();
     let mut text = format!(
         "[gateway]\nadmin = \"{admin}\"\ntick = \"50ms\"\nproxy_threads = 1\n\
-         drain_timeout = \"20s\"\n[[vip]]\nname = \"site\"\naddress = \"{vip}\"\n\
+         drain_timeout = \"{drain}s\"\n[[vip]]\nname = \"site\"\naddress = \"{vip}\"\n\
          [[pool]]\nname = \"web\"\n"
     );
     for (name, addr) in backends {

@@ -7,6 +7,7 @@ use aya::programs::{Xdp, XdpMode as Flags};
 use gateway_common::layout::{Settings, map_name};
 use gateway_user::dataplane::{self, Dataplane, DataplaneError};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::lab::{Lab, NEAR, forward, with_lab, xdp_on};
 
@@ -173,6 +174,49 @@ fn missing_capabilities_are_named() {
             assert!(!words.contains("CAP_NET_ADMIN"), "{words}");
         }
     });
+}
+
+#[test]
+fn a_kernel_that_refuses_bpf_is_told_apart_from_a_missing_capability() {
+    with_lab(|lab| {
+        for (errno, likely) in [
+            (libc::EPERM, "a seccomp filter or a security module forbids it"),
+            (libc::ENOSYS, "built without CONFIG_BPF_SYSCALL, or a seccomp filter hides the call"),
+        ] {
+            let options = lab.options();
+            let refused = without_bpf(errno, move || {
+                let opening = Dataplane::open(&options).err().expect("it must be refused");
+                let detaching = dataplane::detach(&options.pin_dir).expect_err("as well");
+                [opening, detaching]
+            });
+            for error in refused {
+                let DataplaneError::BpfUnavailable { source } = &error else { panic!("{error}") };
+                assert_eq!(source.raw_os_error(), Some(errno));
+                let words = error.to_string();
+                assert!(
+                    words.contains(likely) && words.contains("SystemCallFilter=bpf"),
+                    "{words}"
+                );
+            }
+        }
+        assert_eq!((xdp_on(NEAR), lab.pins()), (None, Vec::new()), "nothing was changed");
+    });
+}
+
+/// What `task` answers on a thread whose calls of bpf(2) a seccomp filter answers with `errno`. The
+/// thread ends with it, since nobody can take a filter off again.
+fn without_bpf<T: Send + 'static>(errno: i32, task: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        let filter = SeccompFilter::new(
+            [(libc::SYS_bpf, Vec::new())].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(errno.cast_unsigned()),
+            std::env::consts::ARCH.try_into().unwrap(),
+        );
+        seccompiler::apply_filter(&BpfProgram::try_from(filter.unwrap()).unwrap()).unwrap();
+        task()
+    });
+    thread.join().unwrap()
 }
 
 fn set_layout(lab: &Lab, version: u32) {

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::run_shown;
+use crate::machine::Need;
 
 /// The compiler's release. Debian's rustc-web and rustup have it both.
 const RUSTC_RELEASE: &str = "1.96.0";
@@ -65,6 +66,30 @@ pub(super) fn cargo_home() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cargo"))
 }
 
+/// What of it this machine has, found out without changing anything.
+pub(crate) fn needs() -> Vec<Need> {
+    let rustc = match find_rustc() {
+        Some((rustc, ..)) => Ok(format!("rustc {RUSTC_RELEASE} at {}", rustc.display())),
+        None => {
+            let ways = ways_to_rustc();
+            Err(format!(
+                "rustc {RUSTC_RELEASE} with the sources of core: `cargo xtask ebpf`, {ways}"
+            ))
+        }
+    };
+    let linker = match find_linker() {
+        Ok(Some(dir)) => Ok(format!("bpf-linker {BPF_LINKER_RELEASE} in {}", dir.display())),
+        Ok(None) | Err(_) => Err(format!(
+            "`cargo xtask ebpf` builds bpf-linker {BPF_LINKER_RELEASE} over Debian's \
+             llvm-{LLVM_MAJOR}-dev"
+        )),
+    };
+    vec![
+        Need { what: "compiler for BPF", required: true, found: rustc },
+        Need { what: "bpf-linker", required: true, found: linker },
+    ]
+}
+
 type Rustc = (PathBuf, PathBuf, PathBuf);
 
 fn find_rustc() -> Option<Rustc> {
@@ -106,12 +131,17 @@ fn install_rustc() -> Result<Rustc> {
         install_debian()?;
     }
     find_rustc().with_context(|| {
-        format!(
-            "rustc {RUSTC_RELEASE} is still missing; install it with `rustup toolchain install \
-             {RUSTC_RELEASE} --component rust-src` or Debian's {}",
-            DEBIAN_PACKAGES.join(", ")
-        )
+        format!("rustc {RUSTC_RELEASE} is still missing; install it by {}", ways_to_rustc())
     })
+}
+
+/// Debian's packages are of one release at a time, so they may have moved on.
+fn ways_to_rustc() -> String {
+    format!(
+        "`rustup toolchain install {RUSTC_RELEASE} --component rust-src`, or Debian's {} where they \
+         are of that release",
+        DEBIAN_PACKAGES.join(", ")
+    )
 }
 
 fn install_debian() -> Result<()> {

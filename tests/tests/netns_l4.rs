@@ -231,6 +231,35 @@ fn a_live_download_survives_a_change_of_weights_and_a_reload() {
 }
 
 #[test]
+fn a_live_download_survives_a_new_name_of_its_pool() {
+    if !root_or_skip("a_live_download_survives_a_new_name_of_its_pool") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "learned", 2);
+    let mut gateway = testbed.start_gateway(&config).unwrap();
+    let download = start_download(&testbed);
+    wait_for("the download to begin", PATIENCE, || {
+        let state = gateway.state()?;
+        let backends = state["pools"][0]["backends"].as_array();
+        let busy = |backend: &Value| backend["inputs"]["in_flight"].as_u64() > Some(0);
+        Ok(backends.into_iter().flatten().any(busy).then_some(()))
+    })
+    .unwrap();
+
+    config.pools[0].name = "shop".to_owned();
+    config.vips[0].pool = "shop".to_owned();
+    testbed.write_config(&config).unwrap();
+    gateway.node().signal(rustix::process::Signal::HUP).unwrap();
+    wait_for("the new name", PATIENCE, || {
+        Ok((gateway.state()?["pools"][0]["name"] == "shop").then_some(()))
+    })
+    .unwrap();
+    assert!(end_of(download).success(), "the download broke");
+}
+
+#[test]
 fn bpftool_steers_a_manual_pool_at_once() {
     if !root_or_skip("bpftool_steers_a_manual_pool_at_once") {
         return;

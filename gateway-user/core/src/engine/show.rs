@@ -16,7 +16,7 @@ pub(super) fn state(engine: &Engine) -> State {
         at_ns: engine.ticked_at.0,
         observations: engine.observations,
         observations_stale: engine.observations_stale,
-        vips: vips.map(|(spec, &(_, row))| vip(engine, spec, row)).collect(),
+        vips: vips.map(|(spec, entry)| vip(engine, spec, entry.index)).collect(),
         pools: pools.map(|(looped, spec)| pool(engine, looped, spec)).collect(),
     }
 }

@@ -29,6 +29,7 @@ pub mod plan;
 pub mod policy;
 pub mod predictor;
 pub mod rows;
+pub mod shares;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;

@@ -20,6 +20,7 @@ pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
+pub mod flows;
 pub mod health;
 pub mod history;
 pub mod ladder;

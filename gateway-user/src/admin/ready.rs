@@ -31,6 +31,7 @@ fn describe(pool: &PoolState) -> String {
 #[cfg(test)]
 mod tests {
     use gateway_core::decision::{Inputs, Reason, WeightSource};
+    use gateway_core::flows::FlowTally;
     use gateway_core::state::{BackendState, VipState};
 
     use super::*;
@@ -54,6 +55,7 @@ mod tests {
             bounds: Vec::new(),
             load: None,
             inputs: Inputs::default(),
+            flows: FlowTally::default(),
         }
     }
 

@@ -82,5 +82,6 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),
         load: backend.load(),
         inputs: last.map_or_else(Inputs::default, |last| last.inputs),
+        flows: backend.flows().clone(),
     }
 }

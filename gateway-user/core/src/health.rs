@@ -106,7 +106,7 @@ impl Silence {
 
     /// How long work has piled up without an answer; zero if it does not.
     pub fn age(&self, now: KtimeNs) -> Duration {
-        if self.in_flight >= self.in_flight_then + PILED_UP_MIN {
+        if self.in_flight.saturating_sub(self.in_flight_then) >= PILED_UP_MIN {
             now.since(self.alive_at)
         } else {
             Duration::ZERO
@@ -174,6 +174,16 @@ mod tests {
         silence.alive();
         silence.tick(at(1750), 7);
         assert_eq!(silence.age(at(3000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_count_that_ran_below_zero_is_compared_all_the_same() {
+        let mut silence = Silence::new(at(0));
+        silence.tick(at(250), u64::MAX);
+        assert_eq!(silence.age(at(500)), Duration::ZERO);
+        silence.tick(at(500), 5);
+        silence.tick(at(750), u64::MAX);
+        assert_eq!(silence.age(at(1000)), Duration::from_millis(500));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
-use crate::capacity::{Cost, Sample, Speedometer};
+pub use crate::capacity::{Cost, Sample};
+
+use crate::capacity::Speedometer;
 use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
@@ -76,7 +78,7 @@ pub struct Evidence {
     pub utilization: Option<f64>,
     /// What a request costs it, over the last second or so.
     pub sample: Option<Sample>,
-    /// Filtered over time: see [`capacity`](crate::capacity).
+    /// The same, filtered over time.
     pub cost: Option<Cost>,
     /// How long work has been piling up without an answer.
     pub silent_for: Duration,

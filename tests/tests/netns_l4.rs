@@ -45,10 +45,11 @@ fn end_of(mut download: Child) -> ExitStatus {
     wait_for("the end of the download", Duration::from_secs(30), ended).unwrap()
 }
 
-/// A number that `/v1/state` tells of a backend.
+/// A number that `/v1/state` tells of a backend, or knew of it when it was decided.
 fn number(gateway: &GatewayNode<'_>, backend: &str, field: &str) -> f64 {
     let state = gateway.backend_state(backend).unwrap();
-    state[field].as_f64().unwrap_or_else(|| panic!("no number {field} in {state}"))
+    let found = if state[field].is_null() { &state["inputs"][field] } else { &state[field] };
+    found.as_f64().unwrap_or_else(|| panic!("no number {field} in {state}"))
 }
 
 fn wait_for_share(gateway: &GatewayNode<'_>, backend: &str, enough: impl Fn(f64) -> bool) -> f64 {
@@ -115,6 +116,47 @@ fn a_request_goes_through_xdp_in_the_driver() {
     }
     let metrics = gateway.get("/metrics").unwrap();
     assert!(metrics.contains("forward_in"), "{metrics}");
+}
+
+#[test]
+fn connects_responses_and_whole_flows_are_timed_by_backend() {
+    if !root_or_skip("connects_responses_and_whole_flows_are_timed_by_backend") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[20, 20]).unwrap();
+    let gateway = testbed.start_gateway(&config(&testbed, "equal", 2)).unwrap();
+    let load = start_load(&testbed, 50.0);
+    let histogram = |metrics: &str, name: &str, backend: &str| {
+        let labels = format!("{{pool=\"web\",backend=\"{backend}\"}} ");
+        let number = |part: &str| {
+            let start = format!("gateway_flow_{name}_seconds_{part}{labels}");
+            let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
+            told.map_or(0.0, |number| number.parse::<f64>().unwrap())
+        };
+        (number("count"), number("sum"))
+    };
+    let parts = ["connect_duration", "first_response", "duration"];
+    let metrics = wait_for("twenty flows of each backend", PATIENCE, || {
+        let metrics = gateway.get("/metrics")?;
+        let enough =
+            |part| ["b1", "b2"].iter().all(|backend| histogram(&metrics, part, backend).0 >= 20.0);
+        Ok(parts.iter().all(|part| enough(part)).then_some(metrics))
+    })
+    .unwrap();
+    load.stop().unwrap();
+    for backend in ["b1", "b2"] {
+        let [connect, response, whole] = parts.map(|part| {
+            let (count, sum) = histogram(&metrics, part, backend);
+            sum / count
+        });
+        // The kernel answers a SYN by itself; a response takes its service time, 20 ms on average,
+        // and its flow lasts longer than that.
+        assert!(0.0 < connect && connect < response, "{backend}: {connect} s, {response} s");
+        assert!((0.005..2.0).contains(&response), "{backend}: {response} s");
+        assert!(whole > 0.005 && whole < 5.0, "{backend}: {whole} s");
+        assert!(number(&gateway, backend, "connect_p50") > 0.0);
+    }
 }
 
 fn ip_link(testbed: &Testbed, interface: &str) -> Value {
@@ -209,6 +251,35 @@ fn a_live_download_survives_a_change_of_weights_and_a_reload() {
     gateway.node().signal(rustix::process::Signal::HUP).unwrap();
     wait_for("b1 to drain", PATIENCE, || {
         Ok((gateway.backend_state("b1")?["health"] == "draining").then_some(()))
+    })
+    .unwrap();
+    assert!(end_of(download).success(), "the download broke");
+}
+
+#[test]
+fn a_live_download_survives_a_new_name_of_its_pool() {
+    if !root_or_skip("a_live_download_survives_a_new_name_of_its_pool") {
+        return;
+    }
+    let testbed = testbed(2);
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "learned", 2);
+    let mut gateway = testbed.start_gateway(&config).unwrap();
+    let download = start_download(&testbed);
+    wait_for("the download to begin", PATIENCE, || {
+        let state = gateway.state()?;
+        let backends = state["pools"][0]["backends"].as_array();
+        let busy = |backend: &Value| backend["inputs"]["in_flight"].as_u64() > Some(0);
+        Ok(backends.into_iter().flatten().any(busy).then_some(()))
+    })
+    .unwrap();
+
+    config.pools[0].name = "shop".to_owned();
+    config.vips[0].pool = "shop".to_owned();
+    testbed.write_config(&config).unwrap();
+    gateway.node().signal(rustix::process::Signal::HUP).unwrap();
+    wait_for("the new name", PATIENCE, || {
+        Ok((gateway.state()?["pools"][0]["name"] == "shop").then_some(()))
     })
     .unwrap();
     assert!(end_of(download).success(), "the download broke");

@@ -99,7 +99,7 @@ impl Cost {
 
 /// What cost is taken from, for a whole pool at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Measure {
+pub(crate) enum Measure {
     /// Latency near the service time.
     #[default]
     Latency,
@@ -110,7 +110,7 @@ pub enum Measure {
 impl Measure {
     /// Utilisation where every backend of the pool that was sampled reports it, else latency: the
     /// two cannot be compared with each other.
-    pub fn of(samples: &[Option<Sample>]) -> Measure {
+    pub(crate) fn of(samples: &[Option<Sample>]) -> Measure {
         let mut sampled = samples.iter().flatten().peekable();
         let reports = |sample: &Sample| sample.utilization.is_some_and(|u| u >= UTILIZATION_MIN);
         if sampled.peek().is_some() && sampled.all(reports) {
@@ -203,7 +203,7 @@ impl Speedometer {
 
 /// What a pool's filters share: by how much its samples vary more than single requests explain.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Excess(f64);
+pub(crate) struct Excess(f64);
 
 impl Default for Excess {
     fn default() -> Excess {
@@ -227,7 +227,7 @@ impl Excess {
 /// Takes this tick's samples of a pool into its backends' filters.
 ///
 /// `samples` and `speedometers` are parallel.
-pub fn update(
+pub(crate) fn update(
     samples: &[Option<Sample>],
     speedometers: &mut [&mut Speedometer],
     excess: &mut Excess,
@@ -307,7 +307,7 @@ fn median_of_sorted(sorted: &[f64]) -> f64 {
 /// A difference from what the operator configured (`capacities`) that the error explains counts
 /// for little: equal backends get equal weights, however noisy they look. Nor does one that was
 /// seen long ago.
-pub fn relative_speeds(costs: &[Option<Cost>], capacities: &[f64]) -> Vec<Option<f64>> {
+pub(crate) fn relative_speeds(costs: &[Option<Cost>], capacities: &[f64]) -> Vec<Option<f64>> {
     // With each cost, the capacity that the operator thinks it has: equal logs, if he is right.
     let mut surprises: Vec<f64> = costs
         .iter()

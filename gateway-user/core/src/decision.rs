@@ -53,6 +53,8 @@ pub struct Inputs {
     pub latency_p50: Option<f64>,
     /// 99th percentile of the latency.
     pub latency_p99: Option<f64>,
+    /// Median time from SYN to SYN-ACK of the latest connections of the last ten seconds; L4 alone.
+    pub connect_p50: Option<f64>,
     /// Failed share of what finished in the window.
     pub failed_share: f64,
     /// Failures in a row, up to now.

@@ -26,7 +26,7 @@ const WEIGHTLESS_MIN: Duration = Duration::from_secs(30);
 const FALLBACK_LEAD: f64 = 1.1;
 
 /// A backend's row in `BACKENDS`.
-pub fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32) -> Backend {
+pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32) -> Backend {
     Backend {
         addr: spec.addr.ip().octets(),
         nat_addr: spec.nat_addr.octets(),
@@ -38,7 +38,7 @@ pub fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32) -> Backend {
 }
 
 /// A VIP's entry in `VIPS`.
-pub fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
+pub(crate) fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
     let flags = match spec.layer {
         Layer::L4 => 0,
         Layer::L7 => vip_flag::L7,
@@ -47,7 +47,7 @@ pub fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
 }
 
 /// A pool's row in `POOLS`.
-pub fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
+pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
     Pool {
         table,
         algorithm: match spec.algorithm {
@@ -60,7 +60,7 @@ pub fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
 }
 
 /// Client prefixes and their classes, as `CLIENT_CLASSES` holds them.
-pub fn set_client_classes(fleet: &Fleet, tables: &mut Tables) {
+pub(crate) fn set_client_classes(fleet: &Fleet, tables: &mut Tables) {
     tables.client_classes = fleet
         .client_classes
         .iter()
@@ -71,7 +71,7 @@ pub fn set_client_classes(fleet: &Fleet, tables: &mut Tables) {
 }
 
 /// A share of the heaviest as an acceptance probability. What takes flows at all takes some.
-pub fn acceptance(weight: f64, heaviest: f64) -> u16 {
+pub(crate) fn acceptance(weight: f64, heaviest: f64) -> u16 {
     if weight <= 0.0 || heaviest <= 0.0 {
         return 0;
     }
@@ -80,7 +80,7 @@ pub fn acceptance(weight: f64, heaviest: f64) -> u16 {
 }
 
 /// One row of `WEIGHTS`, the same for every class.
-pub fn weights_row(accepted: u16, fallback: u16, computed_at: KtimeNs) -> Weights {
+pub(crate) fn weights_row(accepted: u16, fallback: u16, computed_at: KtimeNs) -> Weights {
     Weights {
         by_class: [accepted; CLASSES_MAX],
         fallback,
@@ -91,7 +91,7 @@ pub fn weights_row(accepted: u16, fallback: u16, computed_at: KtimeNs) -> Weight
 
 /// Who takes a draw that accepted nobody: the heaviest, or still the one before while it is almost
 /// as heavy.
-pub fn fallback(rows: &[BackendRow], weights: &[f64], before: u32) -> u32 {
+pub(crate) fn fallback(rows: &[BackendRow], weights: &[f64], before: u32) -> u32 {
     let admitted = || rows.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
     let Some((heaviest, most)) = admitted().max_by(|(a, x), (b, y)| {
         // Of equals the lowest row, whatever the order of the configuration.
@@ -108,7 +108,7 @@ pub fn fallback(rows: &[BackendRow], weights: &[f64], before: u32) -> u32 {
 
 /// The Maglev table of a pool, in use and how it came about.
 #[derive(Clone, Debug)]
-pub struct Membership {
+pub(crate) struct Membership {
     pool: u32,
     /// Its index in `MAGLEV`.
     pub table: u32,
@@ -119,7 +119,7 @@ pub struct Membership {
 
 /// One backend as a possible member.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Who it is and where.
     pub member: Member,
     /// How long it has had no weight; `None`: it has one.
@@ -131,7 +131,7 @@ pub struct Candidate {
 impl Membership {
     /// The table of `candidates`. If the data plane uses one of the same slots already it stays in
     /// use, else the other of the pool's two.
-    pub fn new(pool: u32, candidates: &[Candidate], adopted: &Tables) -> Membership {
+    pub(crate) fn new(pool: u32, candidates: &[Candidate], adopted: &Tables) -> Membership {
         let members = members(candidates, &[]);
         let slots = maglev::build(&members);
         let [first, second] = tables_of(pool);
@@ -149,7 +149,7 @@ impl Membership {
     }
 
     /// Builds the other table if the members changed; whether they did.
-    pub fn update(&mut self, candidates: &[Candidate]) -> bool {
+    pub(crate) fn update(&mut self, candidates: &[Candidate]) -> bool {
         let members = members(candidates, &self.members);
         if members == self.members {
             return false;

@@ -2,7 +2,8 @@
 //!
 //! A backend is known by its pool, its address and the gateway's address towards it; as long as
 //! these stay, its row and generation stay, over reloads and over restarts of the daemon (what the
-//! maps hold is adopted). Whatever is given up rests at least until the next change, so that no
+//! maps hold is adopted). A pool is known by its name, and one whose name is new by the backends
+//! and VIPs that it shares with one whose name is gone, so that a new name cuts no flow. Whatever is given up rests at least until the next change, so that no
 //! table in use ever names a row that already means somebody else.
 
 mod index;
@@ -123,7 +124,7 @@ pub struct Directory {
     /// One for each pool of the fleet, in its order.
     pools: Vec<PoolEntry>,
     /// One for each VIP of the fleet, in its order.
-    vips: Vec<(VipKeyOrd, u32)>,
+    vips: Vec<VipEntry>,
     pool_indexes: Indexes,
     rows: Indexes,
     vip_indexes: Indexes,
@@ -133,13 +134,23 @@ pub struct Directory {
 /// A pool's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolEntry {
-    /// Its name: what a pool is known by over reloads.
-    pub name: String,
-    /// Row in `POOLS`.
+    /// Row in `POOLS`: the same as long as it is the same pool, whatever its name.
     pub index: u32,
     /// One for each backend of the pool, in its order.
     pub rows: Vec<BackendRow>,
+    name: String,
     endpoints: Vec<Endpoint>,
+}
+
+/// A VIP's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipEntry {
+    /// Its key in `VIPS`.
+    pub key: VipKeyOrd,
+    /// Row in `VIP_TRAFFIC`.
+    pub index: u32,
+    /// Row of its pool in `POOLS`.
+    pub pool: u32,
 }
 
 /// What a backend is known by, within its pool. The gateway's own address belongs to it: flows
@@ -200,7 +211,7 @@ impl Directory {
     /// # Errors
     /// If the fleet does not fit the tables.
     pub fn reconfigure(&self, fleet: &Fleet) -> Result<Directory, DirectoryError> {
-        self.assign(fleet, &Known::of_directory(self))
+        self.assign(fleet, &Known::of_directory(fleet, self))
     }
 
     /// Pools, in the fleet's order.
@@ -208,8 +219,8 @@ impl Directory {
         &self.pools
     }
 
-    /// Keys and rows of the VIPs, in the fleet's order.
-    pub fn vips(&self) -> &[(VipKeyOrd, u32)] {
+    /// VIPs, in the fleet's order.
+    pub fn vips(&self) -> &[VipEntry] {
         &self.vips
     }
 
@@ -239,7 +250,7 @@ impl Directory {
                     None => next.new_row(*endpoint),
                 })
                 .collect::<Result<_, _>>()?;
-            next.pools.push(PoolEntry { name: pool.name.clone(), index, rows, endpoints });
+            next.pools.push(PoolEntry { index, rows, name: pool.name.clone(), endpoints });
         }
         for vip in &fleet.vips {
             let key = vip_key(vip);
@@ -249,7 +260,7 @@ impl Directory {
                     what: format!("VIP `{}`", vip.name),
                 })?,
             };
-            next.vips.push((key, index));
+            next.vips.push(VipEntry { key, index, pool: next.pools[vip.pool].index });
         }
         Ok(next)
     }
@@ -332,18 +343,23 @@ struct Known {
 }
 
 impl Known {
-    fn of_directory(directory: &Directory) -> Known {
+    fn of_directory(fleet: &Fleet, directory: &Directory) -> Known {
         let pools = &directory.pools;
+        let rows = pools
+            .iter()
+            .flat_map(|pool| {
+                pool.endpoints.iter().zip(&pool.rows).map(|(e, row)| ((pool.index, *e), *row))
+            })
+            .collect();
+        let stays = |pool: &&PoolEntry| fleet.pools.iter().any(|spec| spec.name == pool.name);
+        let named = pools.iter().filter(stays).map(|pool| (pool.name.clone(), pool.index));
+        let vip_pools = directory.vips.iter().map(|vip| (vip.key, vip.pool)).collect();
+        let pools_taken = pools.iter().map(|pool| pool.index).collect();
         Known {
-            pools: pools.iter().map(|pool| (pool.name.clone(), pool.index)).collect(),
-            rows: pools
-                .iter()
-                .flat_map(|pool| {
-                    pool.endpoints.iter().zip(&pool.rows).map(|(e, row)| ((pool.index, *e), *row))
-                })
-                .collect(),
-            vips: directory.vips.iter().copied().collect(),
-            pools_taken: pools.iter().map(|pool| pool.index).collect(),
+            pools: recognise_pools(fleet, named.collect(), &rows, &vip_pools, &pools_taken),
+            rows,
+            vips: directory.vips.iter().map(|vip| (vip.key, vip.index)).collect(),
+            pools_taken,
             rows_taken: pools.iter().flat_map(|pool| &pool.rows).map(|row| row.row).collect(),
         }
     }
@@ -370,8 +386,9 @@ impl Known {
         let mut pools_taken: BTreeSet<u32> =
             adopted.pools.keys().copied().filter(|index| *index < POOLS_MAX).collect();
         pools_taken.extend(rows.keys().map(|(pool, _)| *pool));
+        let vip_pools = adopted.vips.iter().map(|(key, vip)| (*key, vip.pool)).collect();
         Known {
-            pools: recognise_pools(fleet, adopted, &rows, &pools_taken),
+            pools: recognise_pools(fleet, BTreeMap::new(), &rows, &vip_pools, &pools_taken),
             rows_taken: adopted.backends.keys().copied().collect(),
             rows,
             vips,
@@ -380,11 +397,13 @@ impl Known {
     }
 }
 
-/// Which adopted pool each configured one is: the likest pairs first, each pool once.
+/// Which of the pools in `taken` each configured one is. Besides those that are `named` already:
+/// the likest pairs first, each pool once.
 fn recognise_pools(
     fleet: &Fleet,
-    adopted: &Tables,
+    named: BTreeMap<String, u32>,
     rows: &BTreeMap<(u32, Endpoint), BackendRow>,
+    vip_pools: &BTreeMap<VipKeyOrd, u32>,
     taken: &BTreeSet<u32>,
 ) -> BTreeMap<String, u32> {
     let mut pairs = Vec::new();
@@ -393,17 +412,15 @@ fn recognise_pools(
             let shared = pool.backends.iter().map(Endpoint::of);
             let shared = shared.filter(|endpoint| rows.contains_key(&(index, *endpoint))).count();
             let vips = fleet.vips.iter().filter(|vip| vip.pool == position);
-            let vips = vips
-                .filter(|vip| adopted.vips.get(&vip_key(vip)).is_some_and(|v| v.pool == index))
-                .count();
+            let vips = vips.filter(|vip| vip_pools.get(&vip_key(vip)) == Some(&index)).count();
             if shared + vips > 0 {
                 pairs.push((std::cmp::Reverse((shared, vips)), position, index));
             }
         }
     }
     pairs.sort_unstable();
-    let mut recognised = BTreeMap::new();
-    let mut used = BTreeSet::new();
+    let mut used: BTreeSet<u32> = named.values().copied().collect();
+    let mut recognised = named;
     for (_, position, index) in pairs {
         let name = &fleet.pools[position].name;
         if !recognised.contains_key(name) && used.insert(index) {

@@ -130,19 +130,22 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Takes over a changed fleet. What stays keeps its row, its weight and what was learnt of it.
+    /// Takes over a changed fleet. What stays keeps its row, its weight and what was learnt of it,
+    /// also under another name.
     ///
     /// # Errors
     /// If the fleet does not fit the tables; then nothing was changed.
     pub fn reconfigure(&mut self, fleet: Fleet, now: KtimeNs) -> Result<(), DirectoryError> {
         let directory = self.directory.reconfigure(&fleet)?;
-        let mut before: BTreeMap<String, PoolLoop> =
-            self.pools.drain(..).map(|pool| (pool.name().to_owned(), pool)).collect();
+        // By index rather than by name: a pool keeps its index when it is renamed, and the index
+        // of one that is gone rests for this change.
+        let mut before: BTreeMap<u32, PoolLoop> =
+            self.pools.drain(..).map(|pool| (pool.index(), pool)).collect();
         self.pools = fleet
             .pools
             .iter()
             .zip(directory.pools())
-            .map(|(spec, entry)| match before.remove(&spec.name) {
+            .map(|(spec, entry)| match before.remove(&entry.index) {
                 Some(pool) => pool.reconfigure(spec, entry, now),
                 None => PoolLoop::adopt(spec, entry, &Tables::default(), now),
             })
@@ -244,9 +247,8 @@ impl Engine {
             }
             pool.lay_out(spec, &mut self.tables, now);
         }
-        for (spec, &(key, index)) in self.fleet.vips.iter().zip(self.directory.vips()) {
-            let pool = self.directory.pools()[spec.pool].index;
-            self.tables.vips.insert(key, vip_entry(spec, index, pool));
+        for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
+            self.tables.vips.insert(entry.key, vip_entry(spec, entry.index, entry.pool));
         }
         set_client_classes(&self.fleet, &mut self.tables);
     }

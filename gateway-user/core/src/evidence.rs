@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
-use crate::capacity::{Cost, Sample, Speedometer};
+pub use crate::capacity::{Cost, Sample};
+
+use crate::capacity::Speedometer;
 use crate::fleet::ProbeSpec;
+use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
 use crate::observation::{Observation, RequestOutcome, Seen};
 use crate::window::{Summary, Window};
@@ -32,6 +35,8 @@ const LOAD_HALF_LIFE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Memory {
     window: Window,
+    connects: RecentConnects,
+    flows: FlowTally,
     streaks: Streaks,
     probe: ProbeHealth,
     silence: Silence,
@@ -55,6 +60,8 @@ pub struct Evidence {
     pub latency_p50: Option<f64>,
     /// Its 99th percentile.
     pub latency_p99: Option<f64>,
+    /// Median time until a connection stood; L4 alone.
+    pub connect_p50: Option<f64>,
     /// Finished in the window of `failed`.
     pub finished: u32,
     /// Failed in a window of at least a second.
@@ -71,7 +78,7 @@ pub struct Evidence {
     pub utilization: Option<f64>,
     /// What a request costs it, over the last second or so.
     pub sample: Option<Sample>,
-    /// Filtered over time: see [`capacity`](crate::capacity).
+    /// The same, filtered over time.
     pub cost: Option<Cost>,
     /// How long work has been piling up without an answer.
     pub silent_for: Duration,
@@ -95,6 +102,8 @@ impl Memory {
     pub fn new(now: KtimeNs) -> Memory {
         Memory {
             window: Window::new(now),
+            connects: RecentConnects::default(),
+            flows: FlowTally::default(),
             streaks: Streaks::default(),
             probe: ProbeHealth::default(),
             silence: Silence::new(now),
@@ -107,8 +116,12 @@ impl Memory {
     /// Takes in what was seen.
     pub fn observe(&mut self, observation: &Observation, probe: Option<&ProbeSpec>) {
         let at = observation.at;
+        self.flows.observe(&observation.seen);
         match observation.seen {
-            Seen::Connected { .. } => self.streaks.connected(),
+            Seen::Connected { after } => {
+                self.streaks.connected();
+                self.connects.connected(at, after);
+            }
             Seen::ConnectFailed => {
                 self.streaks.connect_failed();
                 self.fail(at);
@@ -150,6 +163,7 @@ impl Memory {
     /// what the backend can do once it is well.
     pub fn restart(&mut self, now: KtimeNs) {
         self.window.restart(now);
+        self.connects.clear();
         self.streaks = Streaks::default();
         self.silence = Silence::new(now);
     }
@@ -186,6 +200,7 @@ impl Memory {
             latency_low: sample.map(|sample| sample.latency),
             latency_p50: wide.answered.quantile(0.5),
             latency_p99: wide.answered.quantile(0.99),
+            connect_p50: self.connects.median(now),
             finished: failures.finished(),
             failed: failures.failed,
             recent_finished: recent.finished(),
@@ -205,6 +220,11 @@ impl Memory {
     /// The filter of its speed.
     pub fn speedometer(&mut self) -> &mut Speedometer {
         &mut self.speedometer
+    }
+
+    /// What L4 flows did since it joined.
+    pub fn flows(&self) -> &FlowTally {
+        &self.flows
     }
 
     fn answer(&mut self, at: KtimeNs, latency: Duration) {

@@ -127,6 +127,8 @@ fn seen(decision: &Decision) -> String {
     };
     parts.extend(latency("p50", inputs.latency_p50));
     parts.extend(latency("p99", inputs.latency_p99));
+    let connect = inputs.connect_p50.map(|seconds| format!("connects in {:.2} ms", seconds * 1e3));
+    parts.extend(connect);
     parts.push(format!("{:.1}% failed", inputs.failed_share * 100.0));
     if inputs.failures_in_a_row > 0 {
         parts.push(format!("{} failures in a row", inputs.failures_in_a_row));

@@ -11,7 +11,7 @@ const PILED_UP_MIN: u64 = 3;
 
 /// Results in a row of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Streaks {
+pub(crate) struct Streaks {
     /// Failed requests, resets and connects since the last answer.
     pub failures: u32,
     /// Failed connects since a connection last stood.
@@ -20,23 +20,23 @@ pub struct Streaks {
 
 impl Streaks {
     /// A connection stood.
-    pub fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.connect_failures = 0;
     }
 
     /// A response came.
-    pub fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         *self = Streaks::default();
     }
 
     /// A request failed; the connection stood.
-    pub fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.connect_failures = 0;
         self.failures = self.failures.saturating_add(1);
     }
 
     /// A connection failed.
-    pub fn connect_failed(&mut self) {
+    pub(crate) fn connect_failed(&mut self) {
         self.connect_failures = self.connect_failures.saturating_add(1);
         self.failures = self.failures.saturating_add(1);
     }
@@ -44,7 +44,7 @@ impl Streaks {
 
 /// What the active probe says, with rise and fall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProbeHealth {
+pub(crate) struct ProbeHealth {
     down: bool,
     /// Results in a row that contradict `down`.
     contrary: u32,
@@ -52,7 +52,7 @@ pub struct ProbeHealth {
 
 impl ProbeHealth {
     /// One more result.
-    pub fn probed(&mut self, healthy: bool, spec: &ProbeSpec) {
+    pub(crate) fn probed(&mut self, healthy: bool, spec: &ProbeSpec) {
         if healthy != self.down {
             self.contrary = 0;
             return;
@@ -66,7 +66,7 @@ impl ProbeHealth {
     }
 
     /// Whether `fall` probes failed in a row, and since then never `rise` succeeded.
-    pub fn is_down(self) -> bool {
+    pub(crate) fn is_down(self) -> bool {
         self.down
     }
 }
@@ -76,7 +76,7 @@ impl ProbeHealth {
 /// A count in flight alone says nothing: connections may idle for hours. So what counts is what
 /// has piled up since the last sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Silence {
+pub(crate) struct Silence {
     alive_at: KtimeNs,
     in_flight_then: u64,
     in_flight: u64,
@@ -85,17 +85,17 @@ pub struct Silence {
 
 impl Silence {
     /// Nothing was expected before `now`.
-    pub fn new(now: KtimeNs) -> Silence {
+    pub(crate) fn new(now: KtimeNs) -> Silence {
         Silence { alive_at: now, in_flight_then: 0, in_flight: 0, alive_since_tick: true }
     }
 
     /// Something came back, whatever it was.
-    pub fn alive(&mut self) {
+    pub(crate) fn alive(&mut self) {
         self.alive_since_tick = true;
     }
 
     /// Once a tick: how much is in flight.
-    pub fn tick(&mut self, now: KtimeNs, in_flight: u64) {
+    pub(crate) fn tick(&mut self, now: KtimeNs, in_flight: u64) {
         self.in_flight = in_flight;
         if self.alive_since_tick || in_flight <= self.in_flight_then {
             self.alive_at = now;
@@ -105,8 +105,8 @@ impl Silence {
     }
 
     /// How long work has piled up without an answer; zero if it does not.
-    pub fn age(&self, now: KtimeNs) -> Duration {
-        if self.in_flight >= self.in_flight_then + PILED_UP_MIN {
+    pub(crate) fn age(&self, now: KtimeNs) -> Duration {
+        if self.in_flight.saturating_sub(self.in_flight_then) >= PILED_UP_MIN {
             now.since(self.alive_at)
         } else {
             Duration::ZERO
@@ -174,6 +174,16 @@ mod tests {
         silence.alive();
         silence.tick(at(1750), 7);
         assert_eq!(silence.age(at(3000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_count_that_ran_below_zero_is_compared_all_the_same() {
+        let mut silence = Silence::new(at(0));
+        silence.tick(at(250), u64::MAX);
+        assert_eq!(silence.age(at(500)), Duration::ZERO);
+        silence.tick(at(500), 5);
+        silence.tick(at(750), u64::MAX);
+        assert_eq!(silence.age(at(1000)), Duration::from_millis(500));
     }
 
     #[test]

@@ -5,14 +5,14 @@
 //!
 //! Reading order: [`fleet`] (what is configured), [`observation`] (what is seen), [`engine`] (one
 //! turn of the loop), [`evidence`] (what is known of a backend), [`predictor`] and [`ladder`] (who
-//! thinks what of it), [`policy`] (what may be done about it), [`decision`] (what is done, and
+//! thinks what of it), `policy` (what may be done about it), [`decision`] (what is done, and
 //! why), [`tables`] and [`plan`] (the writes that make it so).
 
 #![forbid(unsafe_code)]
 
-pub mod capacity;
+mod capacity;
 pub mod decision;
-pub mod desired;
+mod desired;
 pub mod directory;
 pub mod engine;
 pub mod evidence;
@@ -20,18 +20,20 @@ pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
-pub mod health;
+pub mod flows;
+mod health;
 pub mod history;
 pub mod ladder;
-pub mod maglev;
+mod maglev;
 pub mod observation;
 pub mod plan;
-pub mod policy;
+mod policy;
 pub mod predictor;
 pub mod rows;
+pub mod shares;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
 pub mod state;
 pub mod tables;
-pub mod window;
+mod window;

@@ -14,7 +14,7 @@ use crate::tables::Slots;
 
 /// A member of a table: the row that its slots name, and who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Member {
+pub(crate) struct Member {
     /// Stable over restarts, rows and nodes: see [`identity`].
     pub identity: u64,
     /// Row in `BACKENDS`.
@@ -23,7 +23,7 @@ pub struct Member {
 
 /// Who a backend is, whatever row it has: a hash of its address that never changes between
 /// versions, or every table would change with an upgrade.
-pub fn identity(addr: SocketAddrV4) -> u64 {
+pub(crate) fn identity(addr: SocketAddrV4) -> u64 {
     let [a, b, c, d] = addr.ip().octets();
     let [e, f] = addr.port().to_be_bytes();
     mix(u64::from_be_bytes([a, b, c, d, e, f, 0, 1]))
@@ -31,7 +31,7 @@ pub fn identity(addr: SocketAddrV4) -> u64 {
 
 /// The table of these members. Each has the same number of slots, give or take one; without
 /// members every slot is [`NO_BACKEND`].
-pub fn build(members: &[Member]) -> Slots {
+pub(crate) fn build(members: &[Member]) -> Slots {
     let mut members = members.to_vec();
     members.sort_unstable();
     let mut slots = vec![NO_BACKEND as u16; MAGLEV_SLOTS as usize];

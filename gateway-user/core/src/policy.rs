@@ -10,7 +10,7 @@ mod ejection;
 
 use gateway_common::clock::KtimeNs;
 
-pub use course::Course;
+pub(crate) use course::Course;
 
 use crate::decision::{Bound, Health, Reason, WeightSource};
 use crate::evidence::Evidence;
@@ -20,7 +20,7 @@ use course::Signals;
 
 /// What the policy is told of one backend.
 #[derive(Clone, Copy, Debug)]
-pub struct Case {
+pub(crate) struct Case {
     /// Configured not to take new flows.
     pub draining: bool,
     /// Configured capacity; positive.
@@ -39,7 +39,7 @@ pub struct Case {
 
 impl Case {
     /// A backend as configured, seen and judged.
-    pub fn new(
+    pub(crate) fn new(
         spec: &BackendSpec,
         adopted: Option<f64>,
         evidence: &Evidence,
@@ -59,7 +59,7 @@ impl Case {
 
 /// What the policy decides about one backend.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Who decided about its weight.
     pub source: WeightSource,
     /// Health from now on.
@@ -95,7 +95,7 @@ enum Role {
 ///
 /// `cases`, `courses` and `weights` are parallel, one for each backend. Courses and weights are
 /// moved on; `chance` spreads the ends of ejections.
-pub fn decide(
+pub(crate) fn decide(
     spec: &PolicySpec,
     mode: WeightMode,
     now: KtimeNs,

@@ -1,6 +1,6 @@
 //! Opinions about backends, whoever has them: a learnt model, or the simple rule that it must beat.
 //!
-//! An opinion never becomes a weight by itself: [`policy`](crate::policy) bounds it.
+//! An opinion never becomes a weight by itself: `policy` bounds it.
 
 mod substitute;
 

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
+use crate::flows::FlowTally;
 
 /// The whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,4 +104,7 @@ pub struct BackendState {
     pub load: Option<f64>,
     /// What was known.
     pub inputs: Inputs,
+    /// What L4 flows did since it joined: for `/metrics`, which is made for it.
+    #[serde(skip)]
+    pub flows: FlowTally,
 }

@@ -53,6 +53,7 @@ fn describe(pool: &PoolState) -> String {
 #[cfg(test)]
 mod tests {
     use gateway_core::decision::{Inputs, Reason, WeightSource};
+    use gateway_core::flows::FlowTally;
     use gateway_core::state::{BackendState, VipState};
 
     use super::*;
@@ -78,6 +79,7 @@ mod tests {
             bounds: Vec::new(),
             load: None,
             inputs: Inputs::default(),
+            flows: FlowTally::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind, ProbeSpec,
     WeightMode,
 };
+use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
 use toml::Spanned;
 
 use super::mistake::Mistake;
@@ -40,6 +41,8 @@ pub(super) struct BackendPlace {
     pub(super) addr: Spanned<SocketAddrV4>,
     /// Whether the configuration says which own address it is reached from.
     pub(super) nat_given: bool,
+    /// Where `capacity` is given.
+    capacity: Option<Span>,
 }
 
 /// Reads one `[[pool]]`.
@@ -63,6 +66,10 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     let weights_at = weights.as_ref().map(Spanned::span);
     let retry_refused = section.get_or("retry_refused", true);
     let (backends, backends_at) = read_backends(&mut section, name.as_ref());
+    let mode = weights.as_ref().map_or(WeightMode::Learned, |weights| *weights.get_ref());
+    if let (WeightMode::Learned | WeightMode::Static, Some(backends)) = (mode, &backends) {
+        limit_capacities(&section, backends, &backends_at);
+    }
     let probe = section.section("probe").map(read_probe);
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
     let http = section.section("http").map_or_else(HttpSpec::default, read_http);
@@ -70,7 +77,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
         name: name.get_ref().clone(),
         algorithm: algorithm.map_or(Algorithm::P2c, Spanned::into_inner),
-        weights: weights.map_or(WeightMode::Learned, Spanned::into_inner),
+        weights: mode,
         retry_refused,
         backends,
         probe,
@@ -108,7 +115,8 @@ fn read_backends(
         if let Some(backends) = &mut backends {
             backends.push(read.spec());
         }
-        places.push(BackendPlace { addr: read.addr, nat_given: read.nat_addr.is_some() });
+        let (nat_given, capacity) = (read.nat_addr.is_some(), read.capacity_at);
+        places.push(BackendPlace { addr: read.addr, nat_given, capacity });
     }
     limit_backends(section, pool, count);
     (backends.filter(|backends| !backends.is_empty()), places)
@@ -131,12 +139,35 @@ fn limit_backends(section: &Section<'_, '_>, pool: &str, count: usize) {
     }
 }
 
+/// Refuses capacities so unlike that draws would not follow them.
+fn limit_capacities(section: &Section<'_, '_>, backends: &[BackendSpec], places: &[BackendPlace]) {
+    let capacities: Vec<f64> = backends.iter().map(|backend| backend.capacity).collect();
+    let Some(most) = capacity_max(&capacities) else { return };
+    let heaviest =
+        backends.iter().zip(places).max_by(|(a, _), (b, _)| a.capacity.total_cmp(&b.capacity));
+    let Some((backend, place)) = heaviest else { return };
+    let span = place.capacity.clone().unwrap_or_else(|| place.addr.span());
+    let title = format!(
+        "`pool.backend.capacity` of {:?} is {}, too far above the others",
+        backend.name, backend.capacity
+    );
+    section.mistake(
+        Mistake::at(span, title)
+            .label(format!("must be at most {most} beside these {}", backends.len() - 1))
+            .help(
+                "beyond that its share exceeds its capacity's by more than 1%; let it listen on \
+                 several ports, each a backend, or give it a pool of its own",
+            ),
+    );
+}
+
 /// A backend as read.
 struct BackendDraft {
     name: Spanned<String>,
     addr: Spanned<SocketAddrV4>,
     nat_addr: Option<Ipv4Addr>,
     capacity: f64,
+    capacity_at: Option<Span>,
     admission: Admission,
 }
 
@@ -168,6 +199,7 @@ fn read_backend(pool: &Section<'_, '_>, item: Item<'_, '_>) -> Option<BackendDra
                 addr,
                 nat_addr: None,
                 capacity: 1.0,
+                capacity_at: None,
                 admission: Admission::Accepting,
             })
         }
@@ -180,6 +212,7 @@ fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
         .and_then(|addr| usable(&section, "address", addr));
     let name = section.name_at("name");
     let nat_addr = read_nat_address(&mut section);
+    let capacity_at = section.span_of("capacity");
     // A hundredth to a hundred: beyond that the lighter one would never be drawn.
     let capacity = section.within("capacity", 1.0, 0.01..=100.0);
     let admission = section.word(
@@ -193,6 +226,7 @@ fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
         name: name.unwrap_or_else(unnamed),
         nat_addr,
         capacity,
+        capacity_at,
         admission: admission.map_or(Admission::Accepting, Spanned::into_inner),
         addr,
     })
@@ -299,7 +333,7 @@ fn read_policy(mut section: Section<'_, '_>) -> PolicySpec {
     let default = PolicySpec::default();
     let spec = PolicySpec {
         weight_min: section.within("weight_min", default.weight_min, 0.001..=1.0),
-        weight_max: section.within("weight_max", default.weight_max, 1.0..=100.0),
+        weight_max: section.within("weight_max", default.weight_max, 1.0..=WEIGHT_RATIO_MAX),
         step_down_max: section.within("step_down_max", default.step_down_max, 0.001..=1.0),
         step_up_max: section.within("step_up_max", default.step_up_max, 0.001..=10.0),
         move_max: section.within("move_max", default.move_max, 0.001..=1.0),

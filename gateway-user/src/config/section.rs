@@ -51,6 +51,11 @@ impl<'t, 'i> Section<'t, 'i> {
         self.table.contains_key(key)
     }
 
+    /// Where the key's value is, if the key is there.
+    pub(super) fn span_of(&self, key: &str) -> Option<Span> {
+        self.table.get(key).map(Spanned::span)
+    }
+
     /// The key's value; `None` if it is absent, or wrong and noted.
     pub(super) fn get<T: Value>(&mut self, key: &'static str) -> Option<Spanned<T>> {
         let entry = self.entry(key)?;

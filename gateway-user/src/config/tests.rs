@@ -331,12 +331,30 @@ fn numbers_outside_their_bounds_are_mistakes() {
     has_one(&backend("capacity = nan"), "7:12", &["cannot be a number", "expected a number"]);
     let policy = |line: &str| format!("{FIVE_LINES}[pool.policy]\n{line}\n");
     has_one(&policy("weight_min = 5"), "7:14", &["must be from 0.001 to 1"]);
-    has_one(&policy("weight_max = 0.5"), "7:14", &["must be from 1 to 100"]);
+    has_one(&policy("weight_max = 0.5"), "7:14", &["must be from 1 to 4"]);
     has_one(&policy("failures_in_a_row = 0"), "7:21", &["must be from 1 to 1000"]);
     let http = format!("{FIVE_LINES}[pool.http]\nretries = 2\n");
     has_one(&http, "7:11", &["`pool.http.retries` is 2", "must be from 0 to 1"]);
     let tick = L4.replace("[gateway]", "[gateway]\ntick = \"1ms\"");
     has_one(&tick, "2:8", &["`gateway.tick` is 1ms", "must be from 10ms to 10s"]);
+}
+
+#[test]
+fn capacities_that_draws_cannot_follow_are_a_mistake() {
+    let pool = |capacity: f64, light: usize, weights: &str| {
+        let mut text =
+            FIVE_LINES.replace("backend = [\"127.0.0.1:9001\", \"127.0.0.1:9002\"]\n", "");
+        text += &format!("weights = \"{weights}\"\n");
+        text += &format!("[[pool.backend]]\naddress = \"127.0.0.1:9000\"\ncapacity = {capacity}\n");
+        let light = (1..=light).map(|n| format!("[[pool.backend]]\naddress = \"127.0.0.1:{n}\"\n"));
+        text + &light.collect::<String>()
+    };
+    let words = ["`pool.backend.capacity` of \"127.0.0.1:9000\" is 100", "must be at most 5.02"];
+    has_one(&pool(100.0, 19, "static"), "8:12", &words);
+    has_one(&pool(100.0, 63, "learned"), "8:12", &["beside these 63", "several ports"]);
+    checked(&pool(100.0, 63, "equal"));
+    checked(&pool(4.9, 19, "learned"));
+    checked(&pool(100.0, 6, "learned"));
 }
 
 #[test]

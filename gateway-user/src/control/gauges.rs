@@ -8,6 +8,7 @@ use std::sync::Arc;
 use gateway_common::layout::Traffic;
 use gateway_common::verdict::Verdict;
 use gateway_core::decision::Health;
+use gateway_core::flows::{Durations, FlowTally};
 use gateway_core::state::{BackendState, PoolState, State};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -19,7 +20,7 @@ use super::plane::Counters;
 use super::published::Published;
 use crate::telemetry::Telemetry;
 
-/// Weights, health and load by backend; packets by VIP, backend and verdict.
+/// Weights, health, load and flows by backend; packets by VIP, backend and verdict.
 #[derive(Debug)]
 pub struct Gauges {
     published: Arc<Published>,
@@ -51,6 +52,7 @@ impl Collector for Gauges {
         page.steering(&state)?;
         page.health(&state)?;
         page.load(&state)?;
+        page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;
         page.traffic("backend", &backend_names(&state), &counters.backends)
@@ -203,6 +205,62 @@ impl Page<'_> {
             state,
             |backend| Some(backend.inputs.failed_share),
         )
+    }
+
+    fn flows(&mut self, state: &State) -> fmt::Result {
+        self.durations(
+            "gateway_flow_connect_duration_seconds",
+            "From SYN to SYN-ACK, of L4 flows",
+            state,
+            |flows| &flows.connect,
+        )?;
+        self.durations(
+            "gateway_flow_first_response_seconds",
+            "From the client's first payload to the backend's, of L4 flows",
+            state,
+            |flows| &flows.first_response,
+        )?;
+        self.durations(
+            "gateway_flow_duration_seconds",
+            "From SYN to the second FIN, of L4 flows that both sides closed",
+            state,
+            |flows| &flows.duration,
+        )?;
+        let resets = each_backend(state).flat_map(|(pool, backend)| {
+            let FlowTally { resets_by_client, resets_by_backend, .. } = &backend.flows;
+            let sides = [("client", *resets_by_client), ("backend", *resets_by_backend)];
+            sides.map(|(side, count)| (labels_and(pool, backend, "side", side), count))
+        });
+        self.counter(
+            "gateway_flow_resets",
+            "Established L4 flows ended by a reset, by the side that sent it",
+            resets.filter(|(_, count)| *count > 0),
+        )
+    }
+
+    /// A histogram for each backend that has something in it.
+    fn durations(
+        &mut self,
+        name: &str,
+        help: &str,
+        state: &State,
+        of: fn(&FlowTally) -> &Durations,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (pool, backend) in each_backend(state) {
+            let durations = of(&backend.flows);
+            if durations.count() == 0 {
+                continue;
+            }
+            let buckets: Vec<(f64, u64)> = durations.buckets().collect();
+            metric.encode_family(&labels(pool, backend))?.encode_histogram::<NoLabelSet>(
+                durations.sum_seconds(),
+                durations.count(),
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
     }
 
     fn packets(&mut self, counters: &Counters) -> fmt::Result {

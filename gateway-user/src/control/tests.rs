@@ -160,6 +160,45 @@ async fn what_is_seen_changes_health_and_weights() {
 }
 
 #[tokio::test]
+async fn flows_are_counted_by_backend_until_it_leaves() {
+    let (control, telemetry) = start(&["a", "b"], HeapPlane::default());
+    let published = Arc::clone(control.handle().published());
+    let row = published.snapshot().load().pools[0].backends[1].row;
+    let after = Duration::from_millis(20);
+    for seen in [
+        Seen::Connected { after: Duration::from_micros(80) },
+        Seen::FirstResponse { after, class: 0 },
+        Seen::Closed { after, bytes_in: 1, bytes_out: 2 },
+        Seen::ResetByClient,
+    ] {
+        telemetry.report(Observation { at: clock::now(), backend: row, seen });
+    }
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Gauges::new(Arc::clone(&published), telemetry)));
+    let page = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    };
+    eventually("all are taken in", || (published.state().observations == 4).then_some(())).await;
+    let text = page();
+    for line in [
+        "gateway_flow_connect_duration_seconds_bucket{le=\"0.00005\",pool=\"web\",backend=\"b\"} 0",
+        "gateway_flow_connect_duration_seconds_bucket{le=\"0.0001\",pool=\"web\",backend=\"b\"} 1",
+        "gateway_flow_first_response_seconds_count{pool=\"web\",backend=\"b\"} 1",
+        "gateway_flow_duration_seconds_sum{pool=\"web\",backend=\"b\"} 0.02",
+        "gateway_flow_resets_total{pool=\"web\",backend=\"b\",side=\"client\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "`{line}` is missing in:\n{text}");
+    }
+    assert_eq!(published.state().pools[0].backends[1].inputs.connect_p50, Some(0.000_08));
+
+    control.reload(fleet(&["a"]), TICK).await.unwrap();
+    assert!(!page().contains("backend=\"b\""), "its series went with it");
+    control.stop().await;
+}
+
+#[tokio::test]
 async fn a_query_is_answered_with_the_newest_oldest_first() {
     let (control, _telemetry) = start(&["a"], HeapPlane::default());
     let handle = control.handle();

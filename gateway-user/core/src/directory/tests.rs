@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::fixture::{backend, fleet, pool, vip};
+use crate::fleet::PoolSpec;
 use crate::plan::plan;
 
 const NOW: KtimeNs = KtimeNs(60_000_000_000);
@@ -86,6 +87,39 @@ fn a_pool_is_recognised_by_its_backends_whatever_its_name() {
     renamed.pools[0].name = "shop".to_owned();
     let after = adopt(&renamed, &left_behind(&fleet(&[("web", 5)])));
     assert_eq!(rows(&after, 0), rows(&before, 0));
+}
+
+#[test]
+fn a_pool_that_a_reload_renames_is_the_same_pool() {
+    let before = adopt(&fleet(&[("web", 5), ("api", 3)]), &Tables::default());
+    let mut renamed = fleet(&[("web", 5), ("api", 3)]);
+    renamed.pools[0].name = "shop".to_owned();
+    renamed.pools[0].backends.remove(4);
+    let after = before.reconfigure(&renamed).unwrap();
+    assert_eq!(after.pools()[0].index, before.pools()[0].index);
+    assert_eq!(rows(&after, 0), rows(&before, 0)[..4]);
+    assert_eq!(rows(&after, 1), rows(&before, 1));
+}
+
+#[test]
+fn a_renamed_pool_with_new_backends_is_recognised_by_its_vip() {
+    let before = adopt(&fleet(&[("web", 5), ("api", 3)]), &Tables::default());
+    let mut replaced = fleet(&[("web", 5), ("api", 3)]);
+    replaced.pools[1] = pool("new", 3);
+    let after = before.reconfigure(&replaced).unwrap();
+    assert_eq!(after.pools()[1].index, before.pools()[1].index);
+    assert!(rows(&after, 1).iter().all(|row| !rows(&before, 1).contains(row)));
+}
+
+#[test]
+fn a_new_pool_beside_one_that_keeps_its_name_is_another() {
+    let before = adopt(&fleet(&[("web", 5)]), &Tables::default());
+    let mut copied = fleet(&[("web", 5)]);
+    copied.pools.insert(0, PoolSpec { name: "copy".to_owned(), ..copied.pools[0].clone() });
+    copied.vips[0].pool = 0;
+    let after = before.reconfigure(&copied).unwrap();
+    assert_eq!(rows(&after, 1), rows(&before, 0));
+    assert!(rows(&after, 0).iter().all(|row| !rows(&before, 0).contains(row)));
 }
 
 #[test]

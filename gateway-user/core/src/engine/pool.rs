@@ -39,7 +39,6 @@ pub(super) struct TickContext<'a> {
 /// A pool, as remembered between turns.
 #[derive(Debug)]
 pub(super) struct PoolLoop {
-    name: String,
     index: u32,
     backends: Vec<BackendLoop>,
     membership: Membership,
@@ -78,7 +77,6 @@ impl PoolLoop {
             .collect();
         let candidates = candidates(&backends, spec, now);
         PoolLoop {
-            name: spec.name.clone(),
             index: entry.index,
             membership: Membership::new(entry.index, &candidates, adopted),
             fallback: adopted.pools.get(&entry.index).map_or(NO_BACKEND, |pool| pool.fallback),
@@ -105,10 +103,6 @@ impl PoolLoop {
         let mut membership = self.membership;
         membership.update(&candidates(&backends, spec, now));
         PoolLoop { backends, membership, ..self }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     pub(super) fn index(&self) -> u32 {

@@ -16,7 +16,7 @@ pub(super) fn state(engine: &Engine) -> State {
         at_ns: engine.ticked_at.0,
         observations: engine.observations,
         observations_stale: engine.observations_stale,
-        vips: vips.map(|(spec, &(_, row))| vip(engine, spec, row)).collect(),
+        vips: vips.map(|(spec, entry)| vip(engine, spec, entry.index)).collect(),
         pools: pools.map(|(looped, spec)| pool(engine, looped, spec)).collect(),
     }
 }
@@ -82,5 +82,6 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),
         load: backend.load(),
         inputs: last.map_or_else(Inputs::default, |last| last.inputs),
+        flows: backend.flows().clone(),
     }
 }

@@ -257,6 +257,25 @@ fn a_newcomer_grows_into_its_share() {
 }
 
 #[test]
+fn a_renamed_pool_keeps_what_was_learnt_of_it() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    (0..20).for_each(|_| bench.serve(&[10, 10, 40]));
+    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed));
+    bench.tick();
+    let before = bench.weights();
+    let mut renamed = web(WeightMode::Learned);
+    renamed.pools[0].name = "shop".to_owned();
+    bench.engine.reconfigure(renamed, bench.now).unwrap();
+    let writes = bench.apply();
+    assert!(writes.iter().all(|write| matches!(write, Write::Weights(..))), "{writes:?}");
+    assert_eq!(bench.weights(), before);
+    let (turn, _) = bench.tick();
+    assert_eq!(turn.decisions[1].health, Health::Ejected);
+    assert_eq!(turn.decisions[2].source, WeightSource::Substitute);
+    assert!(turn.decisions.iter().all(|decision| decision.pool == "shop"));
+}
+
+#[test]
 fn draining_takes_no_new_flow_from_the_reload_on() {
     let mut bench = Bench::new(web(WeightMode::Learned));
     bench.tick();

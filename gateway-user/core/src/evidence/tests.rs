@@ -52,6 +52,20 @@ fn every_kind_of_failure_counts() {
 }
 
 #[test]
+fn connects_of_a_trial_are_its_own() {
+    let mut memory = Memory::new(at(0));
+    let mut connect = |ms: u64| {
+        let seen = Seen::Connected { after: Duration::from_millis(ms) };
+        memory.observe(&Observation { at: at(0), backend: BACKEND, seen }, None);
+        let evidence = memory.evidence(at(100), Duration::from_millis(250), 1, 1.0, true);
+        memory.restart(at(100));
+        (evidence.connect_p50, memory.flows().connect.count())
+    };
+    assert_eq!(connect(80), (Some(0.08), 1));
+    assert_eq!(connect(2), (Some(0.002), 2), "what is counted stays");
+}
+
+#[test]
 fn what_clients_do_is_no_fault_of_the_backend() {
     let innocent = [
         request(RequestOutcome::Abandoned, 5000),

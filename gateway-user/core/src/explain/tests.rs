@@ -12,6 +12,7 @@ fn decision(tick: u64, health: Health, reason: Reason, weights: (f64, f64)) -> D
         inputs: Inputs {
             requests_per_second: 18.0,
             latency_p50: Some(0.1),
+            connect_p50: Some(0.000_25),
             speed: Some(0.22),
             ..Inputs::default()
         },
@@ -36,6 +37,7 @@ fn a_slow_backend_is_explained_with_its_speed_and_bounds() {
         "web/b1: healthy, takes 0.50 of an average share",
         "it runs at 0.22 of the pool's mean speed",
         "p50 100.0 ms",
+        "connects in 0.25 ms",
         "held back by: the largest fall in one tick (asked for 0.22)",
         "decided by: the simple rule",
         "0.0 s ago: weight 1.00 → 0.50",

@@ -92,7 +92,7 @@ pub(super) struct Step {
 
 /// A backend's health, and what it depends on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Course {
+pub(crate) struct Course {
     health: Health,
     reason: Reason,
     since: KtimeNs,
@@ -108,7 +108,7 @@ pub struct Course {
 
 impl Course {
     /// A backend that was there from the start, or that an earlier daemon already steered to.
-    pub fn established(now: KtimeNs) -> Course {
+    pub(crate) fn established(now: KtimeNs) -> Course {
         Course {
             health: Health::Healthy,
             reason: Reason::Steady,
@@ -121,12 +121,12 @@ impl Course {
     }
 
     /// A backend that joins others.
-    pub fn joining(now: KtimeNs) -> Course {
+    pub(crate) fn joining(now: KtimeNs) -> Course {
         Course { health: Health::SlowStart, reason: Reason::Joined, ..Course::established(now) }
     }
 
     /// A backend that an earlier daemon had cut: it goes on trial.
-    pub fn on_trial(now: KtimeNs) -> Course {
+    pub(crate) fn on_trial(now: KtimeNs) -> Course {
         Course {
             health: Health::Probation,
             reason: Reason::EjectionOver,
@@ -135,27 +135,27 @@ impl Course {
     }
 
     /// Health now.
-    pub fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.health
     }
 
     /// Why it is what it is.
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         self.reason
     }
 
     /// Since when.
-    pub fn since(&self) -> KtimeNs {
+    pub(crate) fn since(&self) -> KtimeNs {
         self.since
     }
 
     /// End of the ejection, while there is one.
-    pub fn ejected_until(&self) -> Option<KtimeNs> {
+    pub(crate) fn ejected_until(&self) -> Option<KtimeNs> {
         (self.health == Health::Ejected).then_some(self.until)
     }
 
     /// Cuts that followed each other closely.
-    pub fn strikes(&self) -> u32 {
+    pub(crate) fn strikes(&self) -> u32 {
         self.strikes
     }
 

@@ -16,7 +16,7 @@ const BUCKETS: usize = (DOUBLINGS << SUB_BITS) as usize;
 
 /// Counts of latencies by bucket. Counts saturate rather than wrap.
 #[derive(Clone, Debug)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     counts: [u16; BUCKETS],
     count: u32,
     /// The buckets in use, so that sparse histograms are cheap to add: `low..high`.
@@ -32,7 +32,7 @@ impl Default for Histogram {
 
 /// The faster part of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FasterPart {
+pub(crate) struct FasterPart {
     /// Mean latency, s.
     pub mean: f64,
     /// Standard deviation over mean.
@@ -41,7 +41,7 @@ pub struct FasterPart {
 
 impl Histogram {
     /// One more of this latency.
-    pub fn record(&mut self, latency: Duration) {
+    pub(crate) fn record(&mut self, latency: Duration) {
         let bucket = bucket_of(latency);
         self.counts[bucket] = self.counts[bucket].saturating_add(1);
         self.count = self.count.saturating_add(1);
@@ -50,7 +50,7 @@ impl Histogram {
     }
 
     /// Adds another's counts.
-    pub fn add(&mut self, other: &Histogram) {
+    pub(crate) fn add(&mut self, other: &Histogram) {
         if other.count == 0 {
             return;
         }
@@ -64,7 +64,7 @@ impl Histogram {
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.count > 0 {
             self.counts[self.low..self.high].fill(0);
         }
@@ -74,12 +74,12 @@ impl Histogram {
     }
 
     /// How many were recorded.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// The latency, in seconds, under which a share of `quantile` of them lies; `None` if empty.
-    pub fn quantile(&self, quantile: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         if self.count == 0 {
             return None;
         }
@@ -96,7 +96,7 @@ impl Histogram {
     }
 
     /// Mean and spread of the `take` fastest, or of all if there are fewer; `None` if empty.
-    pub fn fastest(&self, take: u32) -> Option<FasterPart> {
+    pub(crate) fn fastest(&self, take: u32) -> Option<FasterPart> {
         let take = take.min(self.count);
         let (mut left, mut sum, mut squares) = (take, 0.0, 0.0);
         for bucket in self.low..self.high {

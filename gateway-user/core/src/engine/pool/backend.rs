@@ -10,6 +10,7 @@ use crate::decision::{Decision, Health, Inputs, Reason, WeightSource};
 use crate::desired::{self, Candidate};
 use crate::evidence::{Evidence, Memory};
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
+use crate::flows::FlowTally;
 use crate::ladder::Verdict;
 use crate::maglev::{self, Member};
 use crate::observation::{BackendRow, Observation};
@@ -122,6 +123,10 @@ impl BackendLoop {
 
     pub(in crate::engine) fn load(&self) -> Option<f64> {
         self.load
+    }
+
+    pub(in crate::engine) fn flows(&self) -> &FlowTally {
+        self.memory.flows()
     }
 
     pub(in crate::engine) fn last(&self) -> Option<&Decision> {
@@ -265,6 +270,7 @@ impl BackendLoop {
                 latency_low: evidence.latency_low,
                 latency_p50: evidence.latency_p50,
                 latency_p99: evidence.latency_p99,
+                connect_p50: evidence.connect_p50,
                 failed_share: evidence.failed_share(),
                 failures_in_a_row: evidence.failures_in_a_row,
                 utilization: evidence.utilization,

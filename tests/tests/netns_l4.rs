@@ -120,10 +120,7 @@ fn a_request_goes_through_xdp_in_the_driver() {
 
 #[test]
 fn connects_responses_and_whole_flows_are_timed_by_backend() {
-    if !root_or_skip("connects_responses_and_whole_flows_are_timed_by_backend") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[20, 20]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, "equal", 2)).unwrap();
     let load = start_load(&testbed, 50.0);
@@ -258,10 +255,7 @@ fn a_live_download_survives_a_change_of_weights_and_a_reload() {
 
 #[test]
 fn a_live_download_survives_a_new_name_of_its_pool() {
-    if !root_or_skip("a_live_download_survives_a_new_name_of_its_pool") {
-        return;
-    }
-    let testbed = testbed(2);
+    let Some(testbed) = Testbed::or_skip(2) else { return };
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let mut config = config(&testbed, "learned", 2);
     let mut gateway = testbed.start_gateway(&config).unwrap();

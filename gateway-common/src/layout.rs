@@ -10,10 +10,10 @@ use core::ops::AddAssign;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::limits::{CLASSES_MAX, MAGLEV_SLOTS_STORED};
+use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -29,9 +29,11 @@ pub mod map_name {
     pub const WEIGHTS: &str = "WEIGHTS";
     /// Backend row → [`super::Live`]; memory-mapped by the daemon.
     pub const LIVE: &str = "LIVE";
-    /// [`super::FlowKey`] of the client side → [`super::Flow`].
+    /// [`super::Flow`]s, in buckets ([`crate::flows`]); memory-mapped by the daemon.
     pub const FLOWS: &str = "FLOWS";
-    /// [`super::FlowKey`] of the backend side → [`super::ReturnFlow`].
+    /// Bucket of `FLOWS` → [`super::Tags`]; memory-mapped by the daemon.
+    pub const TAGS: &str = "TAGS";
+    /// Bucket → [`super::Returns`]; memory-mapped by the daemon.
     pub const RETURNS: &str = "RETURNS";
     /// Client prefix → class.
     pub const CLIENT_CLASSES: &str = "CLIENT_CLASSES";
@@ -195,35 +197,94 @@ impl FlowKey {
     }
 }
 
-/// A connection: where it goes and how far it is. Times are `CLOCK_MONOTONIC` in ns; 0: not yet.
-#[repr(C)]
+/// A connection: where it goes and how far it is. One cache line of `FLOWS`.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Flow {
-    /// Row of its backend.
-    pub backend: u32,
-    /// That row's generation when the flow began.
+    /// Its client side.
+    pub key: FlowKey,
+    /// What changes at once or not at all.
+    pub control: FlowControl,
+    /// Generation of its backend's row when it began.
     pub generation: u32,
     /// Row of its VIP.
-    pub vip: u32,
-    /// The gateway's source port towards the backend.
-    pub nat_port: [u8; 2],
-    /// [`flow_state`] bits.
-    pub state: u8,
+    pub vip: u16,
     /// Class it was drawn for.
     pub class: u8,
-    /// First SYN.
+    /// Spelled out.
+    pub reserved: u8,
+    /// First SYN (`CLOCK_MONOTONIC`, ns).
     pub opened_at_ns: u64,
-    /// First payload from the client.
-    pub requested_at_ns: u64,
-    /// First payload from the backend.
-    pub responded_at_ns: u64,
     /// Last packet of either side that came before the flow was over, so that the entry of one
-    /// that is over tells when it ended.
-    pub seen_at_ns: u64,
+    /// that is over tells when it ended ([`crate::clock::coarse`]).
+    pub seen_at: u32,
+    /// First payload from the client ([`crate::clock::fine`]); 0: not yet.
+    pub requested_at: u32,
     /// IP bytes from the client.
     pub bytes_in: u64,
     /// IP bytes from the backend.
     pub bytes_out: u64,
+}
+
+/// The word of a [`Flow`] that says whose it is and where it leads, so that it is read and changed
+/// as a whole.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FlowControl {
+    /// [`flow_state`] bits.
+    pub state: u8,
+    /// [`phase`].
+    pub phase: u8,
+    /// Raised whenever the line is taken.
+    pub version: u16,
+    /// Row of the flow's backend.
+    pub backend: u16,
+    /// The gateway's source port towards the backend.
+    pub nat_port: [u8; 2],
+}
+
+impl FlowControl {
+    /// Of a line that nobody has.
+    pub const FREE: FlowControl =
+        FlowControl { state: 0, phase: phase::FREE, version: 0, backend: 0, nat_port: [0; 2] };
+
+    /// Out of its word.
+    #[inline(always)]
+    pub fn of(word: u64) -> FlowControl {
+        bytemuck::cast(word)
+    }
+
+    /// As one word.
+    #[inline(always)]
+    pub fn word(self) -> u64 {
+        bytemuck::cast(self)
+    }
+}
+
+/// Who has a line of `FLOWS`.
+pub mod phase {
+    /// Nobody.
+    pub const FREE: u8 = 0;
+    /// Somebody is writing or freeing it.
+    pub const BUSY: u8 = 1;
+    /// A flow.
+    pub const LIVE: u8 = 2;
+}
+
+/// The index of a bucket of flows: 16 bits of hash a way, 0 where it is free.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Tags {
+    /// By way.
+    pub tags: [u16; FLOW_WAYS as usize],
+}
+
+/// A bucket of the way back: 8 bits of hash and the number of a line of `FLOWS`, 0 where it is free.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Returns {
+    /// Tag in the top byte.
+    pub cells: [u32; RETURN_WAYS as usize],
 }
 
 /// How far a [`Flow`] is, as bits that are only ever added.
@@ -241,16 +302,10 @@ pub mod flow_state {
     /// The client acknowledged the backend's acceptance (RFC 9293, section 3.5): the connection is
     /// whole. Until then anybody may have sent the SYN, under any address.
     pub const CONFIRMED: u8 = 32;
+    /// The backend answered the client's first payload.
+    pub const RESPONDED: u8 = 64;
     /// Any of these: the flow is over.
     pub const OVER: u8 = CLOSED | REFUSED;
-}
-
-/// The way back: from the backend side's five-tuple to the client side's.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct ReturnFlow {
-    /// Key of the [`Flow`]: the client is its source, the VIP its target.
-    pub flow: FlowKey,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -275,8 +330,12 @@ pub struct Settings {
     pub nat_port_last: u16,
     /// Weights older than this are replaced by capacity; 0: never.
     pub weights_age_max_ns: u64,
-    /// Seed of the flow hash, so that nobody outside can choose a backend.
+    /// Seed of the flow hash, so that nobody outside can choose a backend or fill a bucket.
     pub hash_seed: u64,
+    /// Lines of `FLOWS`: a power of two.
+    pub flows_max: u32,
+    /// Spelled out.
+    pub reserved: u32,
 }
 
 /// Packets and bytes, per CPU.
@@ -364,9 +423,10 @@ const _: () = {
     assert!(size_of::<Live>() == 16);
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<Flow>() == 64);
-    assert!(size_of::<ReturnFlow>() == 16);
+    assert!(size_of::<Tags>() == 64);
+    assert!(size_of::<Returns>() == 64);
     assert!(size_of::<ClientPrefix>() == 8);
-    assert!(size_of::<Settings>() == 24);
+    assert!(size_of::<Settings>() == 32);
     assert!(size_of::<Traffic>() == 48);
     assert!(size_of::<FlowEvent>() == 48);
 };
@@ -390,7 +450,8 @@ mod pod {
         Live,
         FlowKey,
         Flow,
-        ReturnFlow,
+        Tags,
+        Returns,
         ClientPrefix,
         Settings,
         Traffic,

@@ -5,7 +5,7 @@
 //! panic, since the BPF verifier accepts no program that could.
 //!
 //! Reading order: [`limits`], [`layout`] (what lies in the maps), [`verdict`] (how a packet's
-//! journey can end), [`route`] (the journey), [`draw`] (how a backend is picked).
+//! journey can end), [`route`] (the journey), [`flows`] (the flow table), [`draw`] (how a backend is picked).
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -13,6 +13,7 @@
 pub mod checksum;
 pub mod clock;
 pub mod draw;
+pub mod flows;
 pub mod hash;
 pub mod hop;
 pub mod layout;

@@ -39,8 +39,25 @@ pub const DRAW_TRIES: u32 = 16;
 /// The weight of the heaviest backend of a pool: accepted at the first try.
 pub const WEIGHT_MAX: u16 = u16::MAX;
 
-/// Flows tracked unless configured otherwise.
+/// Flows that there is room for unless configured otherwise: 19 MiB.
 pub const FLOWS_DEFAULT: u32 = 262_144;
+
+/// The least room for flows: two buckets.
+pub const FLOWS_MIN: u32 = 64;
+
+/// The most, which the cells of `RETURNS` can number: 1.2 GiB.
+pub const FLOWS_MAX: u32 = 1 << 24;
+
+/// Flows of one bucket of the flow table. With 32 of them, a new flow meets a full bucket once in
+/// 800,000 times where the table is three eighths full, once in 3,600 where it is half full, and once
+/// in 15 where it is three quarters full (flows in a bucket are Poisson distributed).
+pub const FLOW_WAYS: u32 = 32;
+
+/// Cells of one bucket of the way back.
+pub const RETURN_WAYS: u32 = 16;
+
+/// Flows for each such bucket: half as many as cells, or a full table would find no free cell.
+pub const FLOWS_PER_RETURNS: u32 = RETURN_WAYS / 2;
 
 /// Ports tried for a new flow's source before it is dropped as `PortsExhausted`.
 pub const NAT_PORT_TRIES: u32 = 8;
@@ -57,6 +74,7 @@ pub const CLIENT_PREFIXES_MAX: u32 = 65_536;
 /// No backend: in a Maglev slot, in a pool's fallback.
 pub const NO_BACKEND: u32 = u16::MAX as u32;
 
+const _: () = assert!(FLOWS_DEFAULT.is_power_of_two() && FLOWS_MIN >= 2 * FLOW_WAYS);
 const _: () = assert!(BACKENDS_MAX < NO_BACKEND, "a backend's row must fit a Maglev slot");
 const _: () = assert!(MAGLEV_SLOTS >= 100 * BACKENDS_PER_POOL_MAX);
 const _: () =

@@ -5,13 +5,15 @@
 //!
 //! An L4 VIP is served by full NAT. Towards a backend the packet's source becomes an address of
 //! the gateway and a port that is the flow's own, so the backend's answers come back here and
-//! `RETURNS` tells whose they are.
+//! the flow table ([`flows`]) tells whose they are.
 
+use crate::clock;
 use crate::draw::{self, Members};
+use crate::flows::{self, Claim, FlowTable, Found, Line};
 use crate::hash::{flow_hash, mix};
 use crate::layout::{
-    Backend, Flow, FlowEvent, FlowKey, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights,
-    backend_flag, event_kind, flow_state, pool_flag, vip_flag,
+    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Pool, Settings, Traffic, Vip,
+    VipKey, Weights, backend_flag, event_kind, flow_state, phase, pool_flag, vip_flag,
 };
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
 use crate::packet::{self, Frame, Packet, Segment, tcp_flag};
@@ -19,10 +21,7 @@ use crate::rewrite::{Hop, rewrite};
 use crate::verdict::Verdict;
 
 /// What a packet's journey asks and tells. Rows that do not exist read as `None`.
-pub trait Tables {
-    /// A row of `FLOWS`, to be read and changed in place.
-    type Row: FlowRow;
-
+pub trait Tables: FlowTable {
     /// What the packet path needs to know once.
     fn settings(&self) -> Option<Settings>;
     /// The VIP that this is sent to.
@@ -47,17 +46,6 @@ pub trait Tables {
     /// A number that differs at each call for a backend, so that ports are tried in turn.
     fn next_port(&self, row: u32) -> u64;
 
-    /// The flow of a client-side key.
-    fn flow(&self, key: &FlowKey) -> Option<Self::Row>;
-    /// Puts a flow under its client-side key, in place of any other. False: the table refused.
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool;
-    /// The client-side key of a backend-side key.
-    fn client_of(&self, key: &FlowKey) -> Option<FlowKey>;
-    /// Puts a client-side key under a backend-side key that nobody holds. False: it is held.
-    fn claim_return(&self, key: &FlowKey, client: &FlowKey) -> bool;
-    /// Frees a backend-side key. False: nobody held it, or another packet freed it first.
-    fn release_return(&self, key: &FlowKey) -> bool;
-
     /// Where a packet of these lengths and type of service leaves if it goes from `to`'s source to
     /// its target. `now_ns` may be coarse.
     fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict>;
@@ -70,17 +58,6 @@ pub trait Tables {
     fn now_ns(&self) -> u64;
     /// The same as of the last timer tick: some milliseconds old, and cheap.
     fn now_coarse_ns(&self) -> u64;
-}
-
-/// A [`Flow`] that several CPUs may hold at once.
-pub trait FlowRow {
-    /// A copy.
-    fn read(&self) -> Flow;
-    /// Changes everything but the state, which other CPUs may be changing.
-    fn update(&self, change: impl FnOnce(&mut Flow));
-    /// Adds [`flow_state`] bits atomically and returns those before, so that of several packets
-    /// that would end a flow exactly one does.
-    fn mark(&self, bits: u8) -> u8;
 }
 
 /// The end of a journey.
@@ -109,125 +86,174 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict
     // Only a backend's answer is sent to one of our source ports, so the rest need not be looked
     // up twice.
     if is_nat_port(&settings, packet.key.target_port)
-        && let Some(client) = tables.client_of(&packet.key)
+        && let Some(found) = flow_of_backend(tables, &settings, &packet.key)
     {
         let segment = packet::segment(frame, &packet)?;
-        let (to, hop) = from_backend(tables, &packet, &segment, &client)?;
+        let (to, hop) = from_backend(tables, &packet, &segment, &found)?;
         rewrite(frame, &packet, &to, &hop)?;
         return Ok(Routed { verdict: Verdict::ForwardOut, interface: hop.interface });
     }
 
     let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
-    if vip.flags & vip_flag::L7 != 0 && !has_live_flow(tables, &packet.key) {
-        return Err(Verdict::PassToProxy);
-    }
-    let segment = packet::segment(frame, &packet)?;
-    let (to, hop) = from_client(tables, &settings, &vip, &packet, &segment)?;
+    let hash = flow_hash(&packet.key, settings.hash_seed);
+    let is_l7 = vip.flags & vip_flag::L7 != 0;
+    let earlier = match flows::find(tables, &packet.key, hash) {
+        Some(found) if !is_l7 || lives(tables, &found.flow) => {
+            let segment = packet::segment(frame, &packet)?;
+            if !segment.opens() || continues(tables, &settings, &found.flow) {
+                let (to, hop) = from_client(tables, &packet, &segment, &found)?;
+                rewrite(frame, &packet, &to, &hop)?;
+                return Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface });
+            }
+            Earlier::of(&found)
+        }
+        _ if is_l7 => return Err(Verdict::PassToProxy),
+        _ => {
+            if !packet::segment(frame, &packet)?.opens() {
+                return Err(Verdict::DropNoFlow);
+            }
+            Earlier::NONE
+        }
+    };
+    let syn = Syn { settings: &settings, vip: &vip, packet: &packet, hash };
+    let (to, hop) = open(tables, &syn, &earlier)?;
     rewrite(frame, &packet, &to, &hop)?;
     Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface })
 }
 
-/// Whether this continues a connection of the time before its VIP became the proxy's.
+/// The flow whose backend-side key this is.
 #[inline(always)]
-fn has_live_flow<T: Tables>(tables: &T, key: &FlowKey) -> bool {
-    let Some(row) = tables.flow(key) else { return false };
-    let flow = row.read();
-    let lives = flow.state & (flow_state::ESTABLISHED | flow_state::OVER);
-    lives == flow_state::ESTABLISHED && backend_of(tables, &flow).is_ok()
+fn flow_of_backend<T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    key: &FlowKey,
+) -> Option<Found<T::Line>> {
+    flows::find_return(tables, flow_hash(key, settings.hash_seed), |flow| {
+        back_key(tables, flow).is_some_and(|back| back.words() == key.words())
+    })
 }
 
-/// A client's packet: along its flow, or along a new one if it is a SYN.
+/// The five-tuple of what a flow's backend sends, if the backend is there still.
+#[inline(always)]
+fn back_key<T: Tables>(tables: &T, flow: &Flow) -> Option<FlowKey> {
+    let backend = backend_of(tables, &flow.control, flow.generation).ok()?;
+    Some(reverse(&towards(&backend, flow.control.nat_port)))
+}
+
+/// Whether a packet continues a connection of the time before its VIP became the proxy's.
+#[inline(always)]
+fn lives<T: Tables>(tables: &T, flow: &Flow) -> bool {
+    flow.control.state & (flow_state::ESTABLISHED | flow_state::OVER) == flow_state::ESTABLISHED
+        && backend_of(tables, &flow.control, flow.generation).is_ok()
+}
+
+/// What a flow begins with.
+struct Syn<'a> {
+    settings: &'a Settings,
+    vip: &'a Vip,
+    packet: &'a Packet,
+    /// Of the packet's five-tuple.
+    hash: u64,
+}
+
+/// What a new flow needs to know of the one that had its key, in numbers that are always there.
+struct Earlier {
+    seen: flows::Seen,
+    opened_at_ns: u64,
+}
+
+impl Earlier {
+    const NONE: Earlier = Earlier { seen: flows::Seen::NOTHING, opened_at_ns: 0 };
+
+    #[inline(always)]
+    fn of<L: Line>(found: &Found<L>) -> Earlier {
+        let flow = &found.flow;
+        let seen = flows::Seen { index: found.index, control: flow.control };
+        Earlier { seen, opened_at_ns: flow.opened_at_ns }
+    }
+
+    /// The backend that refused it, or [`NO_BACKEND`].
+    #[inline(always)]
+    fn refused(&self) -> u32 {
+        let control = self.seen.control;
+        let refused = control.state & flow_state::REFUSED != 0;
+        if refused { control.backend as u32 } else { NO_BACKEND }
+    }
+}
+
+/// A client's packet along its flow.
 #[inline(always)]
 fn from_client<T: Tables>(
     tables: &T,
-    settings: &Settings,
-    vip: &Vip,
     packet: &Packet,
     segment: &Segment,
+    found: &Found<T::Line>,
 ) -> Result<(FlowKey, Hop), Verdict> {
-    let row = tables.flow(&packet.key);
-    if segment.opens() {
-        let earlier = row.as_ref().map(FlowRow::read);
-        if !earlier.is_some_and(|flow| continues(tables, settings, &flow)) {
-            return open(tables, settings, vip, packet, earlier);
-        }
-    }
-
-    let row = row.ok_or(Verdict::DropNoFlow)?;
-    let flow = row.read();
-    if flow.state & flow_state::REFUSED != 0 {
+    let flow = &found.flow;
+    if flow.control.state & flow_state::REFUSED != 0 {
         return Err(Verdict::DropNoFlow);
     }
     // A live flow keeps its backend, whatever the weights say today.
-    let backend = backend_of(tables, &flow)?;
-    let to = towards(&backend, flow.nat_port);
-    let seen_at_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, seen_at_ns)?;
+    let backend = backend_of(tables, &flow.control, flow.generation)?;
+    let to = towards(&backend, flow.control.nat_port);
+    let now_ns = tables.now_coarse_ns();
+    let hop = next_hop(tables, packet, &to, now_ns)?;
 
-    confirm(&row, &flow, segment);
-    let resets = advance(tables, &row, &flow, segment, &CLIENT);
-    let is_over = flow.state & flow_state::OVER != 0;
-    row.update(|flow| {
-        flow.bytes_in += packet.ip_len as u64;
-        if !is_over {
-            flow.seen_at_ns = seen_at_ns;
-        }
-        if segment.payload_len > 0 && flow.requested_at_ns == 0 {
-            flow.requested_at_ns = tables.now_ns();
-        }
-    });
+    confirm(found, segment);
+    let resets = advance(tables, found, segment, &CLIENT);
+    let is_request = segment.payload_len > 0 && flow.requested_at == 0;
+    let requested_at = if is_request { clock::fine(tables.now_ns()) } else { flow.requested_at };
+    found.stamp(last_seen(flow, now_ns), requested_at);
+    found.count_in(packet.ip_len);
     tables.count(
-        flow.vip,
-        flow.backend,
+        flow.vip as u32,
+        flow.control.backend as u32,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, resets, ..Traffic::default() },
     );
     Ok((to, hop))
 }
 
-/// A backend's packet: back to the client that its flow names.
+/// When a flow was last seen, now that another packet of it came: what comes after its end does
+/// not move that.
+#[inline(always)]
+fn last_seen(flow: &Flow, now_ns: u64) -> u32 {
+    if flow.control.state & flow_state::OVER == 0 { clock::coarse(now_ns) } else { flow.seen_at }
+}
+
+/// A backend's packet: back to the client of its flow.
 #[inline(always)]
 fn from_backend<T: Tables>(
     tables: &T,
     packet: &Packet,
     segment: &Segment,
-    client: &FlowKey,
+    found: &Found<T::Line>,
 ) -> Result<(FlowKey, Hop), Verdict> {
-    let row = tables.flow(client).ok_or(Verdict::DropNoFlow)?;
-    let flow = row.read();
-    let backend = backend_of(tables, &flow)?;
-    // The client's ports may have begun another flow since; this packet is of the earlier one.
-    if reverse(&towards(&backend, flow.nat_port)).words() != packet.key.words() {
-        return Err(Verdict::DropNoFlow);
-    }
-    let to = reverse(client);
+    let flow = &found.flow;
+    let to = reverse(&flow.key);
 
-    let connecting = flow.state & flow_state::ESTABLISHED == 0;
+    let connecting = flow.control.state & flow_state::ESTABLISHED == 0;
     if connecting && segment.has(tcp_flag::RST) {
-        refuse(tables, &row, &flow, &backend, packet)?;
+        refuse(tables, found, packet)?;
+    }
+    if flow.control.state & flow_state::REFUSED != 0 {
+        return Err(Verdict::DropNoFlow);
     }
     // It answered, and must not be blamed if the way to the client is not known.
     if connecting && segment.has(tcp_flag::SYN) {
-        accept(tables, &row, &flow);
+        accept(tables, found);
     }
-    let seen_at_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, seen_at_ns)?;
+    let now_ns = tables.now_coarse_ns();
+    let hop = next_hop(tables, packet, &to, now_ns)?;
 
-    let resets = advance(tables, &row, &flow, segment, &BACKEND);
-    let is_over = flow.state & flow_state::OVER != 0;
-    row.update(|flow| {
-        flow.bytes_out += packet.ip_len as u64;
-        if !is_over {
-            flow.seen_at_ns = seen_at_ns;
-        }
-        if segment.payload_len > 0 && flow.responded_at_ns == 0 && flow.requested_at_ns != 0 {
-            flow.responded_at_ns = tables.now_ns();
-            let elapsed_ns = flow.responded_at_ns.saturating_sub(flow.requested_at_ns);
-            tell(tables, flow, flow.state, event_kind::RESPONDED, flow.responded_at_ns, elapsed_ns);
-        }
-    });
+    let resets = advance(tables, found, segment, &BACKEND);
+    if segment.payload_len > 0 {
+        respond(tables, found);
+    }
+    found.stamp(last_seen(flow, now_ns), flow.requested_at);
+    found.count_out(packet.ip_len);
     tables.count(
-        flow.vip,
-        flow.backend,
+        flow.vip as u32,
+        flow.control.backend as u32,
         Traffic { packets_out: 1, bytes_out: packet.ip_len as u64, resets, ..Traffic::default() },
     );
     Ok((to, hop))
@@ -237,92 +263,91 @@ fn from_backend<T: Tables>(
 /// the backend will set right (RFC 9293, section 3.5.1).
 #[inline(always)]
 fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
-    if flow.state & flow_state::OVER != 0 || backend_of(tables, flow).is_err() {
+    let state = flow.control.state;
+    if state & flow_state::OVER != 0 || backend_of(tables, &flow.control, flow.generation).is_err()
+    {
         return false;
     }
     // Nobody answered the first SYN. If the backend takes no new flows by now, another one gets
     // the second.
-    flow.state & flow_state::ESTABLISHED != 0
-        || weight(tables, settings, flow.class, tables.now_coarse_ns(), flow.backend) > 0
+    let backend = flow.control.backend as u32;
+    state & flow_state::ESTABLISHED != 0
+        || weight(tables, settings, flow.class, tables.now_coarse_ns(), backend) > 0
 }
 
-/// Begins a flow: draws a backend, takes a source port towards it, writes both tables.
+/// Begins a flow: draws a backend, takes a line of the flow table and a source port.
 #[inline(always)]
 fn open<T: Tables>(
     tables: &T,
-    settings: &Settings,
-    vip: &Vip,
-    packet: &Packet,
-    earlier: Option<Flow>,
+    syn: &Syn<'_>,
+    earlier: &Earlier,
 ) -> Result<(FlowKey, Hop), Verdict> {
-    let key = &packet.key;
+    let Syn { settings, vip, packet, hash } = *syn;
     let now_ns = tables.now_ns();
-    let class = tables.class(key.source_addr) & (CLASSES_MAX - 1) as u8;
-    let mut hash = flow_hash(key, settings.hash_seed);
-    let mut refused = NO_BACKEND;
-    if let Some(earlier) = &earlier
-        && earlier.state & flow_state::REFUSED != 0
-    {
-        refused = earlier.backend;
-        // The same draw would name the same backend again.
-        hash = mix(hash ^ earlier.opened_at_ns);
-    }
+    let class = tables.class(packet.key.source_addr) & (CLASSES_MAX - 1) as u8;
+    let refused = earlier.refused();
+    // The same draw would name the same backend again.
+    let draw_hash = if refused == NO_BACKEND { hash } else { mix(hash ^ earlier.opened_at_ns) };
 
-    let row = draw_backend(tables, settings, vip, class, now_ns, hash, refused)?;
+    let row = draw_backend(tables, settings, vip, class, now_ns, draw_hash, refused)?;
     let backend = tables.backend(row).ok_or(Verdict::DropTables)?;
     if backend.flags & backend_flag::PRESENT == 0 {
         return Err(Verdict::DropTables);
     }
     let hop = next_hop(tables, packet, &towards(&backend, [0; 2]), now_ns)?;
-    let nat_port = claim_port(tables, settings, key, row, &backend)?;
-    let to = towards(&backend, nat_port);
-
-    let flow = Flow {
-        backend: row,
-        generation: backend.generation,
-        vip: vip.index,
-        nat_port,
-        state: 0,
-        class,
-        opened_at_ns: now_ns,
-        requested_at_ns: 0,
-        responded_at_ns: 0,
-        seen_at_ns: now_ns,
-        bytes_in: packet.ip_len as u64,
-        bytes_out: 0,
+    let claim = flows::claim(tables, hash, earlier.seen, now_ns).ok_or(Verdict::DropTableFull)?;
+    if claim.before.phase == phase::LIVE {
+        retire(tables, settings, &claim);
+    }
+    let nat_port = match claim_port(tables, settings, &claim, row, &backend) {
+        Ok(nat_port) => nat_port,
+        Err(verdict) => {
+            claim.free();
+            return Err(verdict);
+        }
     };
-    if !tables.insert_flow(key, &flow) {
-        tables.release_return(&reverse(&to));
-        return Err(Verdict::DropTableFull);
-    }
-    if let Some(earlier) = &earlier {
-        retire(tables, key, earlier, &to);
-    }
+    claim.publish(
+        hash,
+        &Flow {
+            key: packet.key,
+            control: FlowControl {
+                state: 0,
+                phase: phase::BUSY,
+                version: 0,
+                backend: row as u16,
+                nat_port,
+            },
+            generation: backend.generation,
+            vip: vip.index as u16,
+            class,
+            reserved: 0,
+            opened_at_ns: now_ns,
+            seen_at: clock::coarse(now_ns),
+            requested_at: 0,
+            bytes_in: packet.ip_len as u64,
+            bytes_out: 0,
+        },
+    );
     tables.begin(row);
     tables.count(
         vip.index,
         row,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, flows: 1, ..Traffic::default() },
     );
-    Ok((to, hop))
+    Ok((towards(&backend, nat_port), hop))
 }
 
-/// Lets go of what an earlier flow held, whose key a new one towards `to` took.
+/// Lets go of what a flow held whose line a new one took.
 #[inline(always)]
-fn retire<T: Tables>(tables: &T, key: &FlowKey, earlier: &Flow, to: &FlowKey) {
+fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim<T::Line>) {
     // Of a removed backend neither the address nor the load is known any more; the sweep frees
     // what is left.
-    let Ok(backend) = backend_of(tables, earlier) else { return };
-    if earlier.state & flow_state::OVER == 0 {
-        tables.end(earlier.backend);
+    let Ok(backend) = backend_of(tables, &claim.before, claim.generation) else { return };
+    if claim.before.state & flow_state::OVER == 0 {
+        tables.end(claim.before.backend as u32);
     }
-    // The way back of a flow that is over may lead to another client by now, or to the new flow.
-    let back = reverse(&towards(&backend, earlier.nat_port));
-    let is_ours =
-        |holder: FlowKey| holder.words() == key.words() && back.words() != reverse(to).words();
-    if tables.client_of(&back).is_some_and(is_ours) {
-        tables.release_return(&back);
-    }
+    let back = reverse(&towards(&backend, claim.before.nat_port));
+    flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
 }
 
 /// A backend for a new flow: by weight, and not the one that refused unless there is no other.
@@ -401,7 +426,7 @@ fn weight<T: Tables>(tables: &T, settings: &Settings, class: u8, now_ns: u64, ro
 fn claim_port<T: Tables>(
     tables: &T,
     settings: &Settings,
-    client: &FlowKey,
+    claim: &Claim<T::Line>,
     row: u32,
     backend: &Backend,
 ) -> Result<[u8; 2], Verdict> {
@@ -409,82 +434,77 @@ fn claim_port<T: Tables>(
         return Err(Verdict::DropTables);
     }
     let ports = (settings.nat_port_last - settings.nat_port_first) as u64 + 1;
+    let hash = |key: &FlowKey| flow_hash(key, settings.hash_seed);
+    let needed = |flow: &Flow| {
+        let is_over = flow.control.state & flow_state::OVER != 0;
+        let key = if is_over { None } else { back_key(tables, flow) };
+        key.map(|key| hash(&key))
+    };
     for _ in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let key = reverse(&towards(backend, port));
-        if tables.claim_return(&key, client) {
-            return Ok(port);
-        }
-        // Freeing succeeds for one packet only, so two that find the same dead holder do not both
-        // take its port.
-        if is_over(tables, &key) && tables.release_return(&key) && tables.claim_return(&key, client)
-        {
+        let back = reverse(&towards(backend, port));
+        if flows::claim_return(tables, hash(&back), claim.index, needed) {
             return Ok(port);
         }
     }
     Err(Verdict::DropPortsExhausted)
 }
 
-/// Whether the flow that holds this backend-side key is gone, over, or elsewhere by now.
+/// The backend accepted: tells how long connecting took.
 #[inline(always)]
-fn is_over<T: Tables>(tables: &T, key: &FlowKey) -> bool {
-    let Some(flow) = tables.client_of(key).and_then(|client| tables.flow(&client)) else {
-        return true;
-    };
-    let flow = flow.read();
-    if flow.state & flow_state::OVER != 0 {
-        return true;
-    }
-    // Not the row: pools may share a backend's address, and then they share its ports.
-    match backend_of(tables, &flow) {
-        Ok(backend) => reverse(&towards(&backend, flow.nat_port)).words() != key.words(),
-        Err(_) => true,
+fn accept<T: Tables>(tables: &T, found: &Found<T::Line>) {
+    let before = found.mark(flow_state::ESTABLISHED);
+    if before & (flow_state::ESTABLISHED | flow_state::OVER) == 0 {
+        let now_ns = tables.now_ns();
+        let state = before | flow_state::ESTABLISHED;
+        let elapsed_ns = now_ns.saturating_sub(found.flow.opened_at_ns);
+        tell(tables, &found.flow, state, event_kind::CONNECTED, now_ns, elapsed_ns);
     }
 }
 
-/// The backend accepted: tells how long connecting took.
+/// The backend sent payload: the first after the client's first tells how long it took.
 #[inline(always)]
-fn accept<T: Tables>(tables: &T, row: &T::Row, flow: &Flow) {
-    let before = row.mark(flow_state::ESTABLISHED);
-    if before & flow_state::ESTABLISHED == 0 {
-        let now_ns = tables.now_ns();
-        let state = before | flow_state::ESTABLISHED;
-        let elapsed_ns = now_ns.saturating_sub(flow.opened_at_ns);
-        tell(tables, flow, state, event_kind::CONNECTED, now_ns, elapsed_ns);
+fn respond<T: Tables>(tables: &T, found: &Found<T::Line>) {
+    let flow = &found.flow;
+    if flow.requested_at == 0
+        || flow.control.state & flow_state::RESPONDED != 0
+        || found.mark(flow_state::RESPONDED) & flow_state::RESPONDED != 0
+    {
+        return;
     }
+    let now_ns = tables.now_ns();
+    let elapsed_ns = clock::since_fine(flow.requested_at, now_ns);
+    let state = flow.control.state | flow_state::RESPONDED;
+    tell(tables, flow, state, event_kind::RESPONDED, now_ns, elapsed_ns);
 }
 
 /// The client's first segment after its SYN, which only who received the backend's answer sends.
 #[inline(always)]
-fn confirm<R: FlowRow>(row: &R, flow: &Flow, segment: &Segment) {
+fn confirm<L: Line>(found: &Found<L>, segment: &Segment) {
     let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
-    if flow.state & whole == flow_state::ESTABLISHED
+    if found.flow.control.state & whole == flow_state::ESTABLISHED
         && !segment.opens()
         && !segment.has(tcp_flag::RST)
     {
-        row.mark(flow_state::CONFIRMED);
+        found.mark(flow_state::CONFIRMED);
     }
 }
 
 /// The backend refused: if its pool wants so, the client does not hear of it and tries again.
 #[inline(always)]
-fn refuse<T: Tables>(
-    tables: &T,
-    row: &T::Row,
-    flow: &Flow,
-    backend: &Backend,
-    packet: &Packet,
-) -> Result<(), Verdict> {
+fn refuse<T: Tables>(tables: &T, found: &Found<T::Line>, packet: &Packet) -> Result<(), Verdict> {
+    let flow = &found.flow;
+    let backend = backend_of(tables, &flow.control, flow.generation)?;
     let pool = tables.pool(backend.pool).ok_or(Verdict::DropTables)?;
     if pool.flags & pool_flag::RETRY_REFUSED == 0 {
         return Ok(());
     }
-    if finish(tables, row, flow, flow_state::REFUSED, event_kind::REFUSED) {
-        tables.release_return(&packet.key);
+    // The source port stays the flow's until another needs it or the client draws anew.
+    if finish(tables, found, flow_state::REFUSED, event_kind::REFUSED) {
         tables.count(
-            flow.vip,
-            flow.backend,
+            flow.vip as u32,
+            flow.control.backend as u32,
             Traffic {
                 packets_out: 1,
                 bytes_out: packet.ip_len as u64,
@@ -512,39 +532,35 @@ const BACKEND: Side =
 ///
 /// Its entries stay, for what is still under way, until the sweep frees them.
 #[inline(always)]
-fn advance<T: Tables>(
-    tables: &T,
-    row: &T::Row,
-    flow: &Flow,
-    segment: &Segment,
-    side: &Side,
-) -> u64 {
+fn advance<T: Tables>(tables: &T, found: &Found<T::Line>, segment: &Segment, side: &Side) -> u64 {
+    let state = found.flow.control.state;
     if segment.has(tcp_flag::RST) {
-        let kind = match (side.is_backend, flow.state & flow_state::ESTABLISHED != 0) {
+        let kind = match (side.is_backend, state & flow_state::ESTABLISHED != 0) {
             (false, _) => event_kind::RESET_BY_CLIENT,
             (true, true) => event_kind::RESET_BY_BACKEND,
             (true, false) => event_kind::REFUSED,
         };
-        return finish(tables, row, flow, flow_state::CLOSED, kind) as u64;
+        return finish(tables, found, flow_state::CLOSED, kind) as u64;
     }
     // A FIN that is sent again changes nothing.
     if segment.has(tcp_flag::FIN)
-        && flow.state & side.fin == 0
-        && row.mark(side.fin) & side.other_fin != 0
+        && state & side.fin == 0
+        && found.mark(side.fin) & side.other_fin != 0
     {
-        finish(tables, row, flow, flow_state::CLOSED, event_kind::CLOSED);
+        finish(tables, found, flow_state::CLOSED, event_kind::CLOSED);
     }
     0
 }
 
 /// Ends a flow, once: of several packets that would, the first counts and tells it.
 #[inline(always)]
-fn finish<T: Tables>(tables: &T, row: &T::Row, flow: &Flow, end: u8, kind: u8) -> bool {
-    let before = row.mark(end);
+fn finish<T: Tables>(tables: &T, found: &Found<T::Line>, end: u8, kind: u8) -> bool {
+    let before = found.mark(end);
     if before & flow_state::OVER != 0 {
         return false;
     }
-    tables.end(flow.backend);
+    let flow = &found.flow;
+    tables.end(flow.control.backend as u32);
     let now_ns = tables.now_ns();
     tell(tables, flow, before | end, kind, now_ns, now_ns.saturating_sub(flow.opened_at_ns));
     true
@@ -557,9 +573,9 @@ fn tell<T: Tables>(tables: &T, flow: &Flow, state: u8, kind: u8, at_ns: u64, ela
         elapsed_ns,
         bytes_in: flow.bytes_in,
         bytes_out: flow.bytes_out,
-        backend: flow.backend,
+        backend: flow.control.backend as u32,
         generation: flow.generation,
-        vip: flow.vip,
+        vip: flow.vip as u32,
         kind,
         class: flow.class,
         state,
@@ -569,9 +585,13 @@ fn tell<T: Tables>(tables: &T, flow: &Flow, state: u8, kind: u8, at_ns: u64, ela
 
 /// The backend of a flow, unless its row was freed or given to another since.
 #[inline(always)]
-fn backend_of<T: Tables>(tables: &T, flow: &Flow) -> Result<Backend, Verdict> {
-    let backend = tables.backend(flow.backend).ok_or(Verdict::DropTables)?;
-    if backend.flags & backend_flag::PRESENT == 0 || backend.generation != flow.generation {
+fn backend_of<T: Tables>(
+    tables: &T,
+    control: &FlowControl,
+    generation: u32,
+) -> Result<Backend, Verdict> {
+    let backend = tables.backend(control.backend as u32).ok_or(Verdict::DropTables)?;
+    if backend.flags & backend_flag::PRESENT == 0 || backend.generation != generation {
         return Err(Verdict::DropBackendGone);
     }
     Ok(backend)

@@ -41,7 +41,7 @@ verdicts! {
     DropFragment = 7, "drop_fragment";
     /// No backend of the pool takes new flows.
     DropNoBackend = 8, "drop_no_backend";
-    /// Not a SYN, and its flow is unknown or was evicted.
+    /// Not a SYN, and its flow is unknown or was given up.
     DropNoFlow = 9, "drop_no_flow";
     /// The flow's backend was removed.
     DropBackendGone = 10, "drop_backend_gone";

@@ -23,22 +23,41 @@ pub unsafe fn fetch_add(word: *mut u64, more: u64) -> u64 {
     value
 }
 
-/// Sets bits of a word and returns what it was before.
+/// Flips bits of a word.
 ///
 /// # Safety
 ///
 /// As for [`fetch_add`].
 #[inline(always)]
-pub unsafe fn fetch_or(word: *mut u64, bits: u64) -> u64 {
-    let mut value = bits;
+pub unsafe fn fetch_xor(word: *mut u64, bits: u64) {
     // SAFETY: by the caller's promise the word may be written.
     unsafe {
         asm!(
-            "{value} = atomic_fetch_or((u64 *)({word} + 0), {value})",
-            value = inout(reg) value,
+            "{bits} = atomic_fetch_xor((u64 *)({word} + 0), {bits})",
+            bits = inout(reg) bits => _,
             word = in(reg) word,
             options(nostack),
         );
     }
-    value
+}
+
+/// Writes a word if it is `from`, and returns what it was before.
+///
+/// # Safety
+///
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn compare_exchange(word: *mut u64, from: u64, to: u64) -> u64 {
+    let before;
+    // SAFETY: by the caller's promise the word may be written.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {to})",
+            inout("r0") from => before,
+            word = in(reg) word,
+            to = in(reg) to,
+            options(nostack),
+        );
+    }
+    before
 }

@@ -7,6 +7,7 @@
 
 mod atomic;
 mod cursor;
+mod line;
 mod maps;
 mod tables;
 

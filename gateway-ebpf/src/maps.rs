@@ -1,11 +1,11 @@
 //! The maps. Names, keys and values are `gateway_common::layout`'s; limits its `limits`'.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
+    Backend, Flow, FlowEvent, Live, MaglevTable, Pool, Returns, Settings, Tags, Traffic, Vip,
     VipKey, Weights,
 };
 use gateway_common::limits;
@@ -14,7 +14,8 @@ use gateway_common::verdict::VERDICTS_LEN;
 const BACKENDS: usize = limits::BACKENDS_MAX as usize;
 /// The loader sets what is configured.
 const FLOWS_DEFAULT: usize = limits::FLOWS_DEFAULT as usize;
-/// The daemon maps the memory of these, so proxy and XDP share every weight and count.
+/// The daemon maps the memory of these: the proxy shares every weight and count with XDP, and the
+/// sweep walks the flows without system calls.
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map(name = "VIPS")]
@@ -30,9 +31,16 @@ pub static WEIGHTS: Array<Weights, BACKENDS, MMAPABLE> = Array::new();
 #[btf_map(name = "LIVE")]
 pub static LIVE: Array<Live, BACKENDS, MMAPABLE> = Array::new();
 #[btf_map(name = "FLOWS")]
-pub static FLOWS: LruHashMap<FlowKey, Flow, FLOWS_DEFAULT> = LruHashMap::new();
+pub static FLOWS: Array<Flow, FLOWS_DEFAULT, MMAPABLE> = Array::new();
+#[btf_map(name = "TAGS")]
+pub static TAGS: Array<Tags, { FLOWS_DEFAULT / limits::FLOW_WAYS as usize }, MMAPABLE> =
+    Array::new();
 #[btf_map(name = "RETURNS")]
-pub static RETURNS: LruHashMap<FlowKey, ReturnFlow, FLOWS_DEFAULT> = LruHashMap::new();
+pub static RETURNS: Array<
+    Returns,
+    { FLOWS_DEFAULT / limits::FLOWS_PER_RETURNS as usize },
+    MMAPABLE,
+> = Array::new();
 #[btf_map(name = "HOPS")]
 pub static HOPS: PerCpuArray<HopRow, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
 #[btf_map(name = "CLIENT_CLASSES")]

@@ -1,31 +1,32 @@
 //! The maps as [`Tables`], and the kernel's helpers.
 //!
-//! `unsafe` is here, in `cursor.rs` and in `atomic.rs`, and nowhere else.
+//! `unsafe` is here, in `cursor.rs`, `line.rs` and `atomic.rs`, and nowhere else.
 
 use core::ffi::c_void;
-use core::mem::{offset_of, zeroed};
+use core::mem::zeroed;
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_ANY, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST, bpf_fib_lookup as FibLookup,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect,
 };
 use aya_ebpf::programs::XdpContext;
+use gateway_common::flows::FlowTable;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, FlowKey, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip,
-    VipKey, Weights,
+    Backend, FlowEvent, FlowKey, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights,
 };
 use gateway_common::packet::{Packet, TCP};
 use gateway_common::rewrite::Hop;
-use gateway_common::route::{FlowRow, Tables};
+use gateway_common::route::Tables;
 use gateway_common::verdict::Verdict;
 
+use crate::line::MapLine;
 use crate::{atomic, maps};
 
 /// Address family of IPv4 (`AF_INET`), for the route lookup.
@@ -94,9 +95,31 @@ impl MapTables {
     }
 }
 
-impl Tables for MapTables {
-    type Row = MapRow;
+impl FlowTable for MapTables {
+    type Line = MapLine;
 
+    #[inline(always)]
+    fn flows_max(&self) -> u32 {
+        maps::SETTINGS.get(0).map_or(0, |settings| settings.flows_max)
+    }
+
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<MapLine> {
+        maps::TAGS.get_ptr_mut(bucket).map(MapLine::new)
+    }
+
+    #[inline(always)]
+    fn flow(&self, index: u32) -> Option<MapLine> {
+        maps::FLOWS.get_ptr_mut(index).map(MapLine::new)
+    }
+
+    #[inline(always)]
+    fn returns(&self, bucket: u32) -> Option<MapLine> {
+        maps::RETURNS.get_ptr_mut(bucket).map(MapLine::new)
+    }
+}
+
+impl Tables for MapTables {
     #[inline(always)]
     fn settings(&self) -> Option<Settings> {
         maps::SETTINGS.get(0).copied()
@@ -166,33 +189,6 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<MapRow> {
-        maps::FLOWS.get_ptr_mut(key).map(MapRow)
-    }
-
-    #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        maps::FLOWS.insert(key, flow, BPF_ANY as u64).is_ok()
-    }
-
-    #[inline(always)]
-    fn client_of(&self, key: &FlowKey) -> Option<FlowKey> {
-        // SAFETY: copied at once. An entry may be given to another flow while it is read; the
-        // journey compares what it finds with the packet's own addresses.
-        unsafe { maps::RETURNS.get(key).map(|entry| entry.flow) }
-    }
-
-    #[inline(always)]
-    fn claim_return(&self, key: &FlowKey, client: &FlowKey) -> bool {
-        maps::RETURNS.insert(key, ReturnFlow { flow: *client }, BPF_NOEXIST as u64).is_ok()
-    }
-
-    #[inline(always)]
-    fn release_return(&self, key: &FlowKey) -> bool {
-        maps::RETURNS.remove(key).is_ok()
-    }
-
-    #[inline(always)]
     fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict> {
         let query = HopQuery {
             source_addr: to.source_addr,
@@ -256,40 +252,5 @@ fn add_in_flight(row: u32, more: u64) {
         // SAFETY: an array map's row lives as long as the map and is aligned to 8; every writer,
         // in the kernel and in the daemon, changes it atomically.
         unsafe { atomic::fetch_add(&raw mut (*live).in_flight, more) };
-    }
-}
-
-/// A row of `FLOWS`, in place.
-pub struct MapRow(*mut Flow);
-
-/// The word of a [`Flow`] that holds its state, and where in it.
-const STATE_WORD: usize = offset_of!(Flow, vip);
-const STATE_SHIFT: u32 = 8 * (offset_of!(Flow, state) - STATE_WORD) as u32;
-const _: () = assert!(STATE_WORD.is_multiple_of(8) && STATE_SHIFT < 64);
-const _: () = assert!(cfg!(target_endian = "little"), "the shift counts from the low end");
-
-impl FlowRow for MapRow {
-    #[inline(always)]
-    fn read(&self) -> Flow {
-        // SAFETY: the pointer is a map value's, and preallocated entries are never unmapped while
-        // a program runs; one that is evicted meanwhile reads as another flow's, whose packets it
-        // can then miscount but not misroute, since routing has already copied what it needs.
-        unsafe { *self.0 }
-    }
-
-    #[inline(always)]
-    fn update(&self, change: impl FnOnce(&mut Flow)) {
-        // SAFETY: as above. Other CPUs write other fields, or the same with a like value: the
-        // packets of one direction of a flow come through one queue.
-        change(unsafe { &mut *self.0 });
-    }
-
-    #[inline(always)]
-    fn mark(&self, bits: u8) -> u8 {
-        // SAFETY: as above; the word is aligned and lies within the row.
-        let before = unsafe {
-            atomic::fetch_or(self.0.byte_add(STATE_WORD).cast(), (bits as u64) << STATE_SHIFT)
-        };
-        (before >> STATE_SHIFT) as u8
     }
 }

@@ -286,7 +286,7 @@ impl Loop {
                 }
             }
         }
-        self.sweep();
+        self.plane.sweep(clock::now());
         self.count();
         outcome
     }
@@ -344,13 +344,6 @@ impl Loop {
         Ok(())
     }
 
-    fn sweep(&mut self) {
-        if let Err(error) = self.plane.sweep(clock::now()) {
-            self.metrics.sweep_failed();
-            tracing::debug!(error = with_causes(&*error), "cannot sweep the flow table");
-        }
-    }
-
     fn count(&mut self) {
         if self.counted_at.is_some_and(|at| at.elapsed() < COUNTERS_INTERVAL) {
             return;
@@ -359,7 +352,7 @@ impl Loop {
         match self.plane.counters() {
             Ok(counters) => self.published.publish_counters(counters),
             Err(error) => {
-                self.metrics.sweep_failed();
+                self.metrics.counters_failed();
                 tracing::debug!(error = with_causes(&*error), "cannot read the packet counters");
             }
         }

@@ -17,6 +17,7 @@ mod counters;
 mod error;
 pub mod events;
 mod expiry;
+mod flows;
 mod host;
 mod interface;
 mod load;
@@ -46,6 +47,7 @@ pub use self::attach::{AttachMode, Attachment};
 pub use self::counters::Counters;
 pub use self::error::DataplaneError;
 pub use self::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HALF_CLOSED_TIMEOUT, IDLE_TIMEOUT};
+pub use self::flows::FlowMaps;
 pub use self::host::{KERNEL_MIN, KernelVersion};
 pub use self::pins::Detached;
 pub use self::rows::MappedRows;
@@ -68,7 +70,8 @@ pub struct Options {
     pub xdp_mode: XdpMode,
     /// Directory of this instance on a BPF file system.
     pub pin_dir: PathBuf,
-    /// Flows tracked; the least recently used are evicted beyond.
+    /// Flows that there is room for, a power of two. Where they do not all fit, one that is over or
+    /// was silent long gives way to a new one.
     pub flows_max: u32,
     /// Source ports towards backends.
     pub nat_ports: RangeInclusive<u16>,
@@ -111,6 +114,7 @@ pub struct Dataplane {
     /// them by system calls.
     backends: BTreeMap<u32, Backend>,
     vips: BTreeMap<VipKeyOrd, Vip>,
+    hash_seed: u64,
     sweeper: Sweeper,
     /// Until somebody reads it.
     log: Option<ProgramLog>,
@@ -151,6 +155,7 @@ impl Dataplane {
             adopted,
             backends: loaded.backends,
             vips: loaded.vips,
+            hash_seed: loaded.hash_seed,
             sweeper: Sweeper::new(adopted),
         }
     }
@@ -226,19 +231,10 @@ impl Dataplane {
     /// Goes on with the walk through the flow table, for about `budget` entries ([`SWEEP_BUDGET`]):
     /// frees flows that are over or silent, reports SYNs that nobody answered as failed connections
     /// to `telemetry`, and puts in-flight counts right. To be called every tick.
-    ///
-    /// # Errors
-    ///
-    /// If a map cannot be walked; the next call begins anew.
-    pub fn sweep(
-        &mut self,
-        now: KtimeNs,
-        budget: usize,
-        telemetry: &Telemetry,
-    ) -> Result<Swept, DataplaneError> {
+    pub fn sweep(&mut self, now: KtimeNs, budget: usize, telemetry: &Telemetry) -> Swept {
         let tables = sweep::Tables {
-            flows: &self.maps.flows,
-            returns: &self.maps.returns,
+            flows: &self.maps.flows.table(),
+            hash_seed: self.hash_seed,
             counts: &*self.maps.rows,
             backends: &self.backends,
         };

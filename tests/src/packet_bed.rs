@@ -7,17 +7,20 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions};
+use gateway_common::flows;
+use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool, ReturnFlow,
-    Settings, Traffic, Vip, VipKey, Weights, backend_flag, map_name,
+    Backend, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool, Settings, Traffic,
+    Vip, VipKey, Weights, backend_flag, map_name,
 };
-use gateway_common::limits::CLASSES_MAX;
+use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
+use gateway_user::dataplane::FlowMaps;
 
 use crate::netns::Namespace;
 use crate::owner::Owner;
@@ -38,6 +41,8 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 pub const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 2, 2];
 /// Backends of the /24 whose link addresses are known: 10.1.0.10 to 10.1.0.19.
 const BACKEND_HOSTS: std::ops::Range<u8> = 10..20;
+/// Seed of the flow hash.
+const HASH_SEED: u64 = 0x5eed;
 /// Bytes of a frame that the program may hand back: more than any test packet has.
 const FRAME_MAX: usize = 4_096;
 
@@ -78,6 +83,8 @@ pub struct Ran {
 #[derive(Debug)]
 pub struct Bed {
     ebpf: Ebpf,
+    flows: FlowMaps,
+    flows_max: u32,
     client_interface: u32,
     backend_interface: u32,
 }
@@ -137,6 +144,8 @@ impl Bed {
                 .with_context(|| format!("attaching the program to {name}"))?;
         }
         Ok(Bed {
+            flows: flow_maps(&ebpf, flows_max)?,
+            flows_max,
             ebpf,
             client_interface: interface("clients")?,
             backend_interface: interface("backends")?,
@@ -219,12 +228,12 @@ impl Bed {
         Ok(events)
     }
 
-    /// The settings in force.
+    /// The settings in force, but for the size of the flow table, which is what it is.
     ///
     /// # Errors
     /// The map cannot be written.
     pub fn settings(&mut self, settings: Settings) -> Result<()> {
-        self.set(map_name::SETTINGS, 0, settings)
+        self.set(map_name::SETTINGS, 0, Settings { flows_max: self.flows_max, ..settings })
     }
 
     /// Sets a VIP.
@@ -294,39 +303,34 @@ impl Bed {
     }
 
     /// The flows that are tracked.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn flows(&mut self) -> Result<Vec<(FlowKey, Flow)>> {
-        let flows: HashMap<_, FlowKey, Flow> = self.hash(map_name::FLOWS)?;
-        Ok(flows.iter().collect::<Result<_, MapError>>()?)
+    pub fn flows(&self) -> Vec<Flow> {
+        self.flows.table().all().collect()
     }
 
-    /// Puts a flow into both tables, as if its SYN had come.
+    /// Puts a flow in, as if its SYN had come. `back` is the key of what its backend sends.
     ///
     /// # Errors
-    /// The maps cannot be written.
-    pub fn track(&mut self, client: FlowKey, flow: Flow, back: FlowKey) -> Result<()> {
-        self.hash(map_name::FLOWS)?.insert(client, flow, 0).context("tracking a flow")?;
-        let back_flow = ReturnFlow { flow: client };
-        self.hash(map_name::RETURNS)?.insert(back, back_flow, 0).context("tracking its way back")
+    /// There is no room.
+    pub fn track(&mut self, flow: &Flow, back: &FlowKey) -> Result<()> {
+        ensure!(self.flows.table().insert(HASH_SEED, flow, back), "no room for another flow");
+        Ok(())
     }
 
-    /// Backend-side keys and the flows that hold them.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn returns(&mut self) -> Result<Vec<(FlowKey, ReturnFlow)>> {
-        let returns: HashMap<_, FlowKey, ReturnFlow> = self.hash(map_name::RETURNS)?;
-        Ok(returns.iter().collect::<Result<_, MapError>>()?)
+    /// Cells of the way back that lead to a flow, whichever.
+    pub fn ways_back(&self) -> usize {
+        self.flows.table().ways_back()
     }
 
-    /// Loses the entry of a flow, as the LRU table does when it is full.
+    /// Loses a flow, as a full table does.
     ///
     /// # Errors
     /// There is no such flow.
     pub fn evict(&mut self, client: &FlowKey) -> Result<()> {
-        self.hash::<FlowKey, Flow>(map_name::FLOWS)?.remove(client).context("evicting a flow")
+        let table = self.flows.table();
+        let found = flows::find(&table, client, flow_hash(client, HASH_SEED));
+        let evicted = found.is_some_and(|found| flows::remove(&table, &found, None));
+        ensure!(evicted, "no such flow");
+        Ok(())
     }
 
     fn set<V: Pod>(&mut self, map: &'static str, row: u32, value: V) -> Result<()> {
@@ -387,16 +391,29 @@ pub fn settings() -> Settings {
         nat_port_first: 10_000,
         nat_port_last: 32_767,
         weights_age_max_ns: 0,
-        hash_seed: 0x5eed,
+        hash_seed: HASH_SEED,
+        flows_max: FLOWS_DEFAULT,
+        reserved: 0,
     }
 }
 
 fn load(object: &[u8], flows_max: u32) -> Result<Ebpf> {
     EbpfLoader::new()
         .map_max_entries(map_name::FLOWS, flows_max)
-        .map_max_entries(map_name::RETURNS, flows_max)
+        .map_max_entries(map_name::TAGS, flows_max / FLOW_WAYS)
+        .map_max_entries(map_name::RETURNS, flows_max / FLOWS_PER_RETURNS)
         .load(object)
         .context("loading the object's maps")
+}
+
+fn flow_maps(ebpf: &Ebpf, flows_max: u32) -> Result<FlowMaps> {
+    let descriptor = |name| match ebpf.map(name) {
+        Some(Map::Array(data)) => Ok(data.fd()),
+        _ => bail!("no array {name}"),
+    };
+    let [flows, tags, returns] =
+        [map_name::FLOWS, map_name::TAGS, map_name::RETURNS].map(descriptor);
+    FlowMaps::new(flows?, tags?, returns?, flows_max).context("mapping the flow table")
 }
 
 fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {

@@ -2,8 +2,7 @@
 
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 use std::vec::Vec;
 
 use bytemuck::Zeroable;
@@ -11,8 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checksum;
+use crate::flows::{AtomicTable, LINE_WORDS};
 use crate::layout::{LAYOUT_VERSION, algorithm};
-use crate::limits::WEIGHT_MAX;
+use crate::limits::{FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
@@ -20,6 +20,9 @@ const CLIENT: [u8; 4] = [192, 168, 7, 7];
 const NAT: [u8; 4] = [10, 1, 0, 1];
 const BACKEND_ADDR: [u8; 4] = [10, 1, 0, 10];
 const HOP: Hop = Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], target: [2, 0, 0, 0, 0, 2] };
+
+/// Time between two packets: several steps of the clocks in a [`Flow`].
+const STEP_NS: u64 = 4 << 20;
 
 /// One VIP, two rows for one backend's address, as two pools may have, and flows. All slots name
 /// the first row until a test says otherwise.
@@ -30,31 +33,18 @@ struct HeapTables {
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
     hop: Cell<Result<Hop, Verdict>>,
-    flows: RefCell<HashMap<FlowKey, HeapRow>>,
-    returns: RefCell<HashMap<FlowKey, FlowKey>>,
+    flows: AtomicTable<'static>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
 }
 
-#[derive(Clone)]
-struct HeapRow(Rc<Cell<Flow>>);
-
-impl FlowRow for HeapRow {
-    fn read(&self) -> Flow {
-        self.0.get()
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Flow)) {
-        let mut flow = self.0.get();
-        change(&mut flow);
-        self.0.set(flow);
-    }
-
-    fn mark(&self, bits: u8) -> u8 {
-        let before = self.0.get();
-        self.0.set(Flow { state: before.state | bits, ..before });
-        before.state
-    }
+/// An empty table, which a test may leak.
+fn flow_table() -> AtomicTable<'static> {
+    let [flows, tags, returns] = AtomicTable::words(FLOWS_MIN).map(|words| {
+        let words: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        &*words.leak()
+    });
+    AtomicTable::new(flows, tags, returns)
 }
 
 impl HeapTables {
@@ -67,39 +57,68 @@ impl HeapTables {
                 nat_port_last: 10_004,
                 weights_age_max_ns: 0,
                 hash_seed: 1,
+                flows_max: FLOWS_MIN,
+                reserved: 0,
             },
             maglev: Box::new(Zeroable::zeroed()),
             weight: Cell::new(WEIGHT_MAX),
             in_flight: Cell::new(0),
             next_port: Default::default(),
             hop: Cell::new(Ok(HOP)),
-            flows: RefCell::default(),
-            returns: RefCell::default(),
+            flows: flow_table(),
             events: RefCell::default(),
             now_ns: Cell::new(1),
         }
     }
 
     fn route(&self, frame: &mut [u8]) -> Routed {
-        self.now_ns.set(self.now_ns.get() + 1_000);
+        self.now_ns.set(self.now_ns.get() + STEP_NS);
         route(&SliceFrame::new(frame), self)
+    }
+
+    /// The flow of a client.
+    fn known(&self, key: &FlowKey) -> Option<Flow> {
+        flows::find(self, key, flow_hash(key, self.settings.hash_seed)).map(|found| found.flow)
     }
 
     /// What must hold after any packet.
     fn check_invariants(&self) {
-        let flows = self.flows.borrow();
-        let live = flows.values().filter(|row| row.read().state & flow_state::OVER == 0).count();
-        assert_eq!(self.in_flight.get(), live as u64, "in flight counts the live flows");
-        for (key, client) in self.returns.borrow().iter() {
-            let flow = flows.get(client).expect("a way back leads to a flow").read();
-            assert_eq!(flow.nat_port, key.target_port, "a way back is its flow's own");
+        let live: Vec<Flow> = (0..FLOWS_MIN)
+            .filter_map(|index| flows::at(self, index))
+            .map(|found| found.flow)
+            .filter(|flow| flow.control.state & flow_state::OVER == 0)
+            .collect();
+        assert_eq!(self.in_flight.get(), live.len() as u64, "in flight counts the live flows");
+        for flow in live {
+            assert_eq!(self.known(&flow.key), Some(flow), "a live flow is found by its key");
+            let back = back_key(self, &flow).expect("its backend is there");
+            let found = flow_of_backend(self, &self.settings, &back).map(|found| found.flow);
+            assert_eq!(found, Some(flow), "its way back leads to it");
         }
     }
 }
 
-impl Tables for HeapTables {
-    type Row = HeapRow;
+impl FlowTable for HeapTables {
+    type Line = &'static [AtomicU64; LINE_WORDS];
 
+    fn flows_max(&self) -> u32 {
+        self.flows.flows_max()
+    }
+
+    fn tags(&self, bucket: u32) -> Option<Self::Line> {
+        self.flows.tags(bucket)
+    }
+
+    fn flow(&self, index: u32) -> Option<Self::Line> {
+        self.flows.flow(index)
+    }
+
+    fn returns(&self, bucket: u32) -> Option<Self::Line> {
+        self.flows.returns(bucket)
+    }
+}
+
+impl Tables for HeapTables {
     fn settings(&self) -> Option<Settings> {
         Some(self.settings)
     }
@@ -160,31 +179,6 @@ impl Tables for HeapTables {
     fn next_port(&self, row: u32) -> u64 {
         let next = &self.next_port[row as usize];
         next.replace(next.get().wrapping_add(1))
-    }
-
-    fn flow(&self, key: &FlowKey) -> Option<HeapRow> {
-        self.flows.borrow().get(key).cloned()
-    }
-
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> bool {
-        self.flows.borrow_mut().insert(*key, HeapRow(Rc::new(Cell::new(*flow))));
-        true
-    }
-
-    fn client_of(&self, key: &FlowKey) -> Option<FlowKey> {
-        self.returns.borrow().get(key).copied()
-    }
-
-    fn claim_return(&self, key: &FlowKey, client: &FlowKey) -> bool {
-        if self.returns.borrow().contains_key(key) {
-            return false;
-        }
-        self.returns.borrow_mut().insert(*key, *client);
-        true
-    }
-
-    fn release_return(&self, key: &FlowKey) -> bool {
-        self.returns.borrow_mut().remove(key).is_some()
     }
 
     fn next_hop(&self, _packet: &Packet, _to: &FlowKey, _now_ns: u64) -> Result<Hop, Verdict> {
@@ -320,10 +314,8 @@ proptest! {
         for (port, from_backend, flags, payload, weight) in packets {
             tables.weight.set(weight);
             let client = client_key(port);
-            let key = match tables.flow(&client) {
-                Some(row) if from_backend => {
-                    reverse(&towards(&tables.backend(0).unwrap(), row.read().nat_port))
-                }
+            let key = match tables.known(&client) {
+                Some(flow) if from_backend => back_key(&tables, &flow).unwrap(),
                 _ => client,
             };
             let mut bytes = frame(&key, flags, 0, &[7; 3][..payload]);
@@ -350,7 +342,7 @@ fn a_class_is_one_of_those_there_are() {
     let tables = HeapTables::new();
     let key = FlowKey { source_addr: [1, 2, 3, 255], ..client_key(5) };
     tables.route(&mut frame(&key, tcp_flag::SYN, 0, &[]));
-    assert_eq!(tables.flow(&key).unwrap().read().class as usize, CLASSES_MAX - 1);
+    assert_eq!(tables.known(&key).unwrap().class as usize, CLASSES_MAX - 1);
 }
 
 #[test]
@@ -366,13 +358,12 @@ fn times_are_told_from_packet_to_packet() {
     tables.route(&mut frame(&client, tcp_flag::ACK, 0, b"ask more"));
     tables.route(&mut frame(&back, tcp_flag::ACK, 0, b"answer"));
     tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
-    // The clock moves on by 1,000 ns a packet.
     let told: Vec<(u8, u64)> =
         tables.events.borrow().iter().map(|event| (event.kind, event.elapsed_ns)).collect();
     let expected = [
-        (event_kind::CONNECTED, 1_000),
-        (event_kind::RESPONDED, 2_000),
-        (event_kind::RESET_BY_BACKEND, 5_000),
+        (event_kind::CONNECTED, STEP_NS),
+        (event_kind::RESPONDED, 2 * STEP_NS),
+        (event_kind::RESET_BY_BACKEND, 5 * STEP_NS),
     ];
     assert_eq!(told, expected);
 }
@@ -386,21 +377,18 @@ fn what_comes_after_its_end_does_not_move_it() {
     let back = reverse(&key_of(&mut syn));
     tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
     tables.route(&mut frame(&client, tcp_flag::SYN, 0, &[]));
-    let back = reverse(&towards(
-        &tables.backend(0).unwrap(),
-        tables.flow(&client).unwrap().read().nat_port,
-    ));
+    let back = back_key(&tables, &tables.known(&client).unwrap()).unwrap();
     for (key, flags) in
         [(&back, tcp_flag::SYN | tcp_flag::ACK), (&client, tcp_flag::ACK), (&client, tcp_flag::RST)]
     {
         tables.route(&mut frame(key, flags, 0, &[]));
     }
-    let ended = tables.flow(&client).unwrap().read();
-    assert_eq!(ended.seen_at_ns, tables.now_ns.get(), "its last packet");
+    let ended = tables.known(&client).unwrap();
+    assert_eq!(ended.seen_at, clock::coarse(tables.now_ns.get()), "its last packet");
     tables.route(&mut frame(&client, tcp_flag::ACK, 0, &[]));
     tables.route(&mut frame(&back, tcp_flag::ACK, 0, &[]));
-    let later = tables.flow(&client).unwrap().read();
-    assert_eq!(later.seen_at_ns, ended.seen_at_ns);
+    let later = tables.known(&client).unwrap();
+    assert_eq!(later.seen_at, ended.seen_at);
     assert_eq!(later.bytes_in, ended.bytes_in + 40, "it is forwarded and counted");
 }
 
@@ -412,7 +400,7 @@ fn pools_with_the_same_backend_do_not_take_each_others_ports() {
     tables.maglev.slots.fill(1);
     let mut second = frame(&client_key(2), tcp_flag::SYN, 0, &[]);
     assert_eq!(tables.route(&mut second).verdict, Verdict::ForwardIn);
-    assert_eq!(tables.flow(&client_key(2)).unwrap().read().backend, 1);
+    assert_eq!(tables.known(&client_key(2)).unwrap().control.backend, 1);
     tables.check_invariants();
 
     for (port, there) in [(1, &mut first), (2, &mut second)] {
@@ -431,7 +419,7 @@ fn a_backend_that_answers_has_accepted_though_its_client_cannot_be_reached() {
     tables.hop.set(Err(Verdict::DropNoNeighbour));
     let mut back = frame(&reverse(&key_of(&mut syn)), tcp_flag::SYN | tcp_flag::ACK, 0, &[]);
     assert_eq!(tables.route(&mut back).verdict, Verdict::DropNoNeighbour);
-    let flow = tables.flow(&client).unwrap().read();
-    assert_eq!(flow.state, flow_state::ESTABLISHED);
+    let flow = tables.known(&client).unwrap();
+    assert_eq!(flow.control.state, flow_state::ESTABLISHED);
     assert_eq!(tables.events.borrow()[0].kind, event_kind::CONNECTED);
 }

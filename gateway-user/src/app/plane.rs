@@ -38,9 +38,8 @@ impl Plane for XdpPlane {
         self.dataplane.rows()
     }
 
-    fn sweep(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
-        self.dataplane.sweep(now, SWEEP_BUDGET, &self.telemetry)?;
-        Ok(())
+    fn sweep(&mut self, now: KtimeNs) {
+        self.dataplane.sweep(now, SWEEP_BUDGET, &self.telemetry);
     }
 
     fn counters(&self) -> Result<Counters, PlaneError> {
@@ -58,7 +57,7 @@ pub(super) fn options(gateway: &GatewaySpec) -> dataplane::Options {
             XdpMode::Generic => dataplane::XdpMode::Generic,
         },
         pin_dir: gateway.pin_dir.clone(),
-        flows_max: gateway.flows_max,
+        flows_max: gateway.flows_max.next_power_of_two(),
         nat_ports: gateway.nat_ports.clone(),
         weights_age_max: gateway.weights_age_max,
         hash_seed: None,

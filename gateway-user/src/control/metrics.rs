@@ -21,7 +21,7 @@ pub struct Metrics {
     apply_duration: Histogram,
     writes: Counter,
     apply_failures: Counter,
-    sweep_failures: Counter,
+    counters_failures: Counter,
     observations: Counter,
     decisions: Family<DecisionLabels, Counter>,
 }
@@ -58,7 +58,7 @@ impl Default for Metrics {
             apply_duration: Histogram::new(TICK_BUCKETS),
             writes: Counter::default(),
             apply_failures: Counter::default(),
-            sweep_failures: Counter::default(),
+            counters_failures: Counter::default(),
             observations: Counter::default(),
             decisions: Family::default(),
         }
@@ -90,9 +90,9 @@ impl Metrics {
             self.apply_failures.clone(),
         );
         registry.register(
-            "gateway_sweep_failures",
-            "Sweeps of the flow table, and readings of its counters, that failed",
-            self.sweep_failures.clone(),
+            "gateway_counter_read_failures",
+            "Readings of the packet counters that failed",
+            self.counters_failures.clone(),
         );
         registry.register(
             "gateway_observations",
@@ -128,7 +128,7 @@ impl Metrics {
         self.apply_failures.inc();
     }
 
-    pub(super) fn sweep_failed(&self) {
-        self.sweep_failures.inc();
+    pub(super) fn counters_failed(&self) {
+        self.counters_failures.inc();
     }
 }

@@ -31,10 +31,7 @@ pub trait Plane: Send {
 
     /// Frees flows that are over, a bounded number at a time, and reports what that tells of
     /// backends.
-    ///
-    /// # Errors
-    /// The flow table cannot be read or written.
-    fn sweep(&mut self, now: KtimeNs) -> Result<(), PlaneError>;
+    fn sweep(&mut self, now: KtimeNs);
 
     /// What packets did, since the tables were made.
     ///
@@ -69,9 +66,7 @@ impl Plane for HeapPlane {
         Arc::clone(&self.rows) as Arc<dyn Rows>
     }
 
-    fn sweep(&mut self, _: KtimeNs) -> Result<(), PlaneError> {
-        Ok(())
-    }
+    fn sweep(&mut self, _: KtimeNs) {}
 
     fn counters(&self) -> Result<Counters, PlaneError> {
         Ok(Counters::default())

@@ -111,8 +111,8 @@ impl Plane for Flaky {
         self.heap.rows()
     }
 
-    fn sweep(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
-        self.heap.sweep(now)
+    fn sweep(&mut self, now: KtimeNs) {
+        self.heap.sweep(now);
     }
 
     fn counters(&self) -> Result<Counters, PlaneError> {

@@ -1,19 +1,19 @@
 //! Counting open flows, to put the in-flight counts right.
 //!
-//! `LIVE` is counted up and down by the packets of a flow. What a full table evicts, and what a
-//! killed daemon's proxy had in flight, is never counted down. So a walk through all flows counts
+//! `LIVE` is counted up and down by the packets of a flow. What a removed backend's flows and a
+//! killed daemon's proxy had in flight is never counted down. So a walk through all flows counts
 //! those that were open at its start and compares with `LIVE` as it was then.
 //!
 //! Flows that open or close while the walk is under way do not disturb it: an entry tells when its
 //! flow was opened, and an entry of a flow that is over stays and tells when it ended.
 //! Those that did so within [`GRAIN`] of the start may or may not have been in `LIVE` then, and
-//! only a difference that they cannot explain counts. What remains (evictions during the walk, a
+//! only a difference that they cannot explain counts. What remains (flows given up during the walk, a
 //! client's port used again at once) makes single walks wrong, so a difference is put right when
 //! two walks in a row show it, and by the smaller of the two.
 
 use std::time::Duration;
 
-use gateway_common::clock::KtimeNs;
+use gateway_common::clock::{self, KtimeNs};
 use gateway_common::layout::Flow;
 
 use super::expiry::is_open;
@@ -60,7 +60,7 @@ impl Census {
         if is_open(flow) {
             self.open += 1;
         }
-        let Some(row) = self.rows.get_mut(flow.backend as usize) else { return };
+        let Some(row) = self.rows.get_mut(flow.control.backend as usize) else { return };
         match was_open(flow, self.started) {
             Some(true) => row.certain += 1,
             Some(false) => {}
@@ -86,7 +86,8 @@ impl Census {
 fn was_open(flow: &Flow, moment: KtimeNs) -> Option<bool> {
     let (before, after) = (moment - GRAIN, moment + GRAIN);
     // What is over is seen no more.
-    let (opened, ended) = (KtimeNs(flow.opened_at_ns), KtimeNs(flow.seen_at_ns));
+    let opened = KtimeNs(flow.opened_at_ns);
+    let ended = clock::from_coarse(flow.seen_at, moment);
     let ended_after = is_open(flow) || ended > after;
     if opened > after || (!is_open(flow) && ended < before) {
         Some(false)
@@ -144,6 +145,7 @@ mod tests {
     use std::cell::RefCell;
 
     use bytemuck::Zeroable;
+    use gateway_common::layout::FlowControl;
     use gateway_common::layout::flow_state::{CLOSED, ESTABLISHED};
 
     use super::*;
@@ -164,7 +166,12 @@ mod tests {
     }
 
     fn flow(state: u8, opened: KtimeNs, seen: KtimeNs) -> Flow {
-        Flow { state, opened_at_ns: opened.0, seen_at_ns: seen.0, ..Flow::zeroed() }
+        Flow {
+            control: FlowControl { state, ..FlowControl::FREE },
+            opened_at_ns: opened.0,
+            seen_at: clock::coarse(seen.0),
+            ..Flow::zeroed()
+        }
     }
 
     fn walk(live: &Live, drift: &mut Drift, flows: &[Flow]) -> i64 {
@@ -175,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_evicted_is_taken_off_after_two_walks() {
+    fn what_nobody_counted_down_is_taken_off_after_two_walks() {
         let live = Live(RefCell::new(vec![10]));
         let mut drift = Drift::new(false, 1);
         let open = [flow(ESTABLISHED, START - SECOND, START - SECOND); 4];
@@ -256,7 +263,8 @@ mod tests {
     #[test]
     fn a_flow_of_a_row_outside_the_table_is_no_backends() {
         let live = Live(RefCell::new(vec![0]));
-        let stray = Flow { backend: 70_000, ..flow(ESTABLISHED, START - SECOND, START) };
+        let mut stray = flow(ESTABLISHED, START - SECOND, START);
+        stray.control.backend = u16::MAX;
         assert_eq!(walk(&live, &mut Drift::new(true, 1), &[stray]), 0);
     }
 }

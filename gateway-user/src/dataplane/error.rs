@@ -185,7 +185,9 @@ pub enum DataplaneError {
     },
 
     /// The flow table's size makes no sense.
-    #[error("flows_max is {flows_max}; it must be at least 1, and 262144 is the default")]
+    #[error(
+        "flows_max is {flows_max}; it must be a power of two from 64 to 16777216, and 262144 is the default"
+    )]
     FlowsMaxInvalid {
         /// As configured.
         flows_max: u32,
@@ -319,15 +321,6 @@ pub enum DataplaneError {
     /// The event ring could not be watched.
     #[error("could not watch the ring of flow events")]
     Events {
-        /// Why.
-        source: io::Error,
-    },
-
-    /// The flow tables could not be walked.
-    #[error("could not walk the map {map}")]
-    Walk {
-        /// The map's name.
-        map: &'static str,
         /// Why.
         source: io::Error,
     },

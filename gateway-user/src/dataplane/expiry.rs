@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_common::clock::KtimeNs;
+use gateway_common::clock::{self, KtimeNs};
 use gateway_common::layout::{Flow, flow_state};
 
 /// A flow that is over stays this long, for packets still under way: more than a segment lives in
@@ -22,7 +22,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 
 /// An established flow without a packet: RFC 5382, REQ-5. Less would break connections that rest
-/// between the keep-alives of TCP, which are two hours apart. A full table evicts the oldest sooner.
+/// between the keep-alives of TCP, which are two hours apart. In a full table they give way sooner.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
 /// What becomes of a flow's entry.
@@ -51,17 +51,17 @@ pub(super) enum Ended {
 
 /// What becomes of `flow` at `now`, if its row of `BACKENDS` has generation `generation`.
 pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
-    let quiet = now.since(KtimeNs(flow.seen_at_ns));
+    let quiet = now.since(clock::from_coarse(flow.seen_at, now));
     let age = now.since(KtimeNs(flow.opened_at_ns));
     let (ended, due) = if !is_open(flow) {
         (Ended::Closed, quiet >= CLOSED_LINGER)
     } else if generation != Some(flow.generation) {
         (Ended::BackendGone, true)
-    } else if flow.state & flow_state::ESTABLISHED == 0 {
+    } else if flow.control.state & flow_state::ESTABLISHED == 0 {
         (Ended::Unanswered, age >= CONNECT_TIMEOUT)
-    } else if flow.state & flow_state::CONFIRMED == 0 {
+    } else if flow.control.state & flow_state::CONFIRMED == 0 {
         (Ended::Unconfirmed, age >= HANDSHAKE_TIMEOUT)
-    } else if flow.state & (flow_state::CLIENT_FIN | flow_state::BACKEND_FIN) != 0 {
+    } else if flow.control.state & (flow_state::CLIENT_FIN | flow_state::BACKEND_FIN) != 0 {
         (Ended::Idle, quiet >= HALF_CLOSED_TIMEOUT)
     } else {
         (Ended::Idle, quiet >= IDLE_TIMEOUT)
@@ -71,27 +71,32 @@ pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
 
 /// Whether a flow counts as in flight.
 pub(super) fn is_open(flow: &Flow) -> bool {
-    flow.state & flow_state::OVER == 0
+    flow.control.state & flow_state::OVER == 0
 }
 
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
     use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, CONFIRMED, ESTABLISHED, REFUSED};
+    use gateway_common::layout::FlowControl;
 
     use super::*;
 
-    const OPENED: KtimeNs = KtimeNs(1_000_000_000_000);
+    /// A whole number of the steps in which a flow keeps time.
+    const OPENED: KtimeNs = KtimeNs(1_000_000 << 20);
+
+    fn seen(state: u8, at: KtimeNs) -> Flow {
+        Flow {
+            control: FlowControl { state, ..FlowControl::FREE },
+            generation: 1,
+            opened_at_ns: at.0,
+            seen_at: clock::coarse(at.0),
+            ..Flow::zeroed()
+        }
+    }
 
     fn after(state: u8, generation: Option<u32>, quiet: Duration) -> Fate {
-        let flow = Flow {
-            generation: 1,
-            state,
-            opened_at_ns: OPENED.0,
-            seen_at_ns: OPENED.0,
-            ..Flow::zeroed()
-        };
-        fate(&flow, generation, OPENED + quiet)
+        fate(&seen(state, OPENED), generation, OPENED + quiet)
     }
 
     #[test]
@@ -126,13 +131,7 @@ mod tests {
     #[test]
     fn a_flow_seen_after_now_is_kept() {
         // The packet came while the sweep was looking.
-        let flow = Flow {
-            generation: 1,
-            state: ESTABLISHED,
-            opened_at_ns: OPENED.0 + 5,
-            seen_at_ns: OPENED.0 + 5,
-            ..Flow::zeroed()
-        };
+        let flow = seen(ESTABLISHED, OPENED + Duration::from_millis(5));
         assert_eq!(fate(&flow, Some(1), OPENED), Fate::Keep);
     }
 }

@@ -11,10 +11,10 @@ use rustix::thread::CapabilitySet;
 use super::error::DataplaneError;
 use super::sys;
 
-/// Oldest kernel that has everything: in-flight counts are fetched and added by the program (5.12),
-/// flows are looked up and deleted in one step (5.14, for LRU tables too), and 5.15 is the oldest
-/// long-term series with both. Ring buffers (5.8), links (5.9), batch look-ups (5.6), mappable
-/// arrays (5.5) and memory accounting without `RLIMIT_MEMLOCK` (5.11) came before.
+/// Oldest kernel that has everything: the program compares and swaps words of the flow table, and
+/// a route look-up tells the MTU (both 5.12), and 5.15 is the oldest long-term series since. Ring
+/// buffers (5.8), links (5.9), mappable arrays (5.5) and memory accounting without `RLIMIT_MEMLOCK`
+/// (5.11) came before.
 pub const KERNEL_MIN: KernelVersion = KernelVersion { major: 5, minor: 15 };
 
 /// Where the kernel shows its network settings, of the calling thread's network namespace.

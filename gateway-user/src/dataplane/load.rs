@@ -7,7 +7,8 @@ use std::io::Read;
 
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip, map_name};
+use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip};
+use gateway_common::limits::{FLOWS_MAX, FLOWS_MIN};
 use gateway_core::tables::VipKeyOrd;
 
 use super::attach::{self, Attachment};
@@ -28,6 +29,7 @@ pub(super) struct Loaded {
     pub(super) attachments: Vec<Attachment>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) vips: BTreeMap<VipKeyOrd, Vip>,
+    pub(super) hash_seed: u64,
 }
 
 impl Loaded {
@@ -43,7 +45,7 @@ impl Loaded {
         check_made(pins, options.flows_max)?;
         program(&mut ebpf)?.load().map_err(|source| DataplaneError::Rejected { source })?;
         // Not before: loading the program takes the maps' descriptors from the object.
-        let mut maps = Maps::take(&mut ebpf)?;
+        let mut maps = Maps::take(&mut ebpf, options.flows_max)?;
         let settings = settings(options, adopted, &maps)?;
         maps.set_settings(&settings)?;
         let (backends, vips) = (maps.read_backends()?, maps.read_vips()?);
@@ -51,13 +53,14 @@ impl Loaded {
         let program = program(&mut ebpf)?;
         let attachments = attach::attach_all(program, interfaces, options.xdp_mode, pins)?;
         attach::detach_others(interfaces, pins)?;
-        Ok(Loaded { ebpf, maps, attachments, backends, vips })
+        Ok(Loaded { ebpf, maps, attachments, backends, vips, hash_seed: settings.hash_seed })
     }
 }
 
 /// Checks what can be checked before anything is changed; the interfaces to attach to.
 pub(super) fn check_host(options: &Options) -> Result<Vec<Interface>, DataplaneError> {
-    if options.flows_max == 0 {
+    let flows_max = FLOWS_MIN..=FLOWS_MAX;
+    if !options.flows_max.is_power_of_two() || !flows_max.contains(&options.flows_max) {
         return Err(DataplaneError::FlowsMaxInvalid { flows_max: options.flows_max });
     }
     host::check_kernel()?;
@@ -80,8 +83,9 @@ fn load(object: &[u8], pins: &Pins, flows_max: u32) -> Result<Ebpf, DataplaneErr
     for shape in SHAPES {
         loader.map_pin_path(shape.name, pins.map(shape.name));
     }
-    loader.map_max_entries(map_name::FLOWS, flows_max);
-    loader.map_max_entries(map_name::RETURNS, flows_max);
+    for shape in SHAPES.iter().filter(|shape| shape.flows_of(1).is_some()) {
+        loader.map_max_entries(shape.name, shape.entries(flows_max));
+    }
     loader.load(object).map_err(|source| match source {
         EbpfError::ParseError(_)
         | EbpfError::BtfError(_)
@@ -126,6 +130,8 @@ fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, D
         nat_port_last: *options.nat_ports.end(),
         weights_age_max_ns: u64::try_from(options.weights_age_max.as_nanos()).unwrap_or(u64::MAX),
         hash_seed,
+        flows_max: options.flows_max,
+        reserved: 0,
     })
 }
 
@@ -145,7 +151,7 @@ mod tests {
     fn loading(object: &[u8]) -> DataplaneError {
         let dir = tempfile::tempdir().unwrap();
         let pins = Pins::existing(dir.path()).unwrap().unwrap();
-        load(object, &pins, 1).map(drop).unwrap_err()
+        load(object, &pins, FLOWS_MIN).map(drop).unwrap_err()
     }
 
     #[test]

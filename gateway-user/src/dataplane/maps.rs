@@ -11,8 +11,7 @@ use aya::maps::{
 };
 use bytemuck::Zeroable;
 use gateway_common::layout::{
-    Backend, Flow, FlowKey, MaglevTable, Pool, ReturnFlow, Settings, Traffic, Vip, VipKey, Weights,
-    backend_flag, map_name,
+    Backend, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, backend_flag, map_name,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND, POOLS_MAX,
@@ -22,8 +21,8 @@ use gateway_core::rows::Rows;
 use gateway_core::tables::{FREE_POOL, Slots, Tables, VipKeyOrd, Write};
 
 use super::error::DataplaneError;
+use super::flows::FlowMaps;
 use super::rows::MappedRows;
-use super::sys::KernelHash;
 
 /// Every map, typed.
 pub(super) struct Maps {
@@ -38,17 +37,15 @@ pub(super) struct Maps {
     verdicts: PerCpuArray<MapData, u64>,
     /// `WEIGHTS` and `LIVE` in memory.
     pub(super) rows: Arc<MappedRows>,
-    /// `FLOWS`.
-    pub(super) flows: KernelHash<FlowKey, Flow>,
-    /// `RETURNS`.
-    pub(super) returns: KernelHash<FlowKey, ReturnFlow>,
+    /// The flow table in memory.
+    pub(super) flows: FlowMaps,
     /// `EVENTS`, until somebody reads them.
     pub(super) events: Option<RingBuf<MapData>>,
 }
 
 impl Maps {
     /// Takes all maps out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Maps, DataplaneError> {
+    pub(super) fn take(ebpf: &mut Ebpf, flows_max: u32) -> Result<Maps, DataplaneError> {
         let weights = data(ebpf, map_name::WEIGHTS)?;
         let live = data(ebpf, map_name::LIVE)?;
         Ok(Maps {
@@ -62,8 +59,7 @@ impl Maps {
             backend_traffic: typed(ebpf, map_name::BACKEND_TRAFFIC)?,
             verdicts: typed(ebpf, map_name::VERDICTS)?,
             rows: Arc::new(MappedRows::new(&weights, &live)?),
-            flows: hash(ebpf, map_name::FLOWS)?,
-            returns: hash(ebpf, map_name::RETURNS)?,
+            flows: flow_maps(ebpf, flows_max)?,
             events: Some(typed(ebpf, map_name::EVENTS)?),
         })
     }
@@ -218,16 +214,17 @@ fn typed<M: TryFrom<Map, Error = MapError>>(
     M::try_from(take(ebpf, name)?).map_err(reading(name))
 }
 
-fn hash<K: bytemuck::Pod, V: bytemuck::Pod>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<KernelHash<K, V>, DataplaneError> {
-    KernelHash::new(data(ebpf, name)?).map_err(reading(name))
+fn flow_maps(ebpf: &mut Ebpf, flows_max: u32) -> Result<FlowMaps, DataplaneError> {
+    let flows = data(ebpf, map_name::FLOWS)?;
+    let tags = data(ebpf, map_name::TAGS)?;
+    let returns = data(ebpf, map_name::RETURNS)?;
+    FlowMaps::new(flows.fd(), tags.fd(), returns.fd(), flows_max)
+        .map_err(|source| DataplaneError::Mmap { map: map_name::FLOWS, source })
 }
 
 fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneError> {
     match take(ebpf, name)? {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data),
+        Map::Array(data) => Ok(data),
         _ => Err(DataplaneError::ForeignObject { what: format!("{name} is of another type") }),
     }
 }

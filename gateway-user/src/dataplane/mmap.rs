@@ -37,15 +37,16 @@ impl MappedArray {
         Ok(MappedArray { words: words_start, len: words })
     }
 
+    /// All words of the array.
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is this long, page-aligned, and lives until `drop`, which needs this
+        // `&self` to have ended; every access to shared words is atomic.
+        unsafe { NonNull::slice_from_raw_parts(self.words, self.len).as_ref() }
+    }
+
     /// Word `index` of the array, or `None` outside it.
     pub(super) fn word(&self, index: usize) -> Option<&AtomicU64> {
-        if index >= self.len {
-            return None;
-        }
-        // SAFETY: `index` was just compared with the mapping's length, the mapping is page-aligned
-        // and lives until `drop`, which needs this `&self` to have ended; every access to shared
-        // words is atomic.
-        Some(unsafe { self.words.add(index).as_ref() })
+        self.words().get(index)
     }
 }
 

@@ -150,12 +150,11 @@ impl Pins {
 
     fn check_map(&self, shape: &Shape, flows_max: u32) -> Result<(), DataplaneError> {
         let info = self.map_info(shape).ok_or_else(|| self.foreign(shape.name, "it is no map"))?;
-        if shape.is_flow_table() && info.max_entries() != flows_max {
-            return Err(DataplaneError::FlowsMaxChanged {
-                pin_dir: self.dir.clone(),
-                pinned: info.max_entries(),
-                wanted: flows_max,
-            });
+        if let Some(pinned) = shape.flows_of(info.max_entries())
+            && pinned != flows_max
+        {
+            let pin_dir = self.dir.clone();
+            return Err(DataplaneError::FlowsMaxChanged { pin_dir, pinned, wanted: flows_max });
         }
         match shape.difference(&info, flows_max) {
             Some(difference) => Err(self.foreign(shape.name, &difference)),

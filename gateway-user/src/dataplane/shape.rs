@@ -4,11 +4,12 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, ClientPrefix, Flow, FlowKey, Live, MaglevTable, Pool, ReturnFlow, Settings, Traffic,
-    Vip, VipKey, Weights, map_name,
+    Backend, ClientPrefix, Flow, Live, MaglevTable, Pool, Returns, Settings, Tags, Traffic, Vip,
+    VipKey, Weights, map_name,
 };
 use gateway_common::limits::{
-    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, MAGLEV_TABLES, POOLS_MAX, VIPS_MAX,
+    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS, MAGLEV_TABLES,
+    POOLS_MAX, VIPS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
 
@@ -25,7 +26,10 @@ pub(super) struct Shape {
 #[derive(Debug)]
 enum Entries {
     Fixed(u32),
-    FlowsMax,
+    /// One for so many flows.
+    Flows {
+        each: u32,
+    },
 }
 
 const fn shape<K, V>(name: &'static str, entries: Entries) -> Shape {
@@ -40,8 +44,9 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Backend>(map_name::BACKENDS, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, Weights>(map_name::WEIGHTS, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, Live>(map_name::LIVE, Entries::Fixed(BACKENDS_MAX)),
-    shape::<FlowKey, Flow>(map_name::FLOWS, Entries::FlowsMax),
-    shape::<FlowKey, ReturnFlow>(map_name::RETURNS, Entries::FlowsMax),
+    shape::<u32, Flow>(map_name::FLOWS, Entries::Flows { each: 1 }),
+    shape::<u32, Tags>(map_name::TAGS, Entries::Flows { each: FLOW_WAYS }),
+    shape::<u32, Returns>(map_name::RETURNS, Entries::Flows { each: FLOWS_PER_RETURNS }),
     shape::<ClientPrefix, u32>(map_name::CLIENT_CLASSES, Entries::Fixed(CLIENT_PREFIXES_MAX)),
     shape::<u32, Settings>(map_name::SETTINGS, Entries::Fixed(1)),
     // Ring buffers have no keys and no values of fixed size.
@@ -52,18 +57,25 @@ pub(super) const SHAPES: &[Shape] = &[
 ];
 
 impl Shape {
-    /// Whether its size is the configured number of flows.
-    pub(super) fn is_flow_table(&self) -> bool {
-        matches!(self.entries, Entries::FlowsMax)
+    /// Flows that a map of this shape with so many entries is for, if it is part of the flow table.
+    pub(super) fn flows_of(&self, entries: u32) -> Option<u32> {
+        match self.entries {
+            Entries::Fixed(_) => None,
+            Entries::Flows { each } => Some(entries.saturating_mul(each)),
+        }
+    }
+
+    /// Its entries, with room for so many flows.
+    pub(super) fn entries(&self, flows_max: u32) -> u32 {
+        match self.entries {
+            Entries::Fixed(entries) => entries,
+            Entries::Flows { each } => flows_max / each,
+        }
     }
 
     /// In what a map of the kernel differs, in words, if it does.
     pub(super) fn difference(&self, info: &MapInfo, flows_max: u32) -> Option<String> {
-        let entries = match self.entries {
-            Entries::Fixed(entries) => entries,
-            Entries::FlowsMax => flows_max,
-        };
-        let wanted = (self.key_size, self.value_size, entries);
+        let wanted = (self.key_size, self.value_size, self.entries(flows_max));
         let found = (info.key_size(), info.value_size(), info.max_entries());
         let words = |(key, value, entries)| {
             format!("keys of {key} bytes, values of {value} and {entries} entries")
@@ -91,6 +103,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 15);
     }
 }

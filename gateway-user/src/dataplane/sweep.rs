@@ -2,36 +2,40 @@
 //! and counts what is open.
 //!
 //! It goes a bounded number of entries at a time and begins anew at most every [`WALK_INTERVAL`].
-//! Packets go on meanwhile, so an entry is looked at again in the moment it is freed.
+//! Packets go on meanwhile, so an entry is freed only if it is in the state that it was seen in.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
-use gateway_common::layout::{Backend, Flow, FlowKey, ReturnFlow, flow_state, map_name};
-use gateway_common::limits::BACKENDS_MAX;
+use gateway_common::flows::{self, FlowTable, Found};
+use gateway_common::hash::flow_hash;
+use gateway_common::layout::{Backend, Flow, FlowKey, flow_state};
+use gateway_common::limits::{BACKENDS_MAX, FLOW_WAYS, FLOWS_PER_RETURNS};
 use gateway_core::observation::{BackendRow, Observation, Seen};
 
 use super::census::{Census, Counts, Drift};
-use super::error::DataplaneError;
 use super::expiry::{Ended, Fate, fate, is_open};
-use super::sys::{KernelHash, Walk};
 
-/// Between the starts of two walks: walking an empty table of a million buckets takes a
-/// millisecond, and nothing here is due more precisely than by seconds.
+/// Between the starts of two walks: nothing here is due more precisely than by seconds.
 pub const WALK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Entries to look at in one turn of a 250 ms loop. At about half a microsecond each that is 4 ms,
-/// and a full table of the default size takes eight seconds.
-pub const SWEEP_BUDGET: usize = 8_192;
+/// What to look at in one turn of a 250 ms loop: flows, and buckets of the table. At most 50 ns
+/// each, that is 3 ms, and a full table of the default size takes a second.
+pub const SWEEP_BUDGET: usize = 65_536;
+
+/// Walks between two cleanings of the way back, if none is known to be due: a minute.
+const CLEAN_EVERY: u32 = 60;
+
+/// Buckets of the way back for each bucket of flows.
+const RETURNS_PER_BUCKET: u32 = FLOW_WAYS / FLOWS_PER_RETURNS;
 
 /// What one call of the sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Entries looked at.
+    /// Flows looked at.
     pub visited: u64,
-    /// Entries freed, for whatever reason.
+    /// Flows freed, for whatever reason.
     pub freed: u64,
     /// Of these, flows whose SYN nobody answered; each was reported as a failed connection.
     pub unanswered: u64,
@@ -41,36 +45,12 @@ pub struct Swept {
     pub corrected: u64,
 }
 
-/// A flow table as the sweep uses it.
-pub(super) trait Table<K, V> {
-    /// Appends some more entries.
-    fn next_batch(&self, walk: &mut Walk, into: &mut Vec<(K, V)>) -> io::Result<()>;
-    /// The value of a key now.
-    fn get(&self, key: &K) -> io::Result<Option<V>>;
-    /// Removes a key; its value in that moment.
-    fn take(&self, key: &K) -> io::Result<Option<V>>;
-}
-
-impl<K: bytemuck::Pod, V: bytemuck::Pod> Table<K, V> for KernelHash<K, V> {
-    fn next_batch(&self, walk: &mut Walk, into: &mut Vec<(K, V)>) -> io::Result<()> {
-        KernelHash::next_batch(self, walk, into)
-    }
-
-    fn get(&self, key: &K) -> io::Result<Option<V>> {
-        KernelHash::get(self, key)
-    }
-
-    fn take(&self, key: &K) -> io::Result<Option<V>> {
-        KernelHash::take(self, key)
-    }
-}
-
 /// What the sweep works on.
-pub(super) struct Tables<'a, F, R, C> {
-    /// `FLOWS`.
-    pub(super) flows: &'a F,
-    /// `RETURNS`.
-    pub(super) returns: &'a R,
+pub(super) struct Tables<'a, T, C> {
+    /// The flow table.
+    pub(super) flows: &'a T,
+    /// Seed of its hash.
+    pub(super) hash_seed: u64,
     /// `LIVE`.
     pub(super) counts: &'a C,
     /// `BACKENDS`.
@@ -80,18 +60,30 @@ pub(super) struct Tables<'a, F, R, C> {
 /// Where the walk is.
 #[derive(Debug)]
 pub(super) struct Sweeper {
-    current: Option<(Walk, Census)>,
+    current: Option<Walk>,
     /// Start of the last walk; `None` before the first.
     started: Option<KtimeNs>,
+    /// Walks until the way back is cleaned.
+    clean_in: u32,
     drift: Drift,
     open: u64,
+}
+
+/// A walk under way.
+#[derive(Debug)]
+struct Walk {
+    /// Next bucket of flows.
+    bucket: u32,
+    /// Whether it cleans the way back.
+    cleans: bool,
+    census: Census,
 }
 
 impl Sweeper {
     /// Before the first walk, over new or adopted maps.
     pub(super) fn new(adopted: bool) -> Sweeper {
         let drift = Drift::new(adopted, BACKENDS_MAX);
-        Sweeper { current: None, started: None, drift, open: 0 }
+        Sweeper { current: None, started: None, clean_in: 0, drift, open: 0 }
     }
 
     /// Open flows, as the last complete walk found them.
@@ -99,47 +91,45 @@ impl Sweeper {
         self.open
     }
 
-    /// Goes on for about `budget` entries, or begins a walk if one is due.
-    pub(super) fn sweep<F, R, C>(
+    /// Goes on for about `budget` flows and buckets, or begins a walk if one is due.
+    pub(super) fn sweep<T: FlowTable, C: Counts>(
         &mut self,
-        tables: &Tables<'_, F, R, C>,
+        tables: &Tables<'_, T, C>,
         now: KtimeNs,
         budget: usize,
         report: &mut impl FnMut(Observation),
-    ) -> Result<Swept, DataplaneError>
-    where
-        F: Table<FlowKey, Flow>,
-        R: Table<FlowKey, ReturnFlow>,
-        C: Counts,
-    {
+    ) -> Swept {
         let mut swept = Swept::default();
-        let mut batch = Vec::new();
-        let Some((mut walk, mut census)) = self.resume(tables.counts, now) else {
-            return Ok(swept);
-        };
-        while !walk.ended && swept.visited < budget as u64 {
-            batch.clear();
-            tables.flows.next_batch(&mut walk, &mut batch).map_err(walking(map_name::FLOWS))?;
-            for (key, flow) in &batch {
+        let Some(mut walk) = self.resume(tables.counts, now) else { return swept };
+        let buckets = tables.flows.flows_max() / FLOW_WAYS;
+        let mut left = budget as u64;
+        while walk.bucket < buckets && left > 0 {
+            let before = swept.visited;
+            for found in flows::bucket(tables.flows, walk.bucket) {
                 swept.visited += 1;
-                census.see(flow);
-                if let Fate::Free(_) = tables.fate(flow, now) {
-                    tables.free(key, now, &mut swept, report)?;
+                walk.census.see(&found.flow);
+                if let Fate::Free(ended) = tables.fate(&found.flow, now) {
+                    self.free(tables, &found, ended, now, &mut swept, report);
                 }
             }
+            if walk.cleans {
+                tables.clean(walk.bucket);
+            }
+            walk.bucket += 1;
+            left = left.saturating_sub(1 + swept.visited - before);
         }
-        if walk.ended {
-            self.open = census.open();
-            swept.corrected = self.drift.correct(&census, tables.counts);
-            swept.walk_completed = true;
-        } else {
-            self.current = Some((walk, census));
+        if walk.bucket < buckets {
+            self.current = Some(walk);
+            return swept;
         }
-        Ok(swept)
+        self.open = walk.census.open();
+        swept.corrected = self.drift.correct(&walk.census, tables.counts);
+        swept.walk_completed = true;
+        swept
     }
 
-    /// The walk under way, or a new one if it is time. An error leaves none under way.
-    fn resume(&mut self, counts: &impl Counts, now: KtimeNs) -> Option<(Walk, Census)> {
+    /// The walk under way, or a new one if it is time.
+    fn resume(&mut self, counts: &impl Counts, now: KtimeNs) -> Option<Walk> {
         if self.current.is_some() {
             return self.current.take();
         }
@@ -147,286 +137,77 @@ impl Sweeper {
             return None;
         }
         self.started = Some(now);
-        Some((Walk::default(), Census::begin(BACKENDS_MAX, counts, now)))
-    }
-}
-
-impl<F: Table<FlowKey, Flow>, R: Table<FlowKey, ReturnFlow>, C: Counts> Tables<'_, F, R, C> {
-    fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {
-        fate(flow, self.backends.get(&flow.backend).map(|backend| backend.generation), now)
+        let cleans = self.clean_in == 0;
+        self.clean_in = if cleans { CLEAN_EVERY } else { self.clean_in - 1 };
+        Some(Walk { bucket: 0, cleans, census: Census::begin(BACKENDS_MAX, counts, now) })
     }
 
-    /// Frees both entries of a flow, if it is still due.
-    fn free(
-        &self,
-        key: &FlowKey,
+    /// Frees a flow and its way back, unless a packet has changed it since.
+    fn free<T: FlowTable, C: Counts>(
+        &mut self,
+        tables: &Tables<'_, T, C>,
+        found: &Found<T::Line>,
+        ended: Ended,
         now: KtimeNs,
         swept: &mut Swept,
         report: &mut impl FnMut(Observation),
-    ) -> Result<(), DataplaneError> {
-        // A packet may have come since the batch was read.
-        let flow = self.flows.get(key).map_err(walking(map_name::FLOWS))?;
-        let Some(Fate::Free(ended)) = flow.map(|flow| self.fate(&flow, now)) else { return Ok(()) };
-        let taken = self.flows.take(key).map_err(walking(map_name::FLOWS))?;
-        let Some(flow) = taken else { return Ok(()) };
+    ) {
+        let flow = &found.flow;
+        let back = tables.back_hash(flow);
+        if !flows::remove(tables.flows, found, back) {
+            return;
+        }
+        if back.is_none() {
+            // Of a removed backend the address is not known any more.
+            self.clean_in = 0;
+        }
         swept.freed += 1;
-        if is_open(&flow) {
-            self.counts.adjust(flow.backend, -1);
+        if is_open(flow) {
+            tables.counts.adjust(flow.control.backend.into(), -1);
         }
-        if ended == Ended::Unanswered && flow.state & flow_state::ESTABLISHED == 0 {
+        if ended == Ended::Unanswered && flow.control.state & flow_state::ESTABLISHED == 0 {
             swept.unanswered += 1;
-            report(unanswered(&flow, now));
+            report(unanswered(flow, now));
         }
-        self.free_return(key, &flow)
+    }
+}
+
+impl<T: FlowTable, C> Tables<'_, T, C> {
+    fn backend(&self, flow: &Flow) -> Option<&Backend> {
+        let backend = self.backends.get(&flow.control.backend.into())?;
+        (backend.generation == flow.generation).then_some(backend)
     }
 
-    /// Frees the way back, unless another flow has that port by now. Of a removed backend the
-    /// address is not known any more; a new flow takes over such an entry when it needs the port.
-    fn free_return(&self, key: &FlowKey, flow: &Flow) -> Result<(), DataplaneError> {
-        let Some(backend) = self.backends.get(&flow.backend) else { return Ok(()) };
+    fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {
+        fate(flow, self.backend(flow).map(|backend| backend.generation), now)
+    }
+
+    /// The hash of what a flow's backend sends, if that backend is there still.
+    fn back_hash(&self, flow: &Flow) -> Option<u64> {
+        let backend = self.backend(flow)?;
         let back = FlowKey {
             source_addr: backend.addr,
             target_addr: backend.nat_addr,
             source_port: backend.port,
-            target_port: flow.nat_port,
-            protocol: key.protocol,
+            target_port: flow.control.nat_port,
+            protocol: flow.key.protocol,
             reserved: [0; 3],
         };
-        let held = self.returns.get(&back).map_err(walking(map_name::RETURNS))?;
-        if held.is_some_and(|held| held.flow == *key) {
-            self.returns.take(&back).map_err(walking(map_name::RETURNS))?;
+        Some(flow_hash(&back, self.hash_seed))
+    }
+
+    /// Frees ways back that lead nowhere.
+    fn clean(&self, bucket: u32) {
+        for bucket in (0..RETURNS_PER_BUCKET).map(|one| bucket * RETURNS_PER_BUCKET + one) {
+            flows::clean_returns(self.flows, bucket, |flow| self.back_hash(flow));
         }
-        Ok(())
     }
 }
 
 fn unanswered(flow: &Flow, now: KtimeNs) -> Observation {
-    let backend = BackendRow { row: flow.backend, generation: flow.generation };
+    let backend = BackendRow { row: flow.control.backend.into(), generation: flow.generation };
     Observation { at: now, backend, seen: Seen::ConnectFailed }
 }
 
-fn walking(map: &'static str) -> impl Fn(io::Error) -> DataplaneError {
-    move |source| DataplaneError::Walk { map, source }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use bytemuck::Zeroable;
-    use flow_state::{CLOSED, ESTABLISHED};
-
-    use super::*;
-    use crate::dataplane::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT};
-
-    const START: KtimeNs = KtimeNs(1_000_000_000_000);
-
-    /// A table that yields two entries a batch, in the order they were put in.
-    struct Listed<V>(RefCell<Vec<(FlowKey, V)>>);
-
-    impl<V> Default for Listed<V> {
-        fn default() -> Self {
-            Listed(RefCell::new(Vec::new()))
-        }
-    }
-
-    impl<V: Copy> Table<FlowKey, V> for Listed<V> {
-        fn next_batch(&self, walk: &mut Walk, into: &mut Vec<(FlowKey, V)>) -> io::Result<()> {
-            let from = walk.bucket.unwrap_or(0) as usize;
-            let entries = self.0.borrow();
-            into.extend(entries.iter().skip(from).take(2));
-            walk.bucket = Some(from as u32 + 2);
-            walk.ended = from + 2 >= entries.len();
-            Ok(())
-        }
-
-        fn get(&self, key: &FlowKey) -> io::Result<Option<V>> {
-            Ok(self.0.borrow().iter().find(|(one, _)| one == key).map(|(_, value)| *value))
-        }
-
-        fn take(&self, key: &FlowKey) -> io::Result<Option<V>> {
-            let found = self.get(key)?;
-            self.0.borrow_mut().retain(|(one, _)| one != key);
-            Ok(found)
-        }
-    }
-
-    struct Live(RefCell<Vec<i64>>);
-
-    impl Default for Live {
-        fn default() -> Live {
-            Live(RefCell::new(vec![0; BACKENDS_MAX as usize]))
-        }
-    }
-
-    impl Counts for Live {
-        fn flows_in_flight(&self, row: u32) -> i64 {
-            self.0.borrow()[row as usize]
-        }
-
-        fn adjust(&self, row: u32, difference: i64) {
-            self.0.borrow_mut()[row as usize] += difference;
-        }
-    }
-
-    /// A gateway with one backend, at row 3.
-    struct World {
-        flows: Listed<Flow>,
-        returns: Listed<ReturnFlow>,
-        live: Live,
-        backends: BTreeMap<u32, Backend>,
-        sweeper: Sweeper,
-        reported: Vec<Observation>,
-    }
-
-    impl World {
-        fn new() -> World {
-            let backend = Backend {
-                addr: [10, 1, 1, 2],
-                nat_addr: [10, 1, 1, 1],
-                port: [0x1f, 0x90],
-                flags: 1,
-                generation: 5,
-                pool: 0,
-            };
-            World {
-                flows: Listed::default(),
-                returns: Listed::default(),
-                live: Live::default(),
-                backends: BTreeMap::from([(3, backend)]),
-                sweeper: Sweeper::new(false),
-                reported: Vec::new(),
-            }
-        }
-
-        fn open(&self, port: u16, state: u8) -> FlowKey {
-            let key = FlowKey {
-                source_addr: [10, 0, 0, 9],
-                target_addr: [10, 0, 0, 100],
-                source_port: port.to_be_bytes(),
-                target_port: [0, 80],
-                protocol: 6,
-                reserved: [0; 3],
-            };
-            let flow = Flow {
-                backend: 3,
-                generation: 5,
-                nat_port: port.to_be_bytes(),
-                state,
-                opened_at_ns: START.0,
-                seen_at_ns: START.0,
-                ..Flow::zeroed()
-            };
-            self.flows.0.borrow_mut().push((key, flow));
-            self.returns.0.borrow_mut().push((World::back(port), ReturnFlow { flow: key }));
-            if is_open(&flow) {
-                self.live.adjust(3, 1);
-            }
-            key
-        }
-
-        fn back(port: u16) -> FlowKey {
-            FlowKey {
-                source_addr: [10, 1, 1, 2],
-                target_addr: [10, 1, 1, 1],
-                source_port: [0x1f, 0x90],
-                target_port: port.to_be_bytes(),
-                protocol: 6,
-                reserved: [0; 3],
-            }
-        }
-
-        fn sweep(&mut self, after: Duration, budget: usize) -> Swept {
-            let tables = Tables {
-                flows: &self.flows,
-                returns: &self.returns,
-                counts: &self.live,
-                backends: &self.backends,
-            };
-            let report = &mut |observation| self.reported.push(observation);
-            self.sweeper.sweep(&tables, START + after, budget, report).unwrap()
-        }
-
-        fn entries(&self) -> (usize, usize) {
-            (self.flows.0.borrow().len(), self.returns.0.borrow().len())
-        }
-    }
-
-    #[test]
-    fn a_closed_flow_is_freed_in_both_tables_after_its_linger() {
-        let mut world = World::new();
-        world.open(10_000, ESTABLISHED | CLOSED);
-        world.open(10_001, ESTABLISHED);
-        world.sweep(CLOSED_LINGER / 2, 100);
-        assert_eq!(world.entries(), (2, 2));
-        let swept = world.sweep(CLOSED_LINGER, 100);
-        assert_eq!(swept.freed, 1);
-        assert_eq!(world.entries(), (1, 1));
-        assert_eq!(world.live.flows_in_flight(3), 1, "a closed flow was counted down already");
-        assert_eq!(world.reported, []);
-    }
-
-    #[test]
-    fn an_unanswered_syn_is_reported_once_and_counted_down() {
-        let mut world = World::new();
-        world.open(10_000, 0);
-        let first = world.sweep(CONNECT_TIMEOUT, 100);
-        assert_eq!((first.freed, first.unanswered), (1, 1));
-        world.sweep(CONNECT_TIMEOUT * 2, 100);
-        let backend = BackendRow { row: 3, generation: 5 };
-        let at = START + CONNECT_TIMEOUT;
-        assert_eq!(world.reported, [Observation { at, backend, seen: Seen::ConnectFailed }]);
-        assert_eq!(world.live.flows_in_flight(3), 0);
-        assert_eq!(world.entries(), (0, 0));
-    }
-
-    #[test]
-    fn a_port_that_another_flow_holds_by_now_stays_taken() {
-        let mut world = World::new();
-        let old = world.open(10_000, CLOSED);
-        let other = FlowKey { source_addr: [10, 0, 0, 77], ..old };
-        world.returns.0.borrow_mut()[0].1 = ReturnFlow { flow: other };
-        world.sweep(CLOSED_LINGER, 100);
-        assert_eq!(world.entries(), (0, 1));
-    }
-
-    #[test]
-    fn flows_of_a_removed_backend_are_freed_without_a_word_against_it() {
-        let mut world = World::new();
-        world.open(10_000, ESTABLISHED);
-        world.open(10_001, 0);
-        world.backends.clear();
-        let swept = world.sweep(Duration::ZERO, 100);
-        assert_eq!(swept.freed, 2);
-        assert_eq!(world.live.flows_in_flight(3), 0);
-        assert_eq!(world.reported, []);
-    }
-
-    #[test]
-    fn a_large_table_is_walked_in_several_calls() {
-        let mut world = World::new();
-        for port in 0..10 {
-            world.open(10_000 + port, ESTABLISHED);
-        }
-        let ended: Vec<bool> =
-            (0..3).map(|_| world.sweep(Duration::ZERO, 4).walk_completed).collect();
-        assert_eq!(ended, [false, false, true]);
-        assert_eq!(world.sweeper.open(), 10);
-        let idle = world.sweep(WALK_INTERVAL / 2, 4);
-        assert_eq!(idle, Swept::default(), "the next walk is not due yet");
-        assert_eq!(world.sweep(WALK_INTERVAL, 4).visited, 4);
-    }
-
-    #[test]
-    fn a_count_that_evictions_left_too_high_is_put_right() {
-        let mut world = World::new();
-        let evicted = world.open(10_000, ESTABLISHED);
-        world.open(10_001, ESTABLISHED);
-        world.flows.take(&evicted).unwrap();
-        assert_eq!(world.live.flows_in_flight(3), 2);
-        world.sweep(Duration::from_secs(1), 100);
-        let second = world.sweep(Duration::from_secs(2), 100);
-        assert_eq!(second.corrected, 1);
-        assert_eq!(world.live.flows_in_flight(3), 1);
-    }
-}
+mod tests;

@@ -24,7 +24,7 @@ fn the_program_runs_natively_and_outlives_the_daemon() {
         drop(dataplane);
         assert_eq!(xdp_on(NEAR).as_deref(), Some("xdp"));
         let pins = lab.pins();
-        assert_eq!(pins.len(), 15, "{pins:?}");
+        assert_eq!(pins.len(), 16, "{pins:?}");
         assert!(pins.contains(&format!("link-{NEAR}")));
     });
 }

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use bytemuck::Zeroable;
-use gateway_common::clock::KtimeNs;
+use gateway_common::clock::{KtimeNs, coarse};
 use gateway_common::layout::{
-    Backend, Flow, FlowKey, Live, Pool, ReturnFlow, Settings, Traffic, Vip, VipKey, Weights,
+    Backend, Flow, FlowControl, FlowKey, Live, Pool, Settings, Traffic, Vip, VipKey, Weights,
     algorithm, backend_flag, flow_state, map_name,
 };
-use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, MAGLEV_SLOTS};
+use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
 use gateway_core::observation::{BackendRow, Seen};
 use gateway_core::tables::{Tables, VipKeyOrd, Write};
 use gateway_user::clock;
 use gateway_user::dataplane::{
-    CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, SWEEP_BUDGET,
+    CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, FlowMaps, SWEEP_BUDGET,
 };
 use gateway_user::telemetry::Telemetry;
 
@@ -83,8 +83,13 @@ fn array<V: aya::Pod>(lab: &Lab, name: &str) -> Array<MapData, V> {
     Map::Array(data(lab, name)).try_into().unwrap()
 }
 
-fn hash<V: aya::Pod>(lab: &Lab, name: &str) -> HashMap<MapData, FlowKey, V> {
-    Map::LruHashMap(data(lab, name)).try_into().unwrap()
+/// The flow table that is pinned, and the settings it is read by.
+fn flow_maps(lab: &Lab) -> (FlowMaps, Settings) {
+    let settings = array::<Settings>(lab, map_name::SETTINGS).get(&0, 0).unwrap();
+    let [flows, tags, returns] =
+        [map_name::FLOWS, map_name::TAGS, map_name::RETURNS].map(|name| data(lab, name));
+    let maps = FlowMaps::new(flows.fd(), tags.fd(), returns.fd(), settings.flows_max);
+    (maps.unwrap(), settings)
 }
 
 #[test]
@@ -220,18 +225,19 @@ fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> FlowKey {
         protocol: 6,
         reserved: [0; 3],
     };
+    let control =
+        FlowControl { state, backend: 9, nat_port: client_port.to_be_bytes(), ..FlowControl::FREE };
     let flow = Flow {
-        backend: 9,
+        key,
+        control,
         generation: 1,
         vip: 2,
-        nat_port: client_port.to_be_bytes(),
-        state,
         opened_at_ns: at.0,
-        seen_at_ns: at.0,
+        seen_at: coarse(at.0),
         ..Flow::zeroed()
     };
-    hash(lab, map_name::FLOWS).insert(key, flow, 0).unwrap();
-    hash(lab, map_name::RETURNS).insert(back(client_port), ReturnFlow { flow: key }, 0).unwrap();
+    let (maps, settings) = flow_maps(lab);
+    assert!(maps.table().insert(settings.hash_seed, &flow, &back(client_port)));
     key
 }
 
@@ -257,20 +263,17 @@ fn the_sweep_frees_what_is_over_and_reports_what_nobody_answered() {
         fill(&mut dataplane);
         let now = clock::now();
         let live = add_flow(lab, 10_001, flow_state::ESTABLISHED, now - CONNECT_TIMEOUT);
-        let unanswered = add_flow(lab, 10_002, 0, now - CONNECT_TIMEOUT);
-        let closed = add_flow(lab, 10_003, flow_state::CLOSED, now - CLOSED_LINGER);
+        add_flow(lab, 10_002, 0, now - CONNECT_TIMEOUT);
+        add_flow(lab, 10_003, flow_state::CLOSED, now - CLOSED_LINGER);
         set_in_flight(lab, 2);
 
         let (telemetry, mut observations) = Telemetry::new();
-        let swept = dataplane.sweep(now, SWEEP_BUDGET, &telemetry).unwrap();
+        let swept = dataplane.sweep(now, SWEEP_BUDGET, &telemetry);
         assert_eq!((swept.visited, swept.freed, swept.unanswered), (3, 2, 1));
         assert!(swept.walk_completed);
-        let flows = hash::<Flow>(lab, map_name::FLOWS);
-        assert!(flows.get(&live, 0).is_ok());
-        assert!(flows.get(&unanswered, 0).is_err() && flows.get(&closed, 0).is_err());
-        let returns = hash::<ReturnFlow>(lab, map_name::RETURNS);
-        let held = |port| returns.get(&back(port), 0).is_ok();
-        assert_eq!([held(10_001), held(10_002), held(10_003)], [true, false, false]);
+        let (maps, _) = flow_maps(lab);
+        let kept: Vec<FlowKey> = maps.table().all().map(|flow| flow.key).collect();
+        assert_eq!((kept, maps.table().ways_back()), (vec![live], 1));
         assert_eq!(dataplane.rows().in_flight(9), 1);
         // Two were open when it came by.
         assert_eq!(dataplane.counters().unwrap().flows, 2);
@@ -299,7 +302,7 @@ fn requests_that_died_with_the_daemon_are_no_longer_in_flight_after_one_walk() {
         (0..3).for_each(|_| rows.begin(9));
         assert_eq!(rows.in_flight(9), 24);
         let (telemetry, _observations) = Telemetry::new();
-        let swept = second.sweep(clock::now(), SWEEP_BUDGET, &telemetry).unwrap();
+        let swept = second.sweep(clock::now(), SWEEP_BUDGET, &telemetry);
         assert_eq!(swept.corrected, 20);
         assert_eq!(rows.in_flight(9), 4, "one flow, and three requests of the new daemon");
     });
@@ -320,9 +323,9 @@ fn a_table_of_many_flows_is_walked_whole_within_its_budget() {
         let (telemetry, _observations) = Telemetry::new();
         let mut visited = 0;
         for call in 1.. {
-            let swept = dataplane.sweep(now, 2_048, &telemetry).unwrap();
+            let swept = dataplane.sweep(now, 2_048, &telemetry);
             visited += swept.visited;
-            assert!(swept.visited <= 2_048 + 1_024, "{swept:?}");
+            assert!(swept.visited <= 2_048 + u64::from(FLOW_WAYS), "{swept:?}");
             if swept.walk_completed {
                 assert!(call > 2, "{call}");
                 break;

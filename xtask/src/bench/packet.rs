@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{ProgramFd, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};
-use gateway_common::layout::{Flow, Pool, Vip, algorithm, flow_state};
+use gateway_common::layout::{Flow, FlowControl, Pool, Vip, algorithm, flow_state, phase};
 use gateway_common::limits::{FLOWS_DEFAULT, WEIGHT_MAX};
 use gateway_common::variation::{RESTORED_WORDS, Variation};
 use gateway_common::verdict::Verdict;
@@ -31,6 +31,9 @@ const TABLES: [(&str, u32); 3] = [("1 flow", 1), ("64 Ki flows", 1 << 16), ("1 M
 const ROOM: u32 = 2;
 /// The least room: an LRU table hands out its entries to CPUs by the hundred.
 const ROOM_MIN: u32 = 1 << 10;
+/// Packets of which one may end otherwise: where a table is filled to the half, one flow in 67,000
+/// has met a full bucket and taken another's place; in a table of 65,536 a few more by chance.
+const OTHERWISE: u32 = 5_000;
 /// Flows of one backend, each by a source port of its own.
 const FLOWS_PER_BACKEND: u32 = 1 << 14;
 const BACKENDS: u32 = FLOWS / FLOWS_PER_BACKEND;
@@ -205,20 +208,25 @@ fn fill(bed: &mut Bed, flows: u32) -> Result<()> {
     for number in 0..flows {
         let back = outwards.key(number, backend);
         let flow = Flow {
-            backend: number / FLOWS_PER_BACKEND,
+            key: inwards.key(number, client),
+            control: FlowControl {
+                state: flow_state::ESTABLISHED | flow_state::CONFIRMED,
+                phase: phase::LIVE,
+                version: 0,
+                backend: u16::try_from(number / FLOWS_PER_BACKEND)?,
+                nat_port: back.target_port,
+            },
             generation: 1,
             vip: 0,
-            nat_port: back.target_port,
-            state: flow_state::ESTABLISHED | flow_state::CONFIRMED,
             class: 0,
+            reserved: 0,
             opened_at_ns: 1,
-            requested_at_ns: 2,
-            responded_at_ns: 3,
-            seen_at_ns: 4,
+            seen_at: 4,
+            requested_at: 2,
             bytes_in: 0,
             bytes_out: 0,
         };
-        bed.track(inwards.key(number, client), flow, back)?;
+        bed.track(&flow, &back)?;
     }
     Ok(())
 }
@@ -306,7 +314,7 @@ fn measure(bed: &mut Bed, object: &[u8], args: &Args, cases: &[Case]) -> Result<
             let empty = wrapper.time(bed, case, args.packets, false)?.as_nanos() as i64;
             let whole = wrapper.time(bed, case, args.packets, true)?.as_nanos() as i64;
             let counted = bed.verdicts()?[case.verdict as usize] - before;
-            if counted != u64::from(args.packets) {
+            if counted < u64::from(args.packets - args.packets / OTHERWISE) {
                 bail!(
                     "{}: {counted} of {} packets ended as {}",
                     case.name,

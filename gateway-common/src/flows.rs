@@ -1,0 +1,625 @@
+//! The flow table: where a connection's entry is, in either direction, and how it is taken and
+//! given back by several CPUs at once.
+//!
+//! Three arrays, all of lines of 64 bytes, so that what belongs together is fetched at once:
+//!
+//! - `FLOWS`: a line is one [`Flow`]. 32 of them are a bucket, the one that a key's hash names.
+//! - `TAGS`: a line is the bucket's index, 16 bits of hash a way, zero where the way is free. A
+//!   look-up reads this line and, but for one in two thousand, no line of `FLOWS` in vain; a key
+//!   that is not there costs no more than this line.
+//! - `RETURNS`: the way back. A line holds 16 cells, each a tag of 8 bits and the number of a line
+//!   of `FLOWS`, in the bucket that the hash of the backend-side key names.
+//!
+//! Nothing is evicted for being old: a full bucket gives a new flow the way of one that is over,
+//! else of the one that was silent longest among a few. Where a bucket of `RETURNS` is full the
+//! flow takes another source port, and so another bucket.
+//!
+//! **Who may write.** A flow's [`FlowControl`] says in which [`phase`] it is. Who moves it from
+//! `FREE` or `LIVE` to `BUSY`, by compare and swap, owns the line and its tag until it publishes or
+//! frees it; each such step raises the version, so that who read a flow knows whether it is the
+//! same still. State bits are added by compare and swap too. Counters are not: two packets of one
+//! flow at once may count as one.
+
+#[cfg(not(target_arch = "bpf"))]
+mod atomic;
+
+use core::mem::offset_of;
+
+use crate::clock;
+use crate::layout::{Flow, FlowControl, FlowKey, flow_state, phase};
+use crate::limits::{FLOW_WAYS, FLOWS_PER_RETURNS, RETURN_WAYS};
+
+#[cfg(not(target_arch = "bpf"))]
+pub use atomic::AtomicTable;
+
+/// 64-bit words of a line.
+pub const LINE_WORDS: usize = 8;
+
+/// The word of a [`Flow`] that decides whose it is.
+const CONTROL: usize = offset_of!(Flow, control) / size_of::<u64>();
+const TIMES: usize = offset_of!(Flow, seen_at) / size_of::<u64>();
+const GENERATION: usize = offset_of!(Flow, generation) / size_of::<u64>();
+const BYTES_IN: usize = offset_of!(Flow, bytes_in) / size_of::<u64>();
+const BYTES_OUT: usize = offset_of!(Flow, bytes_out) / size_of::<u64>();
+
+/// Ways whose tag is right that a look-up compares: of 32 tags of 16 bits, three wrong ones before
+/// the right one come once in 10^11 look-ups.
+const FLOW_CANDIDATES: u32 = 4;
+
+/// The same for cells, whose tags have 8 bits: eight wrong ones among 15 come once in 10^15.
+const RETURN_CANDIDATES: u32 = 8;
+
+/// Ways of a full bucket that are compared for the one to give up. Each is a line to fetch.
+const VICTIMS: u32 = 4;
+
+/// Attempts at adding a state bit while other CPUs add theirs: there are fewer bits.
+const MARK_TRIES: u32 = 8;
+
+/// One line, shared by all who have the table.
+pub trait Line: Copy {
+    /// Word `AT`.
+    fn load<const AT: usize>(self) -> u64;
+    /// Word `at % 8`.
+    fn load_at(self, at: u32) -> u64;
+    /// Writes word `AT`.
+    fn store<const AT: usize>(self, word: u64);
+    /// Writes word `at % 8` if it is `from` still. `false` if it is not.
+    fn swap_at(self, at: u32, from: u64, to: u64) -> bool;
+    /// Flips bits of word `at % 8`.
+    fn flip_at(self, at: u32, bits: u64);
+}
+
+/// The arrays. Lines that do not exist read as `None`.
+pub trait FlowTable {
+    /// A line of any of them.
+    type Line: Line;
+
+    /// Lines of `FLOWS`: a power of two.
+    fn flows_max(&self) -> u32;
+    /// Line of `TAGS`.
+    fn tags(&self, bucket: u32) -> Option<Self::Line>;
+    /// Line of `FLOWS`.
+    fn flow(&self, index: u32) -> Option<Self::Line>;
+    /// Line of `RETURNS`.
+    fn returns(&self, bucket: u32) -> Option<Self::Line>;
+}
+
+/// A flow as it was read, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<L> {
+    /// Its line of `FLOWS`.
+    pub index: u32,
+    line: L,
+    /// What it said.
+    pub flow: Flow,
+}
+
+impl<L: Line> Found<L> {
+    /// Adds [`flow_state`] bits and returns those before, so that of several packets that would end
+    /// a flow exactly one does. A flow that is somebody else's by now reads as over.
+    #[inline(always)]
+    pub fn mark(&self, bits: u8) -> u8 {
+        let mut before = self.flow.control;
+        for _ in 0..MARK_TRIES {
+            let after = FlowControl { state: before.state | bits, ..before };
+            if self.line.swap_at(CONTROL as u32, before.word(), after.word()) {
+                return before.state;
+            }
+            before = FlowControl::of(self.line.load::<CONTROL>());
+            if before.phase != phase::LIVE || before.version != self.flow.control.version {
+                break;
+            }
+        }
+        before.state | flow_state::CLOSED
+    }
+
+    /// Counts a packet from the client.
+    #[inline(always)]
+    pub fn count_in(&self, bytes: u16) {
+        self.line.store::<BYTES_IN>(self.flow.bytes_in.wrapping_add(bytes as u64));
+    }
+
+    /// Counts a packet from the backend.
+    #[inline(always)]
+    pub fn count_out(&self, bytes: u16) {
+        self.line.store::<BYTES_OUT>(self.flow.bytes_out.wrapping_add(bytes as u64));
+    }
+
+    /// Notes when the last packet and the first request came.
+    #[inline(always)]
+    pub fn stamp(&self, seen_at: u32, requested_at: u32) {
+        if seen_at != self.flow.seen_at || requested_at != self.flow.requested_at {
+            self.line.store::<TIMES>(seen_at as u64 | (requested_at as u64) << 32);
+        }
+    }
+}
+
+/// Reads a live flow as a whole, or nothing if it is being changed.
+#[inline(always)]
+fn read<L: Line>(line: L) -> Option<Flow> {
+    let before = line.load::<CONTROL>();
+    if FlowControl::of(before).phase != phase::LIVE {
+        return None;
+    }
+    let flow = Flow {
+        control: FlowControl::of(before),
+        ..bytemuck::cast([
+            line.load::<0>(),
+            line.load::<1>(),
+            before,
+            line.load::<3>(),
+            line.load::<4>(),
+            line.load::<5>(),
+            line.load::<6>(),
+            line.load::<7>(),
+        ])
+    };
+    let after = FlowControl::of(line.load::<CONTROL>());
+    (after.phase == phase::LIVE && after.version == flow.control.version).then_some(flow)
+}
+
+/// Where a client-side key belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    bucket: u32,
+    tag: u16,
+}
+
+impl Place {
+    #[inline(always)]
+    fn new(hash: u64, flows_max: u32) -> Place {
+        let buckets = flows_max / FLOW_WAYS;
+        // A free way has no tag, so no hash has that one.
+        let tag = (hash as u16).max(1);
+        Place { bucket: (hash >> 32) as u32 & buckets.wrapping_sub(1), tag }
+    }
+
+    #[inline(always)]
+    fn index(self, way: u32) -> u32 {
+        self.bucket * FLOW_WAYS + way
+    }
+}
+
+/// A set of ways of a bucket, a bit each, and how a bit and a way belong together.
+#[derive(Clone, Copy)]
+struct Ways(u64);
+
+impl Ways {
+    /// Ways of a line of `TAGS` that have this tag: bit 16 · lane + word.
+    #[inline(always)]
+    fn tagged<L: Line>(tags: L, tag: u16) -> Ways {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let pattern = tag as u64 * 0x0001_0001_0001_0001;
+        let mut ways = 0;
+        macro_rules! compare {
+            ($($word:literal)*) => { $(
+                let differ = tags.load::<$word>() ^ pattern;
+                // The top bit of each lane that is all zeroes, without a carry into the next.
+                let same = !(((differ & LOW) + LOW) | differ) & !LOW;
+                ways |= same >> 15 << $word;
+            )* };
+        }
+        compare!(0 1 2 3 4 5 6 7);
+        Ways(ways)
+    }
+
+    /// Takes out one way: its word of the line, and its bits' place there.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros();
+        self.0 &= self.0 - 1;
+        Some((bit & 15) * 4 + (bit >> 4))
+    }
+}
+
+/// The flow of a client-side key with this hash.
+#[inline(always)]
+pub fn find<T: FlowTable>(table: &T, key: &FlowKey, hash: u64) -> Option<Found<T::Line>> {
+    let place = Place::new(hash, table.flows_max());
+    let mut ways = Ways::tagged(table.tags(place.bucket)?, place.tag);
+    let mut spot = Spot::NOWHERE;
+    for _ in 0..FLOW_CANDIDATES {
+        let Some(way) = ways.next() else { break };
+        let index = place.index(way);
+        let line = table.flow(index)?;
+        let version = FlowControl::of(line.load::<CONTROL>()).version;
+        if [line.load::<0>(), line.load::<1>()] == key.words() {
+            spot = Spot { index, version };
+            break;
+        }
+    }
+    spot.settle(table)
+}
+
+/// Where something was seen: numbers rather than a reference, so that the BPF verifier follows one
+/// path from here on, whichever way of a bucket it was.
+#[derive(Clone, Copy)]
+struct Spot {
+    index: u32,
+    version: u16,
+}
+
+impl Spot {
+    const NOWHERE: Spot = Spot { index: u32::MAX, version: 0 };
+
+    /// The flow that is there, if it is the one that was seen.
+    #[inline(always)]
+    fn settle<T: FlowTable>(self, table: &T) -> Option<Found<T::Line>> {
+        let found = at(table, self.index)?;
+        (found.flow.control.version == self.version).then_some(found)
+    }
+}
+
+/// A line of `FLOWS` that is this CPU's alone, until it publishes or frees it.
+pub struct Claim<L> {
+    /// Its number.
+    pub index: u32,
+    /// Whose it was, in phase `FREE` if nobody's.
+    pub before: FlowControl,
+    /// Generation of the backend of that flow.
+    pub generation: u32,
+    line: L,
+    tags: L,
+}
+
+/// A line as it was seen, to be taken if it is so still.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    /// Its number.
+    pub index: u32,
+    /// Its control word.
+    pub control: FlowControl,
+}
+
+impl Seen {
+    /// No line.
+    pub const NOTHING: Seen = Seen { index: u32::MAX, control: FlowControl::FREE };
+}
+
+/// A place for a new flow with this hash: that of `earlier`, which has the same key, else a free
+/// one, else that of a flow of the same bucket that is given up. `None` if another CPU was faster.
+#[inline(always)]
+pub fn claim<T: FlowTable>(
+    table: &T,
+    hash: u64,
+    earlier: Seen,
+    now_ns: u64,
+) -> Option<Claim<T::Line>> {
+    let place = Place::new(hash, table.flows_max());
+    let tags = table.tags(place.bucket)?;
+    let mut chosen = earlier;
+    if chosen.index == Seen::NOTHING.index {
+        chosen = free(table, tags, place);
+    }
+    if chosen.index == Seen::NOTHING.index {
+        chosen = victim(table, place, hash, now_ns);
+    }
+    take(table, chosen)
+}
+
+/// A way that nobody has.
+#[inline(always)]
+fn free<T: FlowTable>(table: &T, tags: T::Line, place: Place) -> Seen {
+    let Some(way) = Ways::tagged(tags, 0).next() else { return Seen::NOTHING };
+    let index = place.index(way);
+    let Some(line) = table.flow(index) else { return Seen::NOTHING };
+    let control = FlowControl::of(line.load::<CONTROL>());
+    // Its tag is set last, so it may be somebody's already.
+    if control.phase == phase::FREE { Seen { index, control } } else { Seen::NOTHING }
+}
+
+/// Of some ways of a bucket, one that is over, else the one that was silent longest.
+#[inline(always)]
+fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen {
+    let now = clock::coarse(now_ns);
+    let mut chosen = Seen::NOTHING;
+    let mut most = 0;
+    for step in 0..VICTIMS {
+        // The lower bits are the tag, the upper ones the bucket.
+        let way = ((hash >> 16) as u32).wrapping_add(step) % FLOW_WAYS;
+        let index = place.index(way);
+        let Some(line) = table.flow(index) else { break };
+        let control = FlowControl::of(line.load::<CONTROL>());
+        if control.phase == phase::BUSY {
+            continue;
+        }
+        let is_over = control.state & flow_state::OVER != 0;
+        let quiet = now.wrapping_sub(line.load::<TIMES>() as u32);
+        // Plus one, so that even one that was seen just now is better than none.
+        let due = quiet as u64 + 1 + ((is_over as u64) << 32);
+        if due > most {
+            most = due;
+            chosen = Seen { index, control };
+        }
+    }
+    chosen
+}
+
+/// Takes a line, if it is as it was seen.
+#[inline(always)]
+fn take<T: FlowTable>(table: &T, seen: Seen) -> Option<Claim<T::Line>> {
+    let Seen { index, control: before } = seen;
+    let tags = table.tags(index / FLOW_WAYS)?;
+    let line = table.flow(index)?;
+    let version = before.version.wrapping_add(1);
+    let busy = FlowControl { phase: phase::BUSY, version, ..FlowControl::FREE };
+    if !line.swap_at(CONTROL as u32, before.word(), busy.word()) {
+        return None;
+    }
+    let generation = line.load::<GENERATION>() as u32;
+    Some(Claim { index, before, generation, line, tags })
+}
+
+impl<L: Line> Claim<L> {
+    /// Lets everybody find the flow, under the key that it holds and whose hash this is. Phase and
+    /// version are the table's to set.
+    #[inline(always)]
+    pub fn publish(self, hash: u64, flow: &Flow) {
+        let words: [u64; LINE_WORDS] = bytemuck::cast(*flow);
+        self.line.store::<0>(words[0]);
+        self.line.store::<1>(words[1]);
+        self.line.store::<3>(words[3]);
+        self.line.store::<4>(words[4]);
+        self.line.store::<5>(words[5]);
+        self.line.store::<6>(words[6]);
+        self.line.store::<7>(words[7]);
+        self.set_tag(Place::new(hash, 0).tag);
+        let version = self.before.version.wrapping_add(1);
+        let live = FlowControl { phase: phase::LIVE, version, ..flow.control };
+        self.line.store::<CONTROL>(live.word());
+    }
+
+    /// Gives the line back.
+    #[inline(always)]
+    pub fn free(self) {
+        self.set_tag(0);
+        let version = self.before.version.wrapping_add(1);
+        let free = FlowControl { version, ..FlowControl::FREE };
+        self.line.store::<CONTROL>(free.word());
+    }
+
+    /// Nobody else writes the tag of a line that is this CPU's, so flipping the bits that differ
+    /// sets it, whatever happens to the other tags of the word.
+    #[inline(always)]
+    fn set_tag(&self, tag: u16) {
+        let way = self.index % FLOW_WAYS;
+        let (word, shift) = (way / 4, way % 4 * 16);
+        let before = (self.tags.load_at(word) >> shift) as u16;
+        self.tags.flip_at(word, ((before ^ tag) as u64) << shift);
+    }
+}
+
+/// Takes a flow out of the table, with its way back if the hash of that key is known. `false` if
+/// it is not as it was found.
+pub fn remove<T: FlowTable>(table: &T, found: &Found<T::Line>, back_hash: Option<u64>) -> bool {
+    let seen = Seen { index: found.index, control: found.flow.control };
+    let Some(claim) = take(table, seen) else { return false };
+    if let Some(hash) = back_hash {
+        release_return(table, hash, found.index);
+    }
+    claim.free();
+    true
+}
+
+/// The flows of a bucket.
+pub fn bucket<T: FlowTable>(table: &T, bucket: u32) -> impl Iterator<Item = Found<T::Line>> {
+    let tags = table.tags(bucket);
+    let is_used = move |way: &u32| {
+        tags.is_some_and(|tags| (tags.load_at(way / 4) >> (way % 4 * 16)) as u16 != 0)
+    };
+    (0..FLOW_WAYS).filter(is_used).filter_map(move |way| at(table, bucket * FLOW_WAYS + way))
+}
+
+/// Frees the cells of a bucket of `RETURNS` that lead to no flow which belongs there; see
+/// [`claim_return`] for `needed`. Returns how many.
+pub fn clean_returns<T: FlowTable>(
+    table: &T,
+    bucket: u32,
+    needed: impl Fn(&Flow) -> Option<u64>,
+) -> u32 {
+    let Some(cells) = table.returns(bucket) else { return 0 };
+    let mut freed = 0;
+    for bit in (0..RETURN_WAYS).map(|way| (way / 2) | (way % 2 * 32)) {
+        // Any hash of this bucket and the cell's tag stands for the keys that it may be of.
+        let cell = Cell((cells.load_at(bit & 31) >> (bit & 32)) as u32);
+        let hash = (bucket as u64) << 32 | (cell.0 >> 24) as u64;
+        let place = ReturnPlace { cells, tag: return_tag(hash) };
+        if cell.0 != 0 && !is_in_use(table, hash, cell, &needed) && place.swap(bit, cell, Cell(0)) {
+            freed += 1;
+        }
+    }
+    freed
+}
+
+/// The live flow of a line of `FLOWS`.
+#[inline(always)]
+pub fn at<T: FlowTable>(table: &T, index: u32) -> Option<Found<T::Line>> {
+    let line = table.flow(index)?;
+    Some(Found { index, line, flow: read(line)? })
+}
+
+/// A cell of `RETURNS`: tag and line of `FLOWS`. Zero: free.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Cell(u32);
+
+/// Bits of a cell that name a line.
+const CELL_INDEX: u32 = (1 << 24) - 1;
+
+impl Cell {
+    #[inline(always)]
+    fn new(tag: u8, index: u32) -> Cell {
+        Cell((tag as u32) << 24 | (index & CELL_INDEX))
+    }
+
+    #[inline(always)]
+    fn index(self) -> u32 {
+        self.0 & CELL_INDEX
+    }
+}
+
+/// Where a backend-side key belongs.
+struct ReturnPlace<L> {
+    cells: L,
+    tag: u8,
+}
+
+impl<L: Line> ReturnPlace<L> {
+    #[inline(always)]
+    fn new<T: FlowTable<Line = L>>(table: &T, hash: u64) -> Option<ReturnPlace<L>> {
+        let buckets = table.flows_max() / FLOWS_PER_RETURNS;
+        let cells = table.returns((hash >> 32) as u32 & buckets.wrapping_sub(1))?;
+        Some(ReturnPlace { cells, tag: return_tag(hash) })
+    }
+
+    /// Cells with this tag, or with tag 0 those that are free: bit 32 · half + word.
+    #[inline(always)]
+    fn tagged(&self, tag: u8) -> u64 {
+        const LANES: u64 = 0x0000_0001_0000_0001;
+        let pattern = tag as u64 * LANES;
+        let mut cells = 0;
+        macro_rules! compare {
+            ($($word:literal)*) => { $(
+                let differ = (self.cells.load::<$word>() >> 24 & 0xff * LANES) ^ pattern;
+                // A difference of at least one carries into the ninth bit of its lane.
+                let differ = (differ + 0xff * LANES) >> 8 & LANES;
+                cells |= (differ ^ LANES) << $word;
+            )* };
+        }
+        compare!(0 1 2 3 4 5 6 7);
+        cells
+    }
+
+    #[inline(always)]
+    fn cell(&self, bit: u32) -> Cell {
+        Cell((self.cells.load_at(bit & 31) >> (bit & 32)) as u32)
+    }
+
+    /// Puts `to` where `from` is, unless that or its neighbour in the word just changed.
+    #[inline(always)]
+    fn swap(&self, bit: u32, from: Cell, to: Cell) -> bool {
+        let (word, shift) = (bit & 31, bit & 32);
+        let before = self.cells.load_at(word);
+        if (before >> shift) as u32 != from.0 {
+            return false;
+        }
+        let after = before ^ (((from.0 ^ to.0) as u64) << shift);
+        self.cells.swap_at(word, before, after)
+    }
+}
+
+/// The flow that a backend-side key with this hash leads to, if `is_its` says so of what is there:
+/// the key is not stored, but follows from the flow.
+#[inline(always)]
+pub fn find_return<T: FlowTable>(
+    table: &T,
+    hash: u64,
+    is_its: impl Fn(&Flow) -> bool,
+) -> Option<Found<T::Line>> {
+    let place = ReturnPlace::new(table, hash)?;
+    let mut cells = place.tagged(place.tag);
+    let mut spot = Spot::NOWHERE;
+    for _ in 0..RETURN_CANDIDATES {
+        if cells == 0 {
+            break;
+        }
+        let index = place.cell(cells.trailing_zeros()).index();
+        cells &= cells - 1;
+        if let Some(found) = at(table, index)
+            && is_its(&found.flow)
+        {
+            spot = Spot { index, version: found.flow.control.version };
+            break;
+        }
+    }
+    spot.settle(table)
+}
+
+/// Lets a backend-side key with this hash lead to line `index`. `false` if another flow may hold
+/// the key, or if the bucket is full: try another key. `needed` is the hash of the key that a flow
+/// holds, unless it needs none any more.
+#[inline(always)]
+pub fn claim_return<T: FlowTable>(
+    table: &T,
+    hash: u64,
+    index: u32,
+    needed: impl Fn(&Flow) -> Option<u64>,
+) -> bool {
+    let Some(place) = ReturnPlace::new(table, hash) else { return false };
+    let held = place.tagged(place.tag);
+    let cells = if held == 0 { place.tagged(0) } else { held };
+    // Two cells with this tag: one may be in use whatever the other is.
+    if cells == 0 || held & held.wrapping_sub(1) != 0 {
+        return false;
+    }
+    let bit = cells.trailing_zeros();
+    let cell = place.cell(bit);
+    if held != 0 && is_in_use(table, hash, cell, needed) {
+        return false;
+    }
+    place.swap(bit, cell, Cell::new(place.tag, index))
+}
+
+/// Lets a backend-side key with this hash, which nobody holds, lead to line `index`. `false` if the
+/// bucket is full.
+pub fn add_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
+    let Some(place) = ReturnPlace::new(table, hash) else { return false };
+    let free = place.tagged(0);
+    free != 0 && place.swap(free.trailing_zeros(), Cell(0), Cell::new(place.tag, index))
+}
+
+/// Whether a cell in the place of `hash` leads to a flow that belongs there, or may do so soon.
+#[inline(always)]
+fn is_in_use<T: FlowTable>(
+    table: &T,
+    hash: u64,
+    cell: Cell,
+    needed: impl Fn(&Flow) -> Option<u64>,
+) -> bool {
+    let Some(line) = table.flow(cell.index()) else { return false };
+    match read(line) {
+        // Another flow may have the line by now, whose own cell is elsewhere.
+        Some(flow) => needed(&flow).is_some_and(|other| is_same_return(table, hash, other)),
+        None => FlowControl::of(line.load::<CONTROL>()).phase != phase::FREE,
+    }
+}
+
+/// Whether two hashes share their bucket of `RETURNS` and their tag.
+#[inline(always)]
+fn is_same_return<T: FlowTable>(table: &T, a: u64, b: u64) -> bool {
+    let buckets = table.flows_max() / FLOWS_PER_RETURNS;
+    let bucket = |hash: u64| (hash >> 32) as u32 & buckets.wrapping_sub(1);
+    bucket(a) == bucket(b) && return_tag(a) == return_tag(b)
+}
+
+/// A free cell has no tag, so no hash has that one.
+#[inline(always)]
+fn return_tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
+}
+
+/// Lets a backend-side key with this hash lead nowhere, if it leads to line `index`.
+#[inline(always)]
+pub fn release_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
+    let Some(place) = ReturnPlace::new(table, hash) else { return false };
+    let wanted = Cell::new(place.tag, index);
+    let mut cells = place.tagged(place.tag);
+    for _ in 0..RETURN_CANDIDATES {
+        if cells == 0 {
+            return false;
+        }
+        let bit = cells.trailing_zeros();
+        cells &= cells - 1;
+        if place.cell(bit) == wanted {
+            return place.swap(bit, wanted, Cell(0));
+        }
+    }
+    false
+}
+
+const _: () = assert!(FLOW_WAYS == 4 * LINE_WORDS as u32 && RETURN_WAYS == 2 * LINE_WORDS as u32);
+
+#[cfg(test)]
+mod tests;

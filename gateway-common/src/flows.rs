@@ -49,6 +49,10 @@ const FLOW_CANDIDATES: u32 = 4;
 /// The same for cells, whose tags have 8 bits: eight wrong ones among 15 come once in 10^15.
 const RETURN_CANDIDATES: u32 = 8;
 
+/// Free ways that a new flow looks at. A tag is set last, so a way may be somebody's already, or
+/// for ever that of a daemon that was killed while it freed a flow.
+const FREE_TRIES: u32 = 2;
+
 /// Ways of a full bucket that are compared for the one to give up. Each is a line to fetch.
 const VICTIMS: u32 = 4;
 
@@ -225,9 +229,10 @@ pub fn find<T: FlowTable>(table: &T, key: &FlowKey, hash: u64) -> Option<Found<T
         let Some(way) = ways.next() else { break };
         let index = place.index(way);
         let line = table.flow(index)?;
-        let version = FlowControl::of(line.load::<CONTROL>()).version;
-        if [line.load::<0>(), line.load::<1>()] == key.words() {
-            spot = Spot { index, version };
+        let control = FlowControl::of(line.load::<CONTROL>());
+        // Of a line that is being written, this could be the key of the flow before.
+        if control.phase == phase::LIVE && [line.load::<0>(), line.load::<1>()] == key.words() {
+            spot = Spot { index, version: control.version };
             break;
         }
     }
@@ -303,12 +308,17 @@ pub fn claim<T: FlowTable>(
 /// A way that nobody has.
 #[inline(always)]
 fn free<T: FlowTable>(table: &T, tags: T::Line, place: Place) -> Seen {
-    let Some(way) = Ways::tagged(tags, 0).next() else { return Seen::NOTHING };
-    let index = place.index(way);
-    let Some(line) = table.flow(index) else { return Seen::NOTHING };
-    let control = FlowControl::of(line.load::<CONTROL>());
-    // Its tag is set last, so it may be somebody's already.
-    if control.phase == phase::FREE { Seen { index, control } } else { Seen::NOTHING }
+    let mut ways = Ways::tagged(tags, 0);
+    for _ in 0..FREE_TRIES {
+        let Some(way) = ways.next() else { break };
+        let index = place.index(way);
+        let Some(line) = table.flow(index) else { break };
+        let control = FlowControl::of(line.load::<CONTROL>());
+        if control.phase == phase::FREE {
+            return Seen { index, control };
+        }
+    }
+    Seen::NOTHING
 }
 
 /// Of some ways of a bucket, one that is over, else the one that was silent longest.

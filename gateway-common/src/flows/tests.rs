@@ -155,6 +155,20 @@ fn a_line_that_is_being_written_is_nobodys() {
 }
 
 #[test]
+fn a_line_that_somebody_took_and_never_gave_back_costs_no_flow_its_place() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    for number in 0..4 {
+        assert!(insert(&table, in_first_bucket(number), &flow(key(number), 0, NOW_NS)));
+    }
+    let _leaked = claim(&table, in_first_bucket(4), Seen::NOTHING, NOW_NS).unwrap();
+    for number in 5..10 {
+        assert!(insert(&table, in_first_bucket(number), &flow(key(number), 0, NOW_NS)));
+    }
+    assert_eq!(bucket(&table, 0).count(), 9);
+}
+
+#[test]
 fn a_key_that_is_held_is_taken_only_from_who_needs_it_no_more() {
     let memory = Memory::new(FLOWS_MAX);
     let table = memory.table();

@@ -17,8 +17,9 @@
 //! **Who may write.** A flow's [`FlowControl`] says in which [`phase`] it is. Who moves it from
 //! `FREE` or `LIVE` to `BUSY`, by compare and swap, owns the line and its tag until it publishes or
 //! frees it; each such step raises the version, so that who read a flow knows whether it is the
-//! same still. State bits are added by compare and swap too. Counters are not: two packets of one
-//! flow at once may count as one.
+//! same still. State bits and times change by compare and swap too. Counters of bytes do not: two
+//! packets of one flow at once may count as one, and a packet of a flow that just lost its line as
+//! one of the next.
 
 #[cfg(not(target_arch = "bpf"))]
 mod atomic;
@@ -129,11 +130,16 @@ impl<L: Line> Found<L> {
         self.line.store::<BYTES_OUT>(self.flow.bytes_out.wrapping_add(bytes as u64));
     }
 
-    /// Notes when the last packet and the first request came.
+    /// Notes when the last packet came and, if this one is the first request, that too. Nothing is
+    /// noted of a packet that another one of the flow has overtaken, or of a flow that is another
+    /// by now.
     #[inline(always)]
     pub fn stamp(&self, seen_at: u32, requested_at: u32) {
-        if seen_at != self.flow.seen_at || requested_at != self.flow.requested_at {
-            self.line.store::<TIMES>(seen_at as u64 | (requested_at as u64) << 32);
+        let times = |seen_at: u32, requested_at: u32| seen_at as u64 | (requested_at as u64) << 32;
+        let before = times(self.flow.seen_at, self.flow.requested_at);
+        let after = times(seen_at, requested_at);
+        if after != before {
+            self.line.swap_at(TIMES as u32, before, after);
         }
     }
 }
@@ -258,20 +264,17 @@ impl Spot {
     }
 }
 
-/// A line of `FLOWS` that is this CPU's alone, until it publishes or frees it.
-pub struct Claim<L> {
+/// A line of `FLOWS` that is this CPU's alone, until it publishes or frees it. Looked up again when
+/// it is needed, since the BPF stack has room for little.
+pub struct Claim {
     /// Its number.
     pub index: u32,
     /// Whose it was, in phase `FREE` if nobody's.
     pub before: FlowControl,
-    /// Generation of the backend of that flow.
-    pub generation: u32,
-    line: L,
-    tags: L,
 }
 
 /// A line as it was seen, to be taken if it is so still.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its number.
     pub index: u32,
@@ -287,12 +290,7 @@ impl Seen {
 /// A place for a new flow with this hash: that of `earlier`, which has the same key, else a free
 /// one, else that of a flow of the same bucket that is given up. `None` if another CPU was faster.
 #[inline(always)]
-pub fn claim<T: FlowTable>(
-    table: &T,
-    hash: u64,
-    earlier: Seen,
-    now_ns: u64,
-) -> Option<Claim<T::Line>> {
+pub fn claim<T: FlowTable>(table: &T, hash: u64, earlier: Seen, now_ns: u64) -> Option<Claim> {
     let place = Place::new(hash, table.flows_max());
     let tags = table.tags(place.bucket)?;
     let mut chosen = earlier;
@@ -321,7 +319,8 @@ fn free<T: FlowTable>(table: &T, tags: T::Line, place: Place) -> Seen {
     Seen::NOTHING
 }
 
-/// Of some ways of a bucket, one that is over, else the one that was silent longest.
+/// Of some ways of a bucket, one that became free, else one that is over, else the one that was
+/// silent longest.
 #[inline(always)]
 fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen {
     let now = clock::coarse(now_ns);
@@ -333,13 +332,15 @@ fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen
         let index = place.index(way);
         let Some(line) = table.flow(index) else { break };
         let control = FlowControl::of(line.load::<CONTROL>());
-        if control.phase == phase::BUSY {
-            continue;
-        }
         let is_over = control.state & flow_state::OVER != 0;
-        let quiet = now.wrapping_sub(line.load::<TIMES>() as u32);
-        // Plus one, so that even one that was seen just now is better than none.
-        let due = quiet as u64 + 1 + ((is_over as u64) << 32);
+        // Another CPU may have seen it after `now`.
+        let quiet = (now.wrapping_sub(line.load::<TIMES>() as u32) as i32).max(0);
+        let due = match control.phase {
+            phase::BUSY => continue,
+            phase::FREE => u64::MAX,
+            // Plus one, so that even one that was seen just now is better than none.
+            _ => quiet as u64 + 1 + ((is_over as u64) << 32),
+        };
         if due > most {
             most = due;
             chosen = Seen { index, control };
@@ -350,55 +351,70 @@ fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen
 
 /// Takes a line, if it is as it was seen.
 #[inline(always)]
-fn take<T: FlowTable>(table: &T, seen: Seen) -> Option<Claim<T::Line>> {
+fn take<T: FlowTable>(table: &T, seen: Seen) -> Option<Claim> {
     let Seen { index, control: before } = seen;
-    let tags = table.tags(index / FLOW_WAYS)?;
     let line = table.flow(index)?;
     let version = before.version.wrapping_add(1);
     let busy = FlowControl { phase: phase::BUSY, version, ..FlowControl::FREE };
-    if !line.swap_at(CONTROL as u32, before.word(), busy.word()) {
-        return None;
-    }
-    let generation = line.load::<GENERATION>() as u32;
-    Some(Claim { index, before, generation, line, tags })
+    line.swap_at(CONTROL as u32, before.word(), busy.word()).then_some(Claim { index, before })
 }
 
-impl<L: Line> Claim<L> {
+impl Claim {
+    /// Generation of the backend of the flow whose it was.
+    #[inline(always)]
+    pub fn generation<T: FlowTable>(&self, table: &T) -> u32 {
+        table.flow(self.index).map_or(0, |line| line.load::<GENERATION>() as u32)
+    }
+
     /// Lets everybody find the flow, under the key that it holds and whose hash this is. Phase and
     /// version are the table's to set.
     #[inline(always)]
-    pub fn publish(self, hash: u64, flow: &Flow) {
+    pub fn publish<T: FlowTable>(self, table: &T, hash: u64, flow: &Flow) {
+        let Some(line) = table.flow(self.index) else { return };
         let words: [u64; LINE_WORDS] = bytemuck::cast(*flow);
-        self.line.store::<0>(words[0]);
-        self.line.store::<1>(words[1]);
-        self.line.store::<3>(words[3]);
-        self.line.store::<4>(words[4]);
-        self.line.store::<5>(words[5]);
-        self.line.store::<6>(words[6]);
-        self.line.store::<7>(words[7]);
-        self.set_tag(Place::new(hash, 0).tag);
-        let version = self.before.version.wrapping_add(1);
-        let live = FlowControl { phase: phase::LIVE, version, ..flow.control };
-        self.line.store::<CONTROL>(live.word());
+        line.store::<0>(words[0]);
+        line.store::<1>(words[1]);
+        line.store::<3>(words[3]);
+        line.store::<4>(words[4]);
+        line.store::<5>(words[5]);
+        line.store::<6>(words[6]);
+        line.store::<7>(words[7]);
+        self.set_tag(table, Place::new(hash, 0).tag);
+        self.end(line, FlowControl { phase: phase::LIVE, ..flow.control });
     }
 
-    /// Gives the line back.
+    /// Leaves the line to whose it was, as it was.
     #[inline(always)]
-    pub fn free(self) {
-        self.set_tag(0);
+    pub fn give_back<T: FlowTable>(self, table: &T) {
+        // The tag was set by whoever had the line before, or is none.
+        let Some(line) = table.flow(self.index) else { return };
+        self.end(line, self.before);
+    }
+
+    /// Frees the line.
+    #[inline(always)]
+    pub fn free<T: FlowTable>(self, table: &T) {
+        let Some(line) = table.flow(self.index) else { return };
+        self.set_tag(table, 0);
+        self.end(line, FlowControl::FREE);
+    }
+
+    /// The last step: the line is no longer this CPU's.
+    #[inline(always)]
+    fn end<L: Line>(&self, line: L, control: FlowControl) {
         let version = self.before.version.wrapping_add(1);
-        let free = FlowControl { version, ..FlowControl::FREE };
-        self.line.store::<CONTROL>(free.word());
+        line.store::<CONTROL>(FlowControl { version, ..control }.word());
     }
 
     /// Nobody else writes the tag of a line that is this CPU's, so flipping the bits that differ
     /// sets it, whatever happens to the other tags of the word.
     #[inline(always)]
-    fn set_tag(&self, tag: u16) {
+    fn set_tag<T: FlowTable>(&self, table: &T, tag: u16) {
+        let Some(tags) = table.tags(self.index / FLOW_WAYS) else { return };
         let way = self.index % FLOW_WAYS;
         let (word, shift) = (way / 4, way % 4 * 16);
-        let before = (self.tags.load_at(word) >> shift) as u16;
-        self.tags.flip_at(word, ((before ^ tag) as u64) << shift);
+        let before = (tags.load_at(word) >> shift) as u16;
+        tags.flip_at(word, ((before ^ tag) as u64) << shift);
     }
 }
 
@@ -410,8 +426,23 @@ pub fn remove<T: FlowTable>(table: &T, found: &Found<T::Line>, back_hash: Option
     if let Some(hash) = back_hash {
         release_return(table, hash, found.index);
     }
-    claim.free();
+    claim.free(table);
     true
+}
+
+/// Lines of a bucket that somebody is writing.
+pub fn busy<T: FlowTable>(table: &T, bucket: u32) -> impl Iterator<Item = Seen> {
+    let lines = (0..FLOW_WAYS).map(move |way| bucket * FLOW_WAYS + way);
+    let seen = lines.filter_map(|index| {
+        let control = FlowControl::of(table.flow(index)?.load::<CONTROL>());
+        Some(Seen { index, control })
+    });
+    seen.filter(|seen| seen.control.phase == phase::BUSY)
+}
+
+/// Frees a line that whoever was writing it has left, if it is as it was seen.
+pub fn free_busy<T: FlowTable>(table: &T, seen: Seen) -> bool {
+    take(table, seen).map(|claim| claim.free(table)).is_some()
 }
 
 /// The flows of a bucket.
@@ -565,11 +596,14 @@ pub fn claim_return<T: FlowTable>(
         return false;
     }
     let bit = cells.trailing_zeros();
-    let cell = place.cell(bit);
-    if held != 0 && is_in_use(table, hash, cell, needed) {
+    let (before, after) = (place.cell(bit), Cell::new(place.tag, index));
+    if held != 0 && is_in_use(table, hash, before, needed) || !place.swap(bit, before, after) {
         return false;
     }
-    place.swap(bit, cell, Cell::new(place.tag, index))
+    if held != 0 {
+        note_port_gone(table, before.index());
+    }
+    true
 }
 
 /// Lets a backend-side key with this hash, which nobody holds, lead to line `index`. `false` if the
@@ -578,6 +612,17 @@ pub fn add_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
     let Some(place) = ReturnPlace::new(table, hash) else { return false };
     let free = place.tagged(0);
     free != 0 && place.swap(free.trailing_zeros(), Cell(0), Cell::new(place.tag, index))
+}
+
+/// Notes in the flow of a line, if it is over, that it lost its key.
+#[inline(always)]
+fn note_port_gone<T: FlowTable>(table: &T, index: u32) {
+    let Some(line) = table.flow(index) else { return };
+    let before = FlowControl::of(line.load::<CONTROL>());
+    if before.phase == phase::LIVE && before.state & flow_state::OVER != 0 {
+        let after = FlowControl { state: before.state | flow_state::PORT_GONE, ..before };
+        line.swap_at(CONTROL as u32, before.word(), after.word());
+    }
 }
 
 /// Whether a cell in the place of `hash` leads to a flow that belongs there, or may do so soon.

@@ -304,6 +304,8 @@ pub mod flow_state {
     pub const CONFIRMED: u8 = 32;
     /// The backend answered the client's first payload.
     pub const RESPONDED: u8 = 64;
+    /// It is over, and its source port is another flow's: what comes late goes nowhere.
+    pub const PORT_GONE: u8 = 128;
     /// Any of these: the flow is over.
     pub const OVER: u8 = CLOSED | REFUSED;
 }

@@ -190,7 +190,7 @@ fn from_client<T: Tables>(
     found: &Found<T::Line>,
 ) -> Result<(FlowKey, Hop), Verdict> {
     let flow = &found.flow;
-    if flow.control.state & flow_state::REFUSED != 0 {
+    if flow.control.state & (flow_state::REFUSED | flow_state::PORT_GONE) != 0 {
         return Err(Verdict::DropNoFlow);
     }
     // A live flow keeps its backend, whatever the weights say today.
@@ -296,17 +296,18 @@ fn open<T: Tables>(
     }
     let hop = next_hop(tables, packet, &towards(&backend, [0; 2]), now_ns)?;
     let claim = flows::claim(tables, hash, earlier.seen, now_ns).ok_or(Verdict::DropTableFull)?;
-    if claim.before.phase == phase::LIVE {
-        retire(tables, settings, &claim);
-    }
     let nat_port = match claim_port(tables, settings, &claim, row, &backend) {
         Ok(nat_port) => nat_port,
         Err(verdict) => {
-            claim.free();
+            claim.give_back(tables);
             return Err(verdict);
         }
     };
+    if claim.before.phase == phase::LIVE {
+        retire(tables, settings, &claim);
+    }
     claim.publish(
+        tables,
         hash,
         &Flow {
             key: packet.key,
@@ -339,13 +340,12 @@ fn open<T: Tables>(
 
 /// Lets go of what a flow held whose line a new one took.
 #[inline(always)]
-fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim<T::Line>) {
-    // Of a removed backend neither the address nor the load is known any more; the sweep frees
-    // what is left.
-    let Ok(backend) = backend_of(tables, &claim.before, claim.generation) else { return };
+fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     if claim.before.state & flow_state::OVER == 0 {
         tables.end(claim.before.backend as u32);
     }
+    // Of a removed backend the address is not known any more; the sweep frees such ways back.
+    let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
     let back = reverse(&towards(&backend, claim.before.nat_port));
     flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
 }
@@ -426,7 +426,7 @@ fn weight<T: Tables>(tables: &T, settings: &Settings, class: u8, now_ns: u64, ro
 fn claim_port<T: Tables>(
     tables: &T,
     settings: &Settings,
-    claim: &Claim<T::Line>,
+    claim: &Claim,
     row: u32,
     backend: &Backend,
 ) -> Result<[u8; 2], Verdict> {

@@ -1,6 +1,6 @@
 //! The maps. Names, keys and values are `gateway_common::layout`'s; limits its `limits`'.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
@@ -43,6 +43,9 @@ pub static RETURNS: Array<
 > = Array::new();
 #[btf_map(name = "HOPS")]
 pub static HOPS: PerCpuArray<HopRow, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
+/// Where a question to the kernel's routes is put: the stack has no room for it.
+#[btf_map(name = "ROUTE")]
+pub static ROUTE: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
 #[btf_map(name = "CLIENT_CLASSES")]
 pub static CLIENT_CLASSES: LpmTrie<[u8; 4], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
     LpmTrie::new();

@@ -69,8 +69,13 @@ impl MapTables {
     /// same one, so that an answer that is used again moves no flow to another.
     #[inline(always)]
     fn ask_kernel(&self, packet: &Packet, to: &FlowKey) -> Result<(Hop, u16), Verdict> {
-        // SAFETY: all zeroes are a valid request.
-        let mut query: FibLookup = unsafe { zeroed() };
+        let query = maps::ROUTE.get_ptr_mut(0).ok_or(Verdict::DropTables)?;
+        // SAFETY: the map holds this row for this CPU alone, XDP does not preempt itself, and all
+        // zeroes are a valid request.
+        let query: &mut FibLookup = unsafe {
+            query.write(zeroed());
+            &mut *query
+        };
         query.family = AF_INET;
         query.l4_protocol = TCP;
         query.__bindgen_anon_1.tot_len = packet.ip_len;
@@ -80,7 +85,7 @@ impl MapTables {
         query.ifindex = self.interface;
         // SAFETY: the context is this run's, and the request is as long as is said.
         let answer =
-            unsafe { bpf_fib_lookup(self.ctx, &raw mut query, size_of::<FibLookup>() as i32, 0) };
+            unsafe { bpf_fib_lookup(self.ctx, &raw mut *query, size_of::<FibLookup>() as i32, 0) };
         match answer as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => {
                 let hop = Hop { interface: query.ifindex, source: query.smac, target: query.dmac };
@@ -214,7 +219,11 @@ impl Tables for MapTables {
     #[inline(always)]
     fn report(&self, event: &FlowEvent) {
         // A full buffer means that the daemon is behind or away; forwarding goes on.
-        let _ = maps::EVENTS.output(event, 0);
+        // Written where it stays, as there is no room for it on the stack.
+        if let Some(mut entry) = maps::EVENTS.reserve(0) {
+            entry.write(*event);
+            entry.submit(0);
+        }
     }
 
     #[inline(always)]

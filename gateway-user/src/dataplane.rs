@@ -77,7 +77,7 @@ pub struct Options {
     pub nat_ports: RangeInclusive<u16>,
     /// Learned weights older than this are replaced by capacity; zero: never.
     pub weights_age_max: Duration,
-    /// Seed of the flow hash. `None`: that of adopted maps, else random.
+    /// Seed of the flow hash where maps are made; `None`: random. Adopted maps keep theirs.
     pub hash_seed: Option<u64>,
 }
 

@@ -36,17 +36,17 @@ impl<'a> AtomicTable<'a> {
         AtomicTable { flows, tags, returns }
     }
 
-    /// Puts a flow in as the packet path does, and the way back under `back`, which nobody holds.
-    /// `false` if there is no room.
+    /// Puts a flow in, and the way back under `back`, which nobody holds. In a full bucket it takes
+    /// the place of another, whose way back stays. `false` if there is no room for its own.
     pub fn insert(&self, hash_seed: u64, flow: &Flow, back: &FlowKey) -> bool {
         let hash = flow_hash(&flow.key, hash_seed);
         let claim = super::claim(self, hash, Seen::NOTHING, flow.opened_at_ns);
         let Some(claim) = claim else { return false };
         if !super::add_return(self, flow_hash(back, hash_seed), claim.index) {
-            claim.free();
+            claim.give_back(self);
             return false;
         }
-        claim.publish(hash, flow);
+        claim.publish(self, hash, flow);
         true
     }
 

@@ -1,5 +1,6 @@
 //! The table by itself: against a map, when it is full, and under several threads.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -58,7 +59,7 @@ fn insert(table: &AtomicTable<'_>, hash: u64, flow: &Flow) -> bool {
     let earlier = find(table, &flow.key, hash)
         .map_or(Seen::NOTHING, |found| Seen { index: found.index, control: found.flow.control });
     let claim = claim(table, hash, earlier, NOW_NS);
-    claim.map(|claim| claim.publish(hash, flow)).is_some()
+    claim.map(|claim| claim.publish(table, hash, flow)).is_some()
 }
 
 proptest! {
@@ -126,14 +127,18 @@ fn a_full_bucket_gives_up_who_is_over_and_else_who_was_silent_longest() {
     let silent = looked_at.iter().min_by_key(|flow| flow.seen_at).unwrap().key;
     let claimed = claim(&table, newcomer, Seen::NOTHING, NOW_NS).unwrap();
     assert_eq!(claimed.before.phase, phase::LIVE);
-    claimed.publish(newcomer, &flow(key(1_000), flow_state::CLOSED, NOW_NS));
+    claimed.publish(&table, newcomer, &flow(key(1_000), flow_state::CLOSED, NOW_NS));
     let hash_of = |key: FlowKey| in_first_bucket(u32::from_be_bytes(key.source_addr));
     assert!(find(&table, &silent, hash_of(silent)).is_none());
     assert!(find(&table, &key(1_000), newcomer).is_some());
 
     // The same places are looked at again, and there is one that is over.
     let next = newcomer ^ 0x1234;
-    claim(&table, next, Seen::NOTHING, NOW_NS).unwrap().publish(next, &flow(key(1_001), 0, NOW_NS));
+    claim(&table, next, Seen::NOTHING, NOW_NS).unwrap().publish(
+        &table,
+        next,
+        &flow(key(1_001), 0, NOW_NS),
+    );
     assert!(find(&table, &key(1_000), newcomer).is_none());
     assert_eq!(bucket(&table, 0).count(), FLOW_WAYS as usize);
 }
@@ -150,7 +155,7 @@ fn a_line_that_is_being_written_is_nobodys() {
     assert!(find(&table, &key, hash).is_none());
     assert!(super::claim(&table, hash, seen, NOW_NS).is_none(), "it has an owner");
     assert_ne!(found.mark(flow_state::CLIENT_FIN) & flow_state::OVER, 0, "what it was is over");
-    claim.free();
+    claim.free(&table);
     assert_eq!(bucket(&table, 0).count(), 0);
 }
 
@@ -201,6 +206,112 @@ fn cells_that_lead_nowhere_are_cleaned() {
     assert_eq!(clean_returns(&table, 2, |_| None), 1);
 }
 
+/// A table in which another CPU does something at one of the looks at a line of `FLOWS`.
+struct Meanwhile<'a, F> {
+    table: AtomicTable<'a>,
+    looks_left: Cell<u32>,
+    then: RefCell<Option<F>>,
+}
+
+impl<'a, F: FnOnce()> FlowTable for Meanwhile<'a, F> {
+    type Line = <AtomicTable<'a> as FlowTable>::Line;
+
+    fn flows_max(&self) -> u32 {
+        self.table.flows_max()
+    }
+
+    fn tags(&self, bucket: u32) -> Option<Self::Line> {
+        self.table.tags(bucket)
+    }
+
+    fn flow(&self, index: u32) -> Option<Self::Line> {
+        self.looks_left.set(self.looks_left.get().saturating_sub(1));
+        let then = self.then.borrow_mut().take_if(|_| self.looks_left.get() == 0);
+        then.into_iter().for_each(|then| then());
+        self.table.flow(index)
+    }
+
+    fn returns(&self, bucket: u32) -> Option<Self::Line> {
+        self.table.returns(bucket)
+    }
+}
+
+#[test]
+fn a_look_up_while_a_line_changes_hands_finds_no_other_key() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    assert!(insert(&table, in_first_bucket(1), &flow(key(1), 0, NOW_NS)));
+    let found = find(&table, &key(1), in_first_bucket(1)).unwrap();
+    let seen = Seen { index: found.index, control: found.flow.control };
+    // The line is being written, with the old key in it still, at the first look at it, and is the
+    // other flow's at the second.
+    let claim = claim(&table, in_first_bucket(2), seen, NOW_NS).unwrap();
+    let then = || claim.publish(&table, in_first_bucket(2), &flow(key(2), 0, NOW_NS));
+    let table = Meanwhile { table, looks_left: Cell::new(2), then: RefCell::new(Some(then)) };
+    let found = find(&table, &key(1), in_first_bucket(1)).map(|found| found.flow.key);
+    assert_eq!(found, None);
+}
+
+#[test]
+fn a_bucket_with_room_gives_up_nobody() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    for number in 0..FLOW_WAYS {
+        assert!(insert(&table, in_first_bucket(number), &flow(key(number), 0, NOW_NS)));
+    }
+    let silent = at(&table, 5).unwrap();
+    silent.stamp(clock::coarse(NOW_NS - 10_000_000_000), 0);
+    for index in (0..FLOW_WAYS).filter(|&index| index != 5) {
+        assert!(remove(&table, &at(&table, index).unwrap(), None));
+    }
+    // Other CPUs are about to publish in the ways that are looked at first.
+    let _busy: Vec<_> = (0..FREE_TRIES)
+        .map(|number| claim(&table, in_first_bucket(500 + number), Seen::NOTHING, NOW_NS).unwrap())
+        .collect();
+    let near_it = |hash: &u64| (hash >> 16) % u64::from(FLOW_WAYS) == 4;
+    let hash = (1_000..).map(in_first_bucket).find(near_it).unwrap();
+    let claim = claim(&table, hash, Seen::NOTHING, NOW_NS).unwrap();
+    assert_eq!(claim.before.phase, phase::FREE);
+}
+
+#[test]
+fn a_flow_that_another_cpu_saw_after_now_is_not_silent() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    for number in 0..FLOW_WAYS {
+        assert!(insert(&table, in_first_bucket(number), &flow(key(number), 0, NOW_NS / 2)));
+    }
+    let newcomer = in_first_bucket(1_000);
+    let active = at(&table, (newcomer >> 16) as u32 % FLOW_WAYS).unwrap();
+    active.stamp(clock::coarse(NOW_NS) + 1, 0);
+    let claimed = claim(&table, newcomer, Seen::NOTHING, NOW_NS).unwrap();
+    assert_ne!(claimed.index, active.index);
+}
+
+#[test]
+fn a_late_packet_leaves_no_times_in_the_flow_that_has_its_line() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    assert!(insert(&table, in_first_bucket(1), &flow(key(1), 0, NOW_NS / 2)));
+    let late = find(&table, &key(1), in_first_bucket(1)).unwrap();
+    let seen = Seen { index: late.index, control: late.flow.control };
+    let claim = claim(&table, in_first_bucket(2), seen, NOW_NS).unwrap();
+    claim.publish(&table, in_first_bucket(2), &flow(key(2), 0, NOW_NS));
+    late.stamp(clock::coarse(NOW_NS) + 1, 4_711);
+    assert_eq!(at(&table, late.index).unwrap().flow.requested_at, 0);
+}
+
+#[test]
+fn a_packet_of_the_backend_does_not_undo_what_one_of_the_client_noted() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    assert!(insert(&table, in_first_bucket(1), &flow(key(1), 0, NOW_NS)));
+    let [client, backend] = [(); 2].map(|()| find(&table, &key(1), in_first_bucket(1)).unwrap());
+    client.stamp(clock::coarse(NOW_NS) + 1, 4_711);
+    backend.stamp(clock::coarse(NOW_NS) + 2, backend.flow.requested_at);
+    assert_eq!(at(&table, client.index).unwrap().flow.requested_at, 4_711);
+}
+
 /// Threads put in, find, mark and take out flows of one bucket. Each has keys of its own, so what
 /// it put in must be there, whole, until it takes it out or others needed its place.
 #[test]
@@ -239,6 +350,7 @@ fn work(table: &AtomicTable<'_>, thread: u32, rounds: u32, given_up: &AtomicU64)
             given_up.fetch_add(u64::from(claim.before.phase == phase::LIVE), Ordering::Relaxed);
             held += 1;
             claim.publish(
+                table,
                 hash,
                 &Flow {
                     generation: number,

@@ -423,3 +423,38 @@ fn a_backend_that_answers_has_accepted_though_its_client_cannot_be_reached() {
     assert_eq!(flow.control.state, flow_state::ESTABLISHED);
     assert_eq!(tables.events.borrow()[0].kind, event_kind::CONNECTED);
 }
+
+#[test]
+fn a_syn_that_finds_no_port_ends_nobody() {
+    let mut tables = HeapTables::new();
+    tables.settings.nat_port_last = 30_000;
+    for port in 1..400 {
+        tables.route(&mut frame(&client_key(port), tcp_flag::SYN, 0, &[]));
+    }
+    assert_eq!(tables.in_flight.get(), u64::from(FLOWS_MIN), "full");
+    let held = flows::at(&tables, 0).unwrap().flow.control.nat_port;
+    tables.settings.nat_port_first = u16::from_be_bytes(held);
+    tables.settings.nat_port_last = u16::from_be_bytes(held);
+    for port in 1_000..1_010 {
+        let ran = tables.route(&mut frame(&client_key(port), tcp_flag::SYN, 0, &[]));
+        assert_eq!(ran.verdict, Verdict::DropPortsExhausted);
+        tables.check_invariants();
+    }
+    assert_eq!(tables.in_flight.get(), u64::from(FLOWS_MIN));
+}
+
+#[test]
+fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
+    let mut tables = HeapTables::new();
+    tables.settings.nat_port_last = tables.settings.nat_port_first;
+    let mut first = frame(&client_key(1), tcp_flag::SYN, 0, &[]);
+    tables.route(&mut first);
+    let back = reverse(&key_of(&mut first));
+    tables.route(&mut frame(&back, tcp_flag::SYN | tcp_flag::ACK, 0, &[]));
+    tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
+    let late = frame(&client_key(1), tcp_flag::ACK, 0, b"mine");
+    assert_eq!(tables.route(&mut late.clone()).verdict, Verdict::ForwardIn);
+    let second = tables.route(&mut frame(&client_key(2), tcp_flag::SYN, 0, &[]));
+    assert_eq!(second.verdict, Verdict::ForwardIn);
+    assert_eq!(tables.route(&mut late.clone()).verdict, Verdict::DropNoFlow);
+}

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_flow_seen_after_now_is_kept() {
         // The packet came while the sweep was looking.
-        let flow = seen(ESTABLISHED, OPENED + Duration::from_millis(5));
+        let flow = seen(ESTABLISHED | CONFIRMED, OPENED + Duration::from_millis(5));
         assert_eq!(fate(&flow, Some(1), OPENED), Fate::Keep);
     }
 }

@@ -119,9 +119,9 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
 
 fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, DataplaneError> {
     let hash_seed = match options.hash_seed {
+        // The flows that are there are found by it.
+        _ if adopted => maps.settings()?.hash_seed,
         Some(seed) => seed,
-        // Another seed would draw other backends for SYNs that are sent again.
-        None if adopted => maps.settings()?.hash_seed,
         None => random_seed()?,
     };
     Ok(Settings {

@@ -21,7 +21,8 @@ use super::expiry::{Ended, Fate, fate, is_open};
 pub const WALK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to look at in one turn of a 250 ms loop: flows, and buckets of the table. At most 50 ns
-/// each, that is 3 ms, and a full table of the default size takes a second.
+/// each, that is 3 ms (and as much again in a walk that cleans the way back), and a full table of the
+/// default size takes a second.
 pub const SWEEP_BUDGET: usize = 65_536;
 
 /// Walks between two cleanings of the way back, if none is known to be due: a minute.
@@ -65,8 +66,18 @@ pub(super) struct Sweeper {
     started: Option<KtimeNs>,
     /// Walks until the way back is cleaned.
     clean_in: u32,
+    /// Lines that a killed daemon may have left half written; `None`: there are none.
+    left_behind: Option<LeftBehind>,
     drift: Drift,
     open: u64,
+}
+
+/// Lines of adopted maps that were being written when they were first looked at. Who writes one
+/// needs less than a microsecond, so those that are the same in the next walk are nobody's.
+#[derive(Debug, Default)]
+struct LeftBehind {
+    seen: Vec<flows::Seen>,
+    walks: u32,
 }
 
 /// A walk under way.
@@ -83,7 +94,8 @@ impl Sweeper {
     /// Before the first walk, over new or adopted maps.
     pub(super) fn new(adopted: bool) -> Sweeper {
         let drift = Drift::new(adopted, BACKENDS_MAX);
-        Sweeper { current: None, started: None, clean_in: 0, drift, open: 0 }
+        let left_behind = adopted.then(LeftBehind::default);
+        Sweeper { current: None, started: None, clean_in: 0, left_behind, drift, open: 0 }
     }
 
     /// Open flows, as the last complete walk found them.
@@ -112,6 +124,11 @@ impl Sweeper {
                     self.free(tables, &found, ended, now, &mut swept, report);
                 }
             }
+            if let Some(left_behind) = &mut self.left_behind
+                && left_behind.free(tables.flows, walk.bucket)
+            {
+                self.clean_in = 0;
+            }
             if walk.cleans {
                 tables.clean(walk.bucket);
             }
@@ -122,6 +139,7 @@ impl Sweeper {
             self.current = Some(walk);
             return swept;
         }
+        self.left_behind = self.left_behind.take().and_then(LeftBehind::next_walk);
         self.open = walk.census.open();
         swept.corrected = self.drift.correct(&walk.census, tables.counts);
         swept.walk_completed = true;
@@ -169,6 +187,27 @@ impl Sweeper {
             swept.unanswered += 1;
             report(unanswered(flow, now));
         }
+    }
+}
+
+impl LeftBehind {
+    /// Frees those of a bucket, and notes what may be some. Whether it freed any.
+    fn free<T: FlowTable>(&mut self, table: &T, bucket: u32) -> bool {
+        let mut freed = false;
+        for seen in flows::busy(table, bucket) {
+            if self.seen.contains(&seen) {
+                freed |= flows::free_busy(table, seen);
+            } else {
+                self.seen.push(seen);
+            }
+        }
+        freed
+    }
+
+    /// Two walks are enough.
+    fn next_walk(self) -> Option<LeftBehind> {
+        let walks = self.walks + 1;
+        (walks < 2).then_some(LeftBehind { walks, ..self })
     }
 }
 

@@ -114,7 +114,7 @@ fn a_start_that_was_cut_short_leaves_nothing_in_the_way() {
             fs::remove_file(lab.pin(unfinished)).unwrap();
             crate::lab::eventually("the kernel to let go of the link", || xdp_on(NEAR).is_none());
             Dataplane::open(&lab.options()).unwrap();
-            assert_eq!(lab.pins().len(), 15, "after {unfinished} was missing");
+            assert_eq!(lab.pins().len(), 16, "after {unfinished} was missing");
         }
     });
 }

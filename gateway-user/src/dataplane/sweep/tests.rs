@@ -217,3 +217,21 @@ fn a_count_that_was_left_too_high_is_put_right() {
     assert_eq!(second.corrected, 1);
     assert_eq!(world.live.flows_in_flight(3), 1);
 }
+
+#[test]
+fn a_line_that_a_killed_daemon_was_writing_is_freed_by_the_next() {
+    let mut world = World::new();
+    let key = world.open(10_000, ESTABLISHED | CLOSED);
+    let hash = flow_hash(&key, SEED);
+    let found = flows::find(&world.flows, &key, hash).unwrap();
+    let seen = flows::Seen { index: found.index, control: found.flow.control };
+    let _killed = flows::claim(&world.flows, hash, seen, START.0).unwrap();
+    world.sweeper = Sweeper::new(true);
+    let bucket = found.index / FLOW_WAYS;
+    world.sweep(CLOSED_LINGER, 1_000);
+    assert_eq!(flows::busy(&world.flows, bucket).count(), 1, "it could be written just now");
+    world.sweep(CLOSED_LINGER + WALK_INTERVAL, 1_000);
+    assert_eq!(flows::busy(&world.flows, bucket).count(), 0);
+    world.sweep(CLOSED_LINGER + 2 * WALK_INTERVAL, 1_000);
+    assert_eq!(world.entries(), (0, 0));
+}

@@ -8,6 +8,7 @@ use std::net::SocketAddrV4;
 use std::sync::Arc;
 
 use gateway_common::draw::{self, Members};
+use gateway_common::hash::mix;
 use gateway_common::layout::algorithm;
 use gateway_common::limits::NO_BACKEND;
 
@@ -15,6 +16,10 @@ use crate::fleet::{Algorithm, Fleet};
 use crate::observation::BackendRow;
 use crate::rows::Rows;
 use crate::tables::Slots;
+
+/// Draws with other hashes before any other admitted backend is taken for a retry. With two equal
+/// backends, four leave one in sixteen to that.
+const OTHER_DRAWS: u64 = 4;
 
 /// The fleet and where it lies in the tables.
 #[derive(Clone, Debug)]
@@ -71,6 +76,33 @@ impl Snapshot {
         let row = draw::pick(&members, pool_algorithm, hash)?;
         let &(pool, backend) = self.by_row.get(&row)?;
         self.pools.get(pool)?.backends.get(backend).copied()
+    }
+
+    /// A backend other than the one that was tried: by the draw if a few of them find one, else
+    /// any other that takes requests.
+    pub fn pick_other(
+        &self,
+        pool: usize,
+        class: u8,
+        hash: u64,
+        now_ns: u64,
+        rows: &dyn Rows,
+        tried: BackendRow,
+    ) -> Option<BackendSnapshot> {
+        let drawn = (1..=OTHER_DRAWS).find_map(|nth| {
+            let backend = self.pick(pool, class, mix(hash ^ mix(nth)), now_ns, rows)?;
+            (backend.row != tried).then_some(backend)
+        });
+        drawn.or_else(|| {
+            let backends = &self.pools.get(pool)?.backends;
+            let start = hash % (backends.len() as u64).max(1);
+            let (before, from) = backends.split_at_checked(start as usize)?;
+            from.iter().chain(before).copied().find(|backend| {
+                let weights = rows.weights(backend.row.row);
+                let weight = draw::weight_now(&weights, class, now_ns, self.weights_age_max_ns);
+                backend.row != tried && weight > 0
+            })
+        })
     }
 }
 

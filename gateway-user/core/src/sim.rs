@@ -9,23 +9,30 @@
 //! feature `sim`, so that the daemon does not carry it.
 
 mod balancer;
+mod catalogue;
 mod chance;
 mod invariants;
+mod measure;
 mod report;
 mod scenario;
 mod server;
+mod shapes;
+pub mod statistics;
 mod traffic;
 mod tries;
 mod vitals;
 mod world;
 
 pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
+pub use catalogue::{CATALOGUE, Entry};
 pub use chance::Chance;
 pub use invariants::Violation;
 #[cfg(test)]
 pub(crate) use invariants::check_tables;
+pub use measure::{Latency, Measures};
 pub use report::{Answer, Cut, Report};
 pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
+pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
 pub use traffic::{ClassSpec, Cost, Profile, Request, Work};
 pub use world::World;
 

@@ -3,6 +3,7 @@
 mod competitor;
 mod gateway;
 mod least;
+mod oracle;
 mod outlier;
 mod peak_ewma;
 mod prequal;
@@ -16,6 +17,7 @@ pub use gateway::{Recording, replay};
 
 use super::scenario::Scenario;
 use super::server::Server;
+use super::traffic::Request;
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::observation::LoadReport;
@@ -60,6 +62,9 @@ pub enum Rule {
     Prequal(f64),
     /// gRPC's weighted round robin by what backends report (gRFC A58).
     WeightedRoundRobin,
+    /// Knows what nobody can: every request's cost, every queue, every fault. Greedily picks the
+    /// backend that will be done first; no policy, but a mark of how much there is to be gained.
+    Oracle,
 }
 
 /// Whether a policy is accompanied by Envoy's outlier detection.
@@ -78,6 +83,9 @@ pub(super) struct Ask<'a> {
     pub(super) hash: u64,
     /// The backend that failed this request already.
     pub(super) tried: Option<usize>,
+    pub(super) request: &'a Request,
+    /// Which try of the request it is.
+    pub(super) turn: u64,
     /// The pool's backends, for those that ask them.
     pub(super) servers: &'a [Server],
 }

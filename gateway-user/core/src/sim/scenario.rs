@@ -79,14 +79,37 @@ impl Default for Scenario {
 }
 
 impl Scenario {
-    /// Sets the rate so that the fleet is busy for this share of its time.
+    /// Sets the rate so that the fleet is busy for this share of its time, slow-downs included.
     #[must_use]
     pub fn at_load(self, load: f64) -> Scenario {
-        let capacity: f64 = self.servers.iter().map(ServerSpec::requests_per_second).sum();
+        let capacity: f64 = self
+            .servers
+            .iter()
+            .enumerate()
+            .map(|(index, server)| server.requests_per_second() * self.mean_pace(index))
+            .sum();
         let shares: f64 = self.classes.iter().map(|class| class.share).sum();
         let cost: f64 =
             self.classes.iter().map(|class| class.share / shares * class.cost.mean()).sum();
         Scenario { rate: load * capacity / cost, ..self }
+    }
+
+    /// What its slow-downs leave of a server's speed, on average over the run.
+    fn mean_pace(&self, server: usize) -> f64 {
+        let mut paces: Vec<(f64, f64)> = self
+            .paces
+            .iter()
+            .filter(|pace| pace.server == server && pace.at < self.duration)
+            .map(|pace| (pace.at.as_secs_f64(), pace.slow))
+            .collect();
+        paces.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let end = self.duration.as_secs_f64();
+        let (mut at, mut slow, mut work) = (0.0, 1.0, 0.0);
+        for (next, becomes) in paces.into_iter().chain([(end, 1.0)]) {
+            work += (next - at) / slow;
+            (at, slow) = (next, becomes);
+        }
+        work / end
     }
 }
 

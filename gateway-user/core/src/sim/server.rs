@@ -72,8 +72,12 @@ pub(super) struct Server {
     pub(super) vitals: Vitals,
     /// Tells the work before a crash from that after it.
     epoch: u32,
-    busy: u32,
-    queue: VecDeque<Job>,
+    /// When each worker that is busy will be done.
+    busy: Vec<(TryId, KtimeNs)>,
+    /// Each with what it will take as things are, s.
+    queue: VecDeque<(Job, f64)>,
+    /// The sum of these.
+    waiting: f64,
     errors: f64,
 }
 
@@ -86,8 +90,9 @@ impl Server {
             pace: 1.0,
             vitals: Vitals::default(),
             epoch: 0,
-            busy: 0,
+            busy: Vec::with_capacity(spec.workers as usize),
             queue: VecDeque::new(),
+            waiting: 0.0,
             errors,
         }
     }
@@ -104,10 +109,13 @@ impl Server {
         if self.queue.len() >= self.spec.queue_max || chance(question::BACKGROUND) < self.errors {
             return Reception::Error;
         }
-        if self.busy < self.spec.workers {
+        if self.busy.len() < self.spec.workers as usize {
             Reception::Started(self.start(now, &job))
         } else {
-            self.queue.push_back(job);
+            let seconds = self.unit_time(&job.request, job.turn).as_secs_f64();
+            let seconds = seconds * job.request.work.whole;
+            self.waiting += seconds;
+            self.queue.push_back((job, seconds));
             Reception::Queued
         }
     }
@@ -118,14 +126,16 @@ impl Server {
         &mut self,
         now: KtimeNs,
         epoch: u32,
+        done: TryId,
         waits: impl Fn(TryId) -> bool,
     ) -> Option<Busy> {
         if epoch != self.epoch {
             return None;
         }
-        self.busy -= 1;
+        self.busy.retain(|(id, _)| *id != done);
         self.vitals.busy(now, self.busy_share());
-        while let Some(job) = self.queue.pop_front() {
+        while let Some((job, seconds)) = self.queue.pop_front() {
+            self.waiting -= seconds;
             if waits(job.id) {
                 return Some(self.start(now, &job));
             }
@@ -136,8 +146,9 @@ impl Server {
     /// Everything that it was working on is lost.
     pub(super) fn lose_work(&mut self, now: KtimeNs) {
         self.epoch += 1;
-        self.busy = 0;
+        self.busy.clear();
         self.queue.clear();
+        self.waiting = 0.0;
         self.vitals.busy(now, 0.0);
     }
 
@@ -147,7 +158,7 @@ impl Server {
 
     /// Requests in flight: served or waiting, whoever sent them.
     pub(super) fn rif(&self) -> u32 {
-        self.busy + self.queue.len() as u32
+        (self.busy.len() + self.queue.len()) as u32
     }
 
     /// Whether it answers probes.
@@ -155,11 +166,23 @@ impl Server {
         !matches!(self.fault, Fault::Crash | Fault::Hang)
     }
 
+    /// How long a request would take from now on, s, as only this simulator can know it: as if
+    /// what is waiting were spread evenly over the workers.
+    pub(super) fn foresee(&self, now: KtimeNs, request: &Request, turn: u64) -> f64 {
+        let own = self.unit_time(request, turn).mul_f64(request.work.whole).as_secs_f64();
+        if self.busy.len() < self.spec.workers as usize {
+            return own;
+        }
+        let first = self.busy.iter().map(|(_, end)| end.since(now).as_secs_f64());
+        let left = first.clone().sum::<f64>() + self.waiting;
+        own + first.fold(f64::MAX, f64::min).max(left / f64::from(self.spec.workers))
+    }
+
     fn start(&mut self, now: KtimeNs, job: &Job) -> Busy {
-        self.busy += 1;
-        self.vitals.busy(now, self.busy_share());
-        let unit = self.unit_time(job);
+        let unit = self.unit_time(&job.request, job.turn);
         let (head, whole) = (job.request.work.head, job.request.work.whole);
+        self.busy.push((job.id, now + unit.mul_f64(whole)));
+        self.vitals.busy(now, self.busy_share());
         Busy {
             id: job.id,
             time: unit.mul_f64(whole),
@@ -169,12 +192,12 @@ impl Server {
     }
 
     fn busy_share(&self) -> f64 {
-        f64::from(self.busy) / f64::from(self.spec.workers)
+        self.busy.len() as f64 / f64::from(self.spec.workers)
     }
 
     /// What a request of cost one takes, this time.
-    fn unit_time(&self, job: &Job) -> Duration {
-        let mut chance = Chance::new(job.request.luck ^ (question::SERVICE + job.turn));
+    fn unit_time(&self, request: &Request, turn: u64) -> Duration {
+        let mut chance = Chance::new(request.luck ^ (question::SERVICE + turn));
         let unit = match self.spec.spread {
             Service::Constant => 1.0,
             Service::Exponential => chance.exponential(),

@@ -8,14 +8,15 @@ use gateway_common::clock::KtimeNs;
 
 use crate::observation::LoadReport;
 
-/// What is reported is averaged over about this long.
-const SPAN: Duration = Duration::from_secs(1);
+/// What is reported is averaged over about this long: gRPC's default period of reports out of
+/// band (gRFC A58, `oob_reporting_period`). Weights by shorter averages are mostly noise.
+const SPAN: Duration = Duration::from_secs(10);
 
 /// Finished requests that the estimate of latency is made from.
-const REMEMBERED: usize = 24;
+const REMEMBERED: usize = 96;
 
 /// How many of them, those that met the most similar number of requests in flight, count.
-const NEAREST: usize = 7;
+const NEAREST: usize = 25;
 
 /// A backend's bookkeeping of itself.
 #[derive(Clone, Debug, Default)]
@@ -99,17 +100,17 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_the_average_of_the_last_second() {
+    fn a_report_is_an_average_of_the_last_seconds() {
         let mut vitals = Vitals::default();
         vitals.busy(at(0.0), 0.5);
-        for tenth in 1..=100 {
+        for tenth in 1..=600 {
             vitals.answered(at(f64::from(tenth) / 10.0), 1, Duration::from_millis(20));
         }
-        let report = vitals.report(at(10.0));
+        let report = vitals.report(at(60.0));
         assert!((report.utilization - 0.5).abs() < 0.01, "{report:?}");
         assert!(report.requests_per_second.is_some_and(|rate| (rate - 10.0).abs() < 1.0));
-        vitals.busy(at(10.0), 0.0);
-        assert!(vitals.report(at(13.0)).utilization < 0.05);
+        vitals.busy(at(60.0), 0.0);
+        assert!(vitals.report(at(90.0)).utilization < 0.05);
     }
 
     #[test]

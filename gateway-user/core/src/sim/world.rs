@@ -261,6 +261,8 @@ impl World {
             now: self.now,
             hash: mix(request.luck ^ (question::PICK + turn)),
             tried,
+            request: &request,
+            turn,
             servers: &self.servers[front.servers.clone()],
         };
         let Some(picked) = front.balancer.pick(&ask) else {
@@ -294,7 +296,7 @@ impl World {
 
     fn done(&mut self, server: usize, epoch: u32, busy: Busy) {
         let tries = &self.tries;
-        let next = self.servers[server].next(self.now, epoch, |id| tries.contains(id));
+        let next = self.servers[server].next(self.now, epoch, busy.id, |id| tries.contains(id));
         if let Some(next) = next {
             self.work(server, next);
         }

@@ -5,6 +5,7 @@ use gateway_common::clock::KtimeNs;
 
 use super::super::scenario::ServerSpec;
 use super::least::{LeastRequest, P2c};
+use super::oracle::Oracle;
 use super::outlier::Detector;
 use super::peak_ewma::PeakEwma;
 use super::prequal::Prequal;
@@ -74,6 +75,7 @@ impl Competitor {
             Rule::P2c => Box::new(P2c),
             Rule::PeakEwma => Box::new(PeakEwma::new(count)),
             Rule::Prequal(hot) => Box::new(Prequal::new(count, hot)),
+            Rule::Oracle => Box::new(Oracle),
             Rule::WeightedRoundRobin => Box::new(ByReport::new(count)),
         };
         Competitor {

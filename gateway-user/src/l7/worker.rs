@@ -88,10 +88,10 @@ impl Worker {
         Rc::clone(view)
     }
 
-    /// A backend for a new request: the draw that XDP does for a new flow.
+    /// A backend for a new request.
     pub(super) fn pick(&self, view: &View, pool: usize) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick(pool, CLASS, hash, clock::now().0, &*self.rows)
+        view.snapshot.pick_for_request(pool, CLASS, hash, clock::now().0, &*self.rows)
     }
 
     /// A backend other than the one that was tried.

@@ -108,6 +108,8 @@ fn a_hanging_backend_is_cut_before_its_clients_time_out() {
     for seed in SEEDS {
         let mut scenario = four(seed, vec![change(20.0, 0, Fault::Hang)]);
         scenario.timeout = seconds(5.0);
+        // Where requests come one by one, a single one waits there while the idle take the others.
+        scenario.rate = 320.0;
         let report = run(&scenario);
         let cut = first(&report, 0, 20.0, |decision| decision.health == Health::Ejected);
         assert!(cut.is_some_and(|at| at < 23.5), "seed {seed}: cut at {cut:?}");

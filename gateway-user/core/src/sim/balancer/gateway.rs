@@ -130,6 +130,9 @@ impl Balancer for Gateway {
         let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
         let backend = match tried {
             Some(tried) => snapshot.pick_other(0, CLASS, ask.hash, now, rows, tried)?,
+            None if self.path == Path::L7 => {
+                snapshot.pick_for_request(0, CLASS, ask.hash, now, rows)?
+            }
             None => snapshot.pick(0, CLASS, ask.hash, now, rows)?,
         };
         snapshot.by_row.get(&backend.row.row).map(|&(_, server)| server)

@@ -19,6 +19,12 @@ const LATENCY_SAMPLES: u32 = 3;
 /// Samples for a failed share: fewer cannot tell 30% from 10%, more reach back to better times.
 const FAILURE_SAMPLES: u32 = 20;
 
+/// Samples for a failed share that is small: reaching back that far costs seconds.
+const FAINT_SAMPLES: u32 = 300;
+
+/// How much one request changes the usual time that requests take: about thirty are remembered.
+const TAKEN_GAIN: f64 = 1.0 / 32.0;
+
 /// Samples for the quantiles that are shown.
 const QUANTILE_SAMPLES: u32 = 100;
 
@@ -38,6 +44,8 @@ pub struct Memory {
     speedometer: Speedometer,
     load: Option<f64>,
     finished_since_tick: u64,
+    /// EWMA of what requests take to their last byte, s.
+    taken: Option<f64>,
 }
 
 /// What is known of one backend this tick. Times in seconds; `None`: too few samples.
@@ -59,6 +67,10 @@ pub struct Evidence {
     pub finished: u32,
     /// Failed in a window of at least a second.
     pub failed: u32,
+    /// Finished in a window of several seconds, where a small share shows.
+    pub long_finished: u32,
+    /// Failed of these.
+    pub long_failed: u32,
     /// Finished within the last second or so.
     pub recent_finished: u32,
     /// Failed of these.
@@ -73,6 +85,9 @@ pub struct Evidence {
     pub sample: Option<Sample>,
     /// Filtered over time: see [`capacity`](crate::capacity).
     pub cost: Option<Cost>,
+    /// What requests take to their last byte, by an EWMA over about thirty: until then they say
+    /// nothing.
+    pub taken: Option<f64>,
     /// How long work has been piling up without an answer.
     pub silent_for: Duration,
     /// Configured capacity relative to the pool's mean.
@@ -101,6 +116,7 @@ impl Memory {
             speedometer: Speedometer::default(),
             load: None,
             finished_since_tick: 0,
+            taken: None,
         }
     }
 
@@ -119,9 +135,12 @@ impl Memory {
                 self.streaks.failed();
                 self.fail(at);
             }
-            Seen::Request { outcome, first_byte_after, report, .. } => {
+            Seen::Request { outcome, first_byte_after, after, report, .. } => {
                 match outcome {
-                    RequestOutcome::Answered => self.answer(at, first_byte_after),
+                    RequestOutcome::Answered => {
+                        self.answer(at, first_byte_after);
+                        self.took(after);
+                    }
                     RequestOutcome::ServerError | RequestOutcome::Broken => {
                         self.streaks.failed();
                         self.fail(at);
@@ -178,6 +197,7 @@ impl Memory {
         let recent = self.window.summary(now, SPAN_MIN, LATENCY_SAMPLES);
         let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
         let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
+        let long = self.window.summary(now, SPAN_MIN, FAINT_SAMPLES);
         let sample = sample(&recent);
         Evidence {
             in_flight,
@@ -188,6 +208,8 @@ impl Memory {
             latency_p99: wide.answered.quantile(0.99),
             finished: failures.finished(),
             failed: failures.failed,
+            long_finished: long.finished(),
+            long_failed: long.failed,
             recent_finished: recent.finished(),
             recent_failed: recent.failed,
             failures_in_a_row: self.streaks.failures,
@@ -195,6 +217,7 @@ impl Memory {
             utilization: recent.utilization(),
             sample,
             cost: None,
+            taken: self.taken,
             silent_for: self.silence.age(now),
             capacity,
             probe_down: self.probe.is_down(),
@@ -212,6 +235,12 @@ impl Memory {
         self.silence.alive();
         self.finished_since_tick += 1;
         self.window.answered(at, latency);
+    }
+
+    fn took(&mut self, after: Duration) {
+        let seconds = after.as_secs_f64();
+        let taken = self.taken.unwrap_or(seconds);
+        self.taken = Some(taken + TAKEN_GAIN * (seconds - taken));
     }
 
     fn fail(&mut self, at: KtimeNs) {

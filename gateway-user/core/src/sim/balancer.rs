@@ -132,6 +132,9 @@ pub(super) trait Balancer {
     /// A try goes out.
     fn begin(&mut self, server: usize);
 
+    /// The first byte of a response that goes on for a while.
+    fn first_byte(&mut self, _now: KtimeNs, _server: usize, _after: Duration) {}
+
     /// A try ended.
     fn end(&mut self, ended: &Ended);
 

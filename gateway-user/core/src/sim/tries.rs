@@ -59,6 +59,11 @@ impl Tries {
         Some(taken)
     }
 
+    pub(super) fn get(&self, id: TryId) -> Option<&Try> {
+        let slot = self.places.get(id.place as usize)?;
+        slot.1.as_ref().filter(|_| slot.0 == id.generation)
+    }
+
     pub(super) fn contains(&self, id: TryId) -> bool {
         self.places.get(id.place as usize).is_some_and(|slot| slot.0 == id.generation)
     }

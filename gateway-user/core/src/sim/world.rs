@@ -38,6 +38,8 @@ enum Event {
     Arrival,
     /// A worker is done with a try.
     Done { server: usize, epoch: u32, busy: Busy },
+    /// The first byte of a response that goes on reaches the gateway.
+    Head(TryId),
     /// The end of a try reaches the gateway.
     End { id: TryId, outcome: Outcome, body: Duration },
     /// A request that was refused is made again.
@@ -232,6 +234,7 @@ impl World {
         match event {
             Event::Arrival => self.arrive(),
             Event::Done { server, epoch, busy } => self.done(server, epoch, busy),
+            Event::Head(id) => self.head(id),
             Event::End { id, outcome, body } => self.end(id, outcome, body),
             Event::Again { request, turn, front, tried } => {
                 self.send(request, turn, front, Some(tried));
@@ -291,7 +294,18 @@ impl World {
 
     fn work(&mut self, server: usize, busy: Busy) {
         let epoch = self.servers[server].epoch();
+        if !busy.body.is_zero() {
+            self.schedule(busy.time.saturating_sub(busy.body), Event::Head(busy.id));
+        }
         self.schedule(busy.time, Event::Done { server, epoch, busy });
+    }
+
+    fn head(&mut self, id: TryId) {
+        let Some(streams) = self.tries.get(id) else { return };
+        let front = &mut self.fronts[streams.front];
+        let (server, after) =
+            (streams.server - front.servers.start, self.now.since(streams.started));
+        front.balancer.first_byte(self.now, server, after);
     }
 
     fn done(&mut self, server: usize, epoch: u32, busy: Busy) {

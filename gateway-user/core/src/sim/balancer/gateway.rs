@@ -112,15 +112,17 @@ impl Gateway {
     }
 
     /// What XDP sees of a connection: no status, and of a client that gives up only that.
-    fn flow_seen(ended: &Ended) -> Seen {
-        match ended.outcome {
+    fn flow_seen(ended: &Ended) -> Option<Seen> {
+        Some(match ended.outcome {
+            // Its first byte was seen already.
+            Outcome::Answered if ended.first_byte_after < ended.after => return None,
             Outcome::Answered | Outcome::Error => {
                 Seen::FirstResponse { after: ended.first_byte_after, class: CLASS }
             }
             Outcome::Refused => Seen::ConnectFailed,
             Outcome::Broken => Seen::ResetByBackend,
             Outcome::TimedOut => Seen::ResetByClient,
-        }
+        })
     }
 }
 
@@ -152,10 +154,18 @@ impl Balancer for Gateway {
     fn end(&mut self, ended: &Ended) {
         self.rows.end(self.row(ended.server).row);
         let seen = match self.path {
-            Path::L7 => self.request_seen(ended),
+            Path::L7 => Some(self.request_seen(ended)),
             Path::L4 => Gateway::flow_seen(ended),
         };
-        self.see(ended.now, ended.server, seen);
+        if let Some(seen) = seen {
+            self.see(ended.now, ended.server, seen);
+        }
+    }
+
+    fn first_byte(&mut self, now: KtimeNs, server: usize, after: Duration) {
+        if self.path == Path::L4 {
+            self.see(now, server, Seen::FirstResponse { after, class: CLASS });
+        }
     }
 
     fn probed(&mut self, now: KtimeNs, server: usize, healthy: bool, after: Duration) {

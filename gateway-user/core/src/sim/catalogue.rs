@@ -63,7 +63,11 @@ pub const CATALOGUE: [Entry; 25] = [
     entry("three", "three unlike backends with antagonists", |make| {
         make.unlike_with_antagonists(3)
     }),
-    entry("gateways", "sixty unlike backends with antagonists, four gateways", Maker::gateways),
+    entry(
+        "gateways",
+        "thirty-two unlike backends with antagonists, four gateways",
+        Maker::gateways,
+    ),
     entry("thousand", "a thousand unlike backends in two pools, one gateway", Maker::thousand),
     entry("errors", "well backends that all answer 2% with errors, for long", Maker::errors),
 ];
@@ -288,7 +292,7 @@ impl Maker {
     }
 
     fn gateways(&mut self) -> Scenario {
-        let scenario = self.unlike_with_antagonists(60);
+        let scenario = self.unlike_with_antagonists(32);
         Scenario { gateways: 4, duration: Duration::from_secs(60), ..scenario }
     }
 
@@ -296,14 +300,14 @@ impl Maker {
         let mut scenario = self.unlike(1000);
         // Longer requests, so that a run has about as many events as the others.
         for server in &mut scenario.servers {
-            server.service *= 10;
+            server.service *= 20;
         }
         scenario.paces = self.antagonists(&scenario);
         Scenario {
             pools: 2,
             duration: Duration::from_secs(60),
-            objective: Duration::from_secs(5),
-            timeout: Duration::from_secs(30),
+            objective: Duration::from_secs(10),
+            timeout: Duration::from_secs(60),
             ..scenario
         }
         .at_load(0.8)

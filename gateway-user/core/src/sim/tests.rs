@@ -183,7 +183,10 @@ fn equal_backends_keep_equal_weights_under_steady_load() {
             scenario.servers.iter_mut().for_each(|server| server.spread = spread);
             let report = run(&scenario);
             let moved = movement(&report, 10.0);
-            assert!(moved < 0.01, "seed {seed}, {spread:?}: {moved:.4} of the flows move a second");
+            assert!(
+                moved < 0.015,
+                "seed {seed}, {spread:?}: {moved:.4} of the flows move a second"
+            );
             for server in 0..4 {
                 let weight = weight_at(&report, server, 60.0);
                 assert!((0.8..1.25).contains(&weight), "seed {seed}, {spread:?}: {weight:.2}");

@@ -61,7 +61,7 @@ pub struct BackendSnapshot {
 }
 
 impl Snapshot {
-    /// The backend for a new request or flow of pool `pool` (an index in `pools`), by the same draw
+    /// The backend for a new flow of pool `pool` (an index in `pools`), by the same draw
     /// and weights as XDP's. `None` if no backend takes new flows.
     pub fn pick(
         &self,

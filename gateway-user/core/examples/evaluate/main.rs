@@ -47,7 +47,7 @@ struct Args {
     /// Other seeds than those that judge: for choosing constants.
     #[arg(long)]
     tuning: bool,
-    /// Few scenarios and seeds.
+    /// Few scenarios and seeds, and Prequal with one threshold only.
     #[arg(long)]
     quick: bool,
     /// Measured traces; without them, generators fitted to them take their place.
@@ -130,6 +130,9 @@ fn scenarios(args: &Args) -> Result<Vec<&'static Entry>> {
 
 fn policies(args: &Args) -> Result<Vec<Policy>> {
     let mut policies = policies::all();
+    if args.quick {
+        policies.retain(|policy| !policy.is_swept());
+    }
     if !args.policies.is_empty() {
         policies.retain(|policy| args.policies.iter().any(|name| policy.name.starts_with(name)));
     }

@@ -23,6 +23,13 @@ pub(crate) struct Policy {
     pub(crate) kind: Kind,
 }
 
+impl Policy {
+    /// Whether it is there for the sweep of Prequal's threshold alone.
+    pub(crate) fn is_swept(&self) -> bool {
+        matches!(self.balancing, Balancing::Other(Rule::Prequal(hot), _) if hot != PREQUAL_BEST)
+    }
+}
+
 /// What a policy is compared as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -68,11 +75,12 @@ pub(crate) fn all() -> Vec<Policy> {
     });
     for (name, rule, kind) in rules {
         // Of the sweep, the quantile that did best without.
-        let twice = !matches!(rule, Rule::Prequal(hot) if hot != PREQUAL_BEST);
-        let ejections = [("", Ejection::None), ("+outlier", Ejection::Envoy)];
-        for (suffix, ejection) in ejections.into_iter().take(1 + usize::from(twice)) {
+        for (suffix, ejection) in [("", Ejection::None), ("+outlier", Ejection::Envoy)] {
             let balancing = Balancing::Other(rule, ejection);
-            all.push(Policy { name: format!("{name}{suffix}"), balancing, kind });
+            let policy = Policy { name: format!("{name}{suffix}"), balancing, kind };
+            if ejection == Ejection::None || !policy.is_swept() {
+                all.push(policy);
+            }
         }
     }
     all

@@ -221,6 +221,32 @@ fn learned_weights_beat_equal_ones_on_an_unlike_fleet() {
     }
 }
 
+/// What a policy comes to in a scenario of the evaluation.
+fn judged(name: &str, seed: u64, balancing: Balancing) -> Measures {
+    let scenario = Entry::named(name).unwrap().scenario(seed, &Shapes::fitted());
+    let (report, _) = World::with(scenario.clone(), balancing).unwrap().run().unwrap();
+    Measures::of(&scenario, &report).unwrap()
+}
+
+#[test]
+fn the_proxy_beats_least_request_among_antagonists() {
+    let p99 = |balancing| -> f64 {
+        (1..=2).map(|seed| judged("antagonists", seed, balancing).all.p99).sum()
+    };
+    let ours = p99(Balancing::Gateway(Path::L7));
+    let theirs = p99(Balancing::Other(Rule::LeastRequest, Ejection::None));
+    assert!(ours < 0.95 * theirs, "{ours:.3} and {theirs:.3}");
+}
+
+#[test]
+fn a_faintly_grey_backend_spoils_few_requests() {
+    for seed in 1..=2 {
+        let judged = judged("grey-faint", seed, Balancing::Gateway(Path::L7));
+        let (leaked, cut_after) = (judged.leaked.unwrap(), judged.cut_after.unwrap());
+        assert!(leaked < 0.003 && cut_after < 3.0, "seed {seed}: {leaked:.4}, {cut_after:.1} s");
+    }
+}
+
 #[test]
 fn reported_utilisation_finds_the_speeds_that_latency_hides() {
     for seed in SEEDS {

@@ -96,6 +96,7 @@ fn main() -> Result<ExitCode> {
         table::print(&results, args.classes);
         all.push(results);
     }
+    table::summary(&all);
     say_speed(&all, begun.elapsed().as_secs_f64());
     if let Some(file) = &args.json {
         let json = serde_json::to_vec_pretty(&table::json(&all))?;

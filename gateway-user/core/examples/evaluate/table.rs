@@ -88,6 +88,37 @@ fn class_line(row: &Row, index: usize, class: &str) -> String {
     )
 }
 
+/// One line a scenario: both paths, the best of the others, the oracle.
+pub(crate) fn summary(all: &[Results]) {
+    println!(
+        "\n{:<18} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>19}",
+        "p99 ms", "l7", "l4", "oracle", "best simple", "", "best other", "", "l7 over best other"
+    );
+    for results in all {
+        let p99 = |row: Option<&Row>| {
+            let mean = row.and_then(|row| row.mean(|run| run.all.p99));
+            mean.map_or("-".to_owned(), |mean| format!("{:.0}", 1e3 * mean.value))
+        };
+        let name = |row: Option<&Row>| row.map_or("-", |row| row.policy.name.as_str()).to_owned();
+        let (simple, other) = (results.best_other(true), results.best_other(false));
+        let ours = results.ours(Kind::Proxy);
+        let ratio = ours.zip(other).and_then(|(a, b)| a.relative(b, |run| run.all.p99));
+        println!(
+            "{:<18} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>5} {:>13}",
+            results.entry.name,
+            p99(ours),
+            p99(results.ours(Kind::Packets)),
+            p99(results.ours(Kind::Bound)),
+            name(simple),
+            p99(simple),
+            name(other),
+            p99(other),
+            ratio.map_or("-".to_owned(), |ratio| format!("{:.2}", ratio.value)),
+            ratio.map_or(String::new(), |ratio| interval(ratio, 1.0, 2)),
+        );
+    }
+}
+
 fn interval(estimate: Estimate, factor: f64, digits: usize) -> String {
     format!("[{:.digits$}, {:.digits$}]", factor * estimate.low, factor * estimate.high)
 }

@@ -1,4 +1,4 @@
-//! The L7 path: an HTTP/1.1 proxy that picks a backend for each request by the same draw and the
+//! The L7 path: an HTTP/1.1 proxy that picks a backend for each request by the same load and the
 //! same weights as the XDP program picks one for each flow, and reports how each try ended.
 //!
 //! Every traffic thread (`thread`, `worker`) has its own listeners (`downstream`) and

@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: what things cost on this machine, printed for the record.
+//! `cargo xtask bench`: what things cost on this machine, and how good decisions are, printed for
+//! the record.
 
 mod packet;
 
 use anyhow::Result;
 
+use crate::sim;
 use crate::step::{cargo, run as run_command};
 
 /// Arguments of `cargo xtask bench`.
@@ -20,6 +22,8 @@ enum What {
     /// Time of a turn of the loop for a thousand backends, and from a decision to the maps, which
     /// needs root.
     Tick,
+    /// How good decisions are: all policies in all scenarios of the simulator, and the targets.
+    Decisions(sim::Args),
 }
 
 /// Measures and prints.
@@ -27,6 +31,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Packet(args) => packet::run(&args),
         What::Tick => tick(),
+        What::Decisions(args) => sim::decisions(&args),
     }
 }
 

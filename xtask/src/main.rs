@@ -9,6 +9,7 @@ mod ebpf;
 mod lab;
 mod machine;
 mod run;
+mod sim;
 mod step;
 mod summary;
 mod test;
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Args),
     /// Build the BPF objects, or with --check compare them with their source.
     Ebpf(ebpf::Args),
+    /// Compare policies in the simulator.
+    Sim(sim::Args),
     /// Measure what things cost on this machine.
     Bench(bench::Args),
     /// Run what continuous integration runs.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Doctor => doctor::run(),
         Task::Test(args) => test::run(&args),
         Task::Ebpf(args) => ebpf::run(args).map(|()| ExitCode::SUCCESS),
+        Task::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::run_all(),
     };

@@ -16,11 +16,22 @@ use crate::window::{Summary, Window};
 /// The shortest window that an average is taken over: shorter ones see the ticks themselves.
 const SPAN_MIN: Duration = Duration::from_secs(1);
 
+/// Where this many requests finished within half of that, latency is theirs: an antagonist shows
+/// half a second earlier, which with periodic ones takes a tenth from the 99th percentile at L4
+/// (simulator, scenario `periodic`). Fewer are mostly noise.
+const SHORT_SAMPLES: u32 = 30;
+
 /// Samples until a latency means anything: with fewer the window reaches further back.
 const LATENCY_SAMPLES: u32 = 3;
 
 /// Samples for a failed share: fewer cannot tell 30% from 10%, more reach back to better times.
 const FAILURE_SAMPLES: u32 = 20;
+
+/// Samples for a failed share that is small: reaching back that far costs seconds.
+const FAINT_SAMPLES: u32 = 300;
+
+/// How much one request changes the usual time that requests take: about thirty are remembered.
+const TAKEN_GAIN: f64 = 1.0 / 32.0;
 
 /// Samples for the quantiles that are shown.
 const QUANTILE_SAMPLES: u32 = 100;
@@ -43,6 +54,8 @@ pub struct Memory {
     speedometer: Speedometer,
     load: Option<f64>,
     finished_since_tick: u64,
+    /// EWMA of what requests take to their last byte, s.
+    taken: Option<f64>,
 }
 
 /// What is known of one backend this tick. Times in seconds; `None`: too few samples.
@@ -66,6 +79,10 @@ pub struct Evidence {
     pub finished: u32,
     /// Failed in a window of at least a second.
     pub failed: u32,
+    /// Finished in a window of several seconds, where a small share shows.
+    pub long_finished: u32,
+    /// Failed of these.
+    pub long_failed: u32,
     /// Finished within the last second or so.
     pub recent_finished: u32,
     /// Failed of these.
@@ -80,6 +97,9 @@ pub struct Evidence {
     pub sample: Option<Sample>,
     /// The same, filtered over time.
     pub cost: Option<Cost>,
+    /// What requests take to their last byte, by an EWMA over about thirty: until then they say
+    /// nothing.
+    pub taken: Option<f64>,
     /// How long work has been piling up without an answer.
     pub silent_for: Duration,
     /// Configured capacity relative to the pool's mean.
@@ -110,6 +130,7 @@ impl Memory {
             speedometer: Speedometer::default(),
             load: None,
             finished_since_tick: 0,
+            taken: None,
         }
     }
 
@@ -132,9 +153,12 @@ impl Memory {
                 self.streaks.failed();
                 self.fail(at);
             }
-            Seen::Request { outcome, first_byte_after, report, .. } => {
+            Seen::Request { outcome, first_byte_after, after, report, .. } => {
                 match outcome {
-                    RequestOutcome::Answered => self.answer(at, first_byte_after),
+                    RequestOutcome::Answered => {
+                        self.answer(at, first_byte_after);
+                        self.took(after);
+                    }
                     RequestOutcome::ServerError | RequestOutcome::Broken => {
                         self.streaks.failed();
                         self.fail(at);
@@ -189,9 +213,10 @@ impl Memory {
     ) -> Evidence {
         self.silence.tick(now, in_flight);
         self.forecast_load(elapsed);
-        let recent = self.window.summary(now, SPAN_MIN, LATENCY_SAMPLES);
+        let recent = self.recent(now);
         let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
         let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
+        let long = self.window.summary(now, SPAN_MIN, FAINT_SAMPLES);
         let sample = sample(&recent);
         Evidence {
             in_flight,
@@ -203,6 +228,8 @@ impl Memory {
             connect_p50: self.connects.median(now),
             finished: failures.finished(),
             failed: failures.failed,
+            long_finished: long.finished(),
+            long_failed: long.failed,
             recent_finished: recent.finished(),
             recent_failed: recent.failed,
             failures_in_a_row: self.streaks.failures,
@@ -210,6 +237,7 @@ impl Memory {
             utilization: recent.utilization(),
             sample,
             cost: None,
+            taken: self.taken,
             silent_for: self.silence.age(now),
             capacity,
             probe_down: self.probe.is_down(),
@@ -227,11 +255,25 @@ impl Memory {
         &self.flows
     }
 
+    fn recent(&self, now: KtimeNs) -> Summary {
+        let short = self.window.summary(now, SPAN_MIN / 2, 0);
+        if short.finished() >= SHORT_SAMPLES {
+            return short;
+        }
+        self.window.summary(now, SPAN_MIN, LATENCY_SAMPLES)
+    }
+
     fn answer(&mut self, at: KtimeNs, latency: Duration) {
         self.streaks.answered();
         self.silence.alive();
         self.finished_since_tick += 1;
         self.window.answered(at, latency);
+    }
+
+    fn took(&mut self, after: Duration) {
+        let seconds = after.as_secs_f64();
+        let taken = self.taken.unwrap_or(seconds);
+        self.taken = Some(taken + TAKEN_GAIN * (seconds - taken));
     }
 
     fn fail(&mut self, at: KtimeNs) {

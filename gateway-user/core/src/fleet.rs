@@ -69,7 +69,8 @@ pub struct PoolSpec {
 pub enum Algorithm {
     /// One weighted draw.
     Maglev,
-    /// Two weighted draws, the less loaded relative to its weight.
+    /// Two weighted draws, the less loaded relative to its weight; the proxy looks at all backends
+    /// of a small pool, and at several draws of a large one.
     P2c,
 }
 

@@ -1,25 +1,40 @@
-//! The real engine, the real draw and the real plan over virtual time.
+//! The real engine, the real draw and the real plan over virtual time, and other policies beside
+//! them.
 //!
-//! A [`World`] has clients, backends with workers and faults, and the loop, and nothing that is
+//! A [`World`] has clients, backends with workers and faults, and gateways, and nothing that is
 //! not seeded: the same [`Scenario`] gives the same run, byte for byte. After every turn the
 //! invariants of the whole are checked; a violation names the seed and the tick, which are enough
-//! to see it again. It is compiled for tests and with the feature `sim`, so that the daemon does
-//! not carry it.
+//! to see it again. What clients ask for does not depend on how backends are picked, so that
+//! policies under one seed can be compared pair by pair. It is compiled for tests and with the
+//! feature `sim`, so that the daemon does not carry it.
 
+mod balancer;
+mod catalogue;
 mod chance;
 mod invariants;
+mod measure;
 mod report;
 mod scenario;
 mod server;
+mod shapes;
+pub mod statistics;
+mod traffic;
+mod tries;
+mod vitals;
 mod world;
 
+pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
+pub use catalogue::{CATALOGUE, Entry};
 pub use chance::Chance;
 pub use invariants::Violation;
 #[cfg(test)]
 pub(crate) use invariants::check_tables;
-pub use report::{Answer, Report};
-pub use scenario::{Change, Fault, Scenario, ServerSpec, Service};
-pub use world::{Recording, World, replay};
+pub use measure::{Latency, Measures};
+pub use report::{Answer, Cut, Report};
+pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
+pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
+pub use traffic::{ClassSpec, Cost, Profile, Request, Work};
+pub use world::World;
 
 #[cfg(test)]
 mod tests;

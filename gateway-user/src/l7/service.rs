@@ -1,4 +1,4 @@
-//! A request's journey: checked, sent to a backend by the same draw as XDP's, to another one if
+//! A request's journey: checked, sent to the least loaded backend by XDP's weights, to another one if
 //! the first cannot be blamed on the request, and its response passed on as it comes.
 //!
 //! What is tried again, once:

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use gateway_common::draw;
 use gateway_core::observation::BackendRow;
 use gateway_core::rows::Rows;
 use gateway_core::snapshot::{BackendSnapshot, Snapshot};
@@ -24,10 +23,6 @@ use super::upstream::{Conn, Pool};
 use super::view::View;
 use crate::clock;
 use crate::telemetry::Telemetry;
-
-/// Draws with other hashes before any other admitted backend is taken for a retry. With two equal
-/// backends, four leave one in sixteen to that.
-const OTHER_DRAWS: u32 = 4;
 
 /// What every thread shares.
 #[derive(Clone)]
@@ -93,35 +88,21 @@ impl Worker {
         Rc::clone(view)
     }
 
-    /// A backend for a new request: the draw that XDP does for a new flow.
+    /// A backend for a new request.
     pub(super) fn pick(&self, view: &View, pool: usize) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick(pool, CLASS, hash, clock::now().0, &*self.rows)
+        view.snapshot.pick_for_request(pool, CLASS, hash, clock::now().0, &*self.rows)
     }
 
-    /// A backend other than the one that was tried: by the draw if a few of them find one, else
-    /// any other that takes requests.
+    /// A backend other than the one that was tried.
     pub(super) fn pick_other(
         &self,
         view: &View,
         pool: usize,
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
-        let drawn = (0..OTHER_DRAWS)
-            .find_map(|_| self.pick(view, pool).filter(|backend| backend.row != tried));
-        drawn.or_else(|| self.any_other(view, pool, tried))
-    }
-
-    fn any_other(&self, view: &View, pool: usize, tried: BackendRow) -> Option<BackendSnapshot> {
-        let now = clock::now().0;
-        let age_max = view.snapshot.weights_age_max_ns;
-        let backends = &view.snapshot.pools.get(pool)?.backends;
-        let start = self.rng.borrow_mut().random_range(0..backends.len().max(1));
-        let (before, from) = backends.split_at_checked(start)?;
-        from.iter().chain(before).copied().find(|backend| {
-            let weights = self.rows.weights(backend.row.row);
-            backend.row != tried && draw::weight_now(&weights, CLASS, now, age_max) > 0
-        })
+        let hash = self.rng.borrow_mut().next_u64();
+        view.snapshot.pick_other(pool, CLASS, hash, clock::now().0, &*self.rows, tried)
     }
 
     /// Randomness for a request id.

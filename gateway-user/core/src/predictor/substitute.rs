@@ -17,6 +17,19 @@ const FAILED_SHARE_MIN: f64 = 0.10;
 /// Requests under which a failed share says nothing.
 const FINISHED_MIN: u32 = 8;
 
+/// A small failed share under this, or no more than this above the peers', is nobody's fault.
+const FAINT_SHARE_MIN: f64 = 0.02;
+/// See [`FAINT_SHARE_MIN`].
+const FAINT_MARGIN: f64 = 0.01;
+
+/// Requests under which a small failed share says nothing.
+const FAINT_FINISHED_MIN: u32 = 100;
+
+/// Standard deviations for a small share, which is looked for all the time, in windows that
+/// overlap: with 3 a well backend of a pool that fails 2% of everything was cut more than once a
+/// day in simulation.
+const FAINT_Z: f64 = 3.5;
+
 /// Standard deviations of the Wilson interval: 2 leave one in forty to chance, and the cut asks
 /// for it twice.
 const WILSON_Z: f64 = 2.0;
@@ -60,13 +73,29 @@ impl Substitute {
         if peers.answer && own.silent_for.as_secs_f64() > peers.silence_max {
             return certain(Reason::Silent);
         }
-        let limit = FAILED_SHARE_MIN.max(peers.failed_share_most);
-        let (floor, _) = wilson(counts(own), WILSON_Z);
-        (own.finished >= FINISHED_MIN && floor > limit).then_some(Fault {
-            // Rises from one half at the limit to one.
-            probability: 0.5 + 0.5 * ((floor - limit) / (1.0 - limit)).clamp(0.0, 1.0),
-            reason: Reason::FailedShare,
-        })
+        failed_share(own, peers).or_else(|| faint_share(own, peers))
+    }
+}
+
+/// A share that a few requests show.
+fn failed_share(own: &Evidence, peers: &Peers) -> Option<Fault> {
+    let limit = FAILED_SHARE_MIN.max(peers.failed_share_most);
+    let (floor, _) = wilson(counts(own), WILSON_Z);
+    (own.finished >= FINISHED_MIN && floor > limit).then(|| suspicion(floor, limit))
+}
+
+/// A share that only many requests show.
+fn faint_share(own: &Evidence, peers: &Peers) -> Option<Fault> {
+    let limit = FAINT_SHARE_MIN.max(peers.faint_share_most + FAINT_MARGIN);
+    let (floor, _) = wilson(many(own), FAINT_Z);
+    (own.long_finished >= FAINT_FINISHED_MIN && floor > limit).then(|| suspicion(floor, limit))
+}
+
+/// Rises from one half at the limit to one.
+fn suspicion(floor: f64, limit: f64) -> Fault {
+    Fault {
+        probability: 0.5 + 0.5 * ((floor - limit) / (1.0 - limit)).clamp(0.0, 1.0),
+        reason: Reason::FailedShare,
     }
 }
 
@@ -95,6 +124,8 @@ struct Peers {
     failed_share: f64,
     /// What it may well be, by few samples.
     failed_share_most: f64,
+    /// The same by as many samples as a small share takes.
+    faint_share_most: f64,
     /// Whether any of them answers.
     answer: bool,
     /// Seconds of silence that mean something.
@@ -104,6 +135,7 @@ struct Peers {
 /// All backends that serve, added up.
 struct Totals {
     counts: Counts,
+    many: Counts,
     recent: Counts,
     answering: usize,
     usual_latency: Option<f64>,
@@ -140,6 +172,10 @@ fn counts(backend: &Evidence) -> Counts {
     Counts::of(backend.finished, backend.failed)
 }
 
+fn many(backend: &Evidence) -> Counts {
+    Counts::of(backend.long_finished, backend.long_failed)
+}
+
 fn recent(backend: &Evidence) -> Counts {
     Counts::of(backend.recent_finished, backend.recent_failed)
 }
@@ -147,10 +183,11 @@ fn recent(backend: &Evidence) -> Counts {
 impl Totals {
     fn of(backends: &[Evidence]) -> Totals {
         let serving = || backends.iter().filter(|backend| backend.serving);
-        let mut latencies: Vec<f64> = serving().filter_map(|backend| backend.latency_p50).collect();
+        let mut latencies: Vec<f64> = serving().filter_map(usual_time).collect();
         latencies.sort_unstable_by(f64::total_cmp);
         Totals {
             counts: serving().map(counts).fold(Counts::default(), Counts::plus),
+            many: serving().map(many).fold(Counts::default(), Counts::plus),
             recent: serving().map(recent).fold(Counts::default(), Counts::plus),
             answering: serving().filter(|backend| answers(backend)).count(),
             usual_latency: latencies.get(latencies.len() / 2).copied(),
@@ -159,22 +196,31 @@ impl Totals {
 
     fn without(&self, own: &Evidence) -> Peers {
         let (mut long, mut short, mut answering) = (self.counts, self.recent, self.answering);
+        let mut faint = self.many;
         if own.serving {
             long = long.minus(counts(own));
+            faint = faint.minus(many(own));
             short = short.minus(recent(own));
             answering -= usize::from(answers(own));
         }
         // The slower of its own habit and the pool's.
-        let usual = self.usual_latency.map(|usual| usual.max(own.latency_p50.unwrap_or(0.0)));
+        let usual = self.usual_latency.map(|usual| usual.max(usual_time(own).unwrap_or(0.0)));
         Peers {
             // The larger: when everybody begins to fail, nobody is to blame from the first second.
             failed_share: long.share().max(short.share()),
             failed_share_most: wilson(long, WILSON_Z_PEERS).1.max(short.share()),
+            faint_share_most: wilson(faint, WILSON_Z_PEERS).1.max(short.share()),
             answer: answering > 0,
             silence_max: usual
                 .map_or(SILENCE_UNKNOWN, |usual| SILENCE_MIN.max(SILENCE_LATENCIES * usual)),
         }
     }
+}
+
+/// What an answer usually takes to be seen: a response that streams is seen at its end.
+fn usual_time(backend: &Evidence) -> Option<f64> {
+    let first = backend.latency_p50?;
+    Some(first.max(backend.taken.unwrap_or(0.0)))
 }
 
 /// Whether it answered lately: silence of everybody is the clients', not a backend's.

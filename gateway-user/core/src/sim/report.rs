@@ -12,8 +12,21 @@ pub struct Answer {
     pub at: Duration,
     /// How long it took, retry included.
     pub latency: Duration,
+    /// Index of its class.
+    pub class: u8,
     /// Whether it was answered with anything but an error.
     pub good: bool,
+}
+
+/// A backend that a gateway cut, or let back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// When, from the start.
+    pub at: Duration,
+    /// Index of the backend in the scenario.
+    pub server: usize,
+    /// Cut, rather than let back.
+    pub cut: bool,
 }
 
 /// Everything that was seen of a run from outside, and every decision.
@@ -23,10 +36,15 @@ pub struct Report {
     pub answers: Vec<Answer>,
     /// Picks: when, and which server.
     pub picks: Vec<(Duration, usize)>,
-    /// Every turn's decisions.
+    /// Cuts and returns by any gateway, in order of time.
+    pub cuts: Vec<Cut>,
+    /// By how much weights moved: each turn's as a share of all, and summed over turns and
+    /// gateways. `None`: nothing steers by weights.
+    pub movement: Option<f64>,
+    /// Every turn's decisions, if they were kept.
     pub decisions: Vec<Decision>,
-    /// Writes to the data plane.
-    pub writes: usize,
+    /// Events that it took to run.
+    pub events: u64,
 }
 
 impl Report {

@@ -1,164 +1,219 @@
 //! The run itself: events in the order of their time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::hash::mix;
 
+use super::balancer::{Ask, Balancer, Balancing, Ended, Outcome, Path, Recording};
 use super::chance::Chance;
-use super::invariants::{Violation, check_decisions, check_plan};
-use super::report::{Answer, Report};
+use super::invariants::Violation;
+use super::report::{Answer, Cut, Report};
 use super::scenario::{Fault, Scenario};
-use super::server::{Reception, Server};
-use crate::decision::Decision;
+use super::server::{Busy, Job, Reception, Server};
+use super::traffic::{Arrivals, Request};
+use super::tries::{Tries, Try, TryId};
 use crate::directory::DirectoryError;
-use crate::engine::{Engine, EngineOptions};
-use crate::fleet::{Admission, BackendSpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
-use crate::observation::{LoadReport, Observation, RequestOutcome, Seen};
-use crate::rows::{HeapRows, Rows};
-use crate::snapshot::Snapshot;
-use crate::tables::{Tables, Write};
+use crate::observation::LoadReport;
 
 /// A refusal's or an instant error's way there and back.
 const ROUND_TRIP: Duration = Duration::from_micros(300);
 
 /// Tries of one request: the first and one retry.
-const TRIES: u32 = 2;
+const TRIES: u64 = 2;
 
-/// Draws until a retry finds another backend than the one that failed.
-const RETRY_DRAWS: u32 = 8;
+/// Questions to a request's luck, beside its servers'.
+mod question {
+    pub(super) const FRONT: u64 = 1 << 16;
+    pub(super) const PICK: u64 = 2 << 16;
+}
 
 /// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     /// A client makes a request.
     Arrival,
-    /// A worker is done with a try, or an immediate end reaches the gateway.
-    Done(u64, usize, Ending),
-    /// A client has waited long enough for a try.
-    Timeout(u64),
+    /// A worker is done with a try.
+    Done { server: usize, epoch: u32, busy: Busy },
+    /// The first byte of a response that goes on reaches the gateway.
+    Head(TryId),
+    /// The end of a try reaches the gateway.
+    End { id: TryId, outcome: Outcome, body: Duration },
+    /// A request that was refused is made again.
+    Again { request: Request, turn: u64, front: usize, tried: usize },
     /// A server is probed.
     Probe(usize),
     /// A line of the scenario's script.
     Change(usize),
-    /// A turn of the loop.
+    /// Another line.
+    Pace(usize),
+    /// A turn of the loops.
     Tick,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Ending {
-    Served,
-    Error,
-    Refused,
+/// An event and when it happens. The later one of two at the same moment happens later.
+struct Planned {
+    at: KtimeNs,
+    number: u64,
+    event: Event,
 }
 
-/// One try of a request.
-#[derive(Clone, Copy, Debug)]
-struct Try {
-    request: Request,
-    server: usize,
-    started: KtimeNs,
+impl PartialEq for Planned {
+    fn eq(&self, other: &Planned) -> bool {
+        self.number == other.number
+    }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    made: KtimeNs,
-    tries: u32,
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Planned) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
-/// What the engine was shown, in order: enough to reproduce every decision.
-#[derive(Clone, Debug)]
-pub struct Recording {
-    fleet: Fleet,
-    options: EngineOptions,
-    steps: Vec<Step>,
+impl Ord for Planned {
+    fn cmp(&self, other: &Planned) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Seen(Observation),
-    Tick(KtimeNs, Vec<u64>),
+/// One pool at one gateway.
+struct Front {
+    balancer: Box<dyn Balancer>,
+    /// The pool's servers.
+    servers: Range<usize>,
+    /// Weights at the last turn, for how far they moved.
+    weights: Vec<f64>,
+    cut: Vec<bool>,
 }
 
-/// Clients, servers and the loop.
-#[derive(Debug)]
+/// Clients, servers and gateways.
 pub struct World {
     scenario: Scenario,
     now: KtimeNs,
-    events: BinaryHeap<Reverse<(KtimeNs, u64, Event)>>,
-    scheduled: u64,
-    tries: HashMap<u64, Try>,
-    tries_made: u64,
+    events: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    /// Tries and when their clients stop waiting: in order of time, since all wait equally long.
+    timeouts: VecDeque<(KtimeNs, TryId)>,
+    tries: Tries,
     servers: Vec<Server>,
-    arrivals: Chance,
-    hashes: Chance,
-    engine: Engine,
-    snapshot: Snapshot,
-    rows: HeapRows,
-    applied: Tables,
+    arrivals: Arrivals,
+    arriving: Request,
+    fronts: Vec<Front>,
     report: Report,
-    recording: Recording,
 }
 
 impl World {
-    /// A world at the start of its scenario.
+    /// A world at the start of its scenario, with this gateway's proxy; everything that it decides
+    /// is kept.
     ///
     /// # Errors
     /// If the scenario has more backends than fit the tables.
     pub fn new(scenario: Scenario) -> Result<World, DirectoryError> {
-        let fleet = fleet(&scenario);
-        let options =
-            EngineOptions { weights_age_max: Duration::from_secs(30), seed: scenario.seed };
-        let now = KtimeNs(0);
-        let engine = Engine::new(fleet.clone(), Tables::default(), options, now)?;
+        World::build(scenario, Balancing::Gateway(Path::L7), true)
+    }
+
+    /// A world in which backends are picked like this.
+    ///
+    /// # Errors
+    /// If the scenario has more backends than fit the tables.
+    pub fn with(scenario: Scenario, balancing: Balancing) -> Result<World, DirectoryError> {
+        World::build(scenario, balancing, false)
+    }
+
+    fn build(
+        scenario: Scenario,
+        balancing: Balancing,
+        keep: bool,
+    ) -> Result<World, DirectoryError> {
         let mut seeds = Chance::new(scenario.seed);
+        let mut arrivals = Arrivals::new(
+            scenario.rate,
+            scenario.load.clone(),
+            scenario.classes.clone(),
+            seeds.bits(),
+        );
+        let mut fronts = Vec::new();
+        for _ in 0..scenario.gateways {
+            for pool in 0..scenario.pools {
+                let border = |pool: usize| pool * scenario.servers.len() / scenario.pools;
+                let servers = border(pool)..border(pool + 1);
+                let balancer = balancing.build(&scenario, servers.clone(), seeds.bits(), keep)?;
+                let cut = vec![false; servers.len()];
+                fronts.push(Front { balancer, servers, weights: Vec::new(), cut });
+            }
+        }
         let servers = scenario.servers.iter();
-        let servers = servers.map(|spec| Server::new(*spec, Chance::new(seeds.bits()))).collect();
         let mut world = World {
-            now,
+            now: KtimeNs(0),
             events: BinaryHeap::new(),
-            scheduled: 0,
-            tries: HashMap::new(),
-            tries_made: 0,
-            servers,
-            arrivals: Chance::new(seeds.bits()),
-            hashes: Chance::new(seeds.bits()),
-            snapshot: engine.snapshot(),
-            engine,
-            rows: HeapRows::default(),
-            applied: Tables::default(),
+            planned: 0,
+            timeouts: VecDeque::new(),
+            tries: Tries::default(),
+            servers: servers.map(|spec| Server::new(*spec, scenario.errors)).collect(),
+            arriving: arrivals.next(),
+            arrivals,
+            fronts,
             report: Report::default(),
-            recording: Recording { fleet, options, steps: Vec::new() },
             scenario,
         };
         world.start();
         Ok(world)
     }
 
-    /// Runs to the end.
+    /// Runs to the end. The recording is that of the first front, if it was kept.
     ///
     /// # Errors
     /// At the first invariant that does not hold.
-    pub fn run(mut self) -> Result<(Report, Recording), Violation> {
+    pub fn run(mut self) -> Result<(Report, Option<Recording>), Violation> {
         let end = KtimeNs(0) + self.scenario.duration;
-        self.apply()?;
-        while let Some(Reverse((at, _, event))) = self.events.pop() {
-            if at > end {
-                break;
-            }
+        while let Some(at) = self.next_at().filter(|at| *at <= end) {
             self.now = at;
-            self.step(event)?;
+            self.report.events += 1;
+            match self.timeouts.front() {
+                Some(&(due, id)) if due == at => {
+                    self.timeouts.pop_front();
+                    self.time_out(id);
+                }
+                _ => {
+                    if let Some(Reverse(planned)) = self.events.pop() {
+                        self.step(planned.event)?;
+                    }
+                }
+            }
         }
-        Ok((self.report, self.recording))
+        let mut report = self.report;
+        let recorded =
+            self.fronts.into_iter().next().and_then(|front| front.balancer.into_recording());
+        let recording = recorded.map(|(decisions, recording)| {
+            report.decisions = decisions;
+            recording
+        });
+        Ok((report, recording))
+    }
+
+    fn next_at(&mut self) -> Option<KtimeNs> {
+        // Most tries end long before their clients lose patience.
+        while self.timeouts.front().is_some_and(|(_, id)| !self.tries.contains(*id)) {
+            self.timeouts.pop_front();
+        }
+        let timeout = self.timeouts.front().map(|(at, _)| *at);
+        let event = self.events.peek().map(|Reverse(planned)| planned.at);
+        timeout.into_iter().chain(event).min()
     }
 
     fn start(&mut self) {
-        self.schedule(Duration::ZERO, Event::Arrival);
+        self.schedule(Duration::from_secs_f64(self.arriving.at), Event::Arrival);
         self.schedule(self.scenario.tick, Event::Tick);
         for change in 0..self.scenario.changes.len() {
             self.schedule(self.scenario.changes[change].at, Event::Change(change));
+        }
+        for pace in 0..self.scenario.paces.len() {
+            self.schedule(self.scenario.paces[pace].at, Event::Pace(pace));
         }
         if let Some(probe) = self.scenario.probe.clone() {
             for server in 0..self.servers.len() {
@@ -170,143 +225,179 @@ impl World {
     }
 
     fn schedule(&mut self, after: Duration, event: Event) {
-        self.scheduled += 1;
-        self.events.push(Reverse((self.now + after, self.scheduled, event)));
+        self.planned += 1;
+        let planned = Planned { at: self.now + after, number: self.planned, event };
+        self.events.push(Reverse(planned));
     }
 
     fn step(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Arrival => {
-                let wait = self.arrivals.wait(self.scenario.rate);
-                self.schedule(wait, Event::Arrival);
-                self.send(Request { made: self.now, tries: 0 }, None);
+            Event::Arrival => self.arrive(),
+            Event::Done { server, epoch, busy } => self.done(server, epoch, busy),
+            Event::Head(id) => self.head(id),
+            Event::End { id, outcome, body } => self.end(id, outcome, body),
+            Event::Again { request, turn, front, tried } => {
+                self.send(request, turn, front, Some(tried));
             }
-            Event::Done(id, server, ending) => self.done(id, server, ending),
-            Event::Timeout(id) => self.time_out(id),
             Event::Probe(server) => self.probe(server),
             Event::Change(change) => self.change(change),
+            Event::Pace(pace) => {
+                let pace = self.scenario.paces[pace];
+                self.servers[pace.server].pace = pace.slow;
+            }
             Event::Tick => self.tick()?,
         }
         Ok(())
     }
 
-    fn send(&mut self, request: Request, not: Option<usize>) {
-        let Some(server) = self.pick(not) else {
-            self.end(request, false);
+    fn arrive(&mut self) {
+        let request = std::mem::replace(&mut self.arriving, self.arrivals.next());
+        let wait = self.arriving.at - request.at;
+        self.schedule(Duration::from_secs_f64(wait), Event::Arrival);
+        let front = (request.chance(question::FRONT) * self.fronts.len() as f64) as usize;
+        self.send(request, 0, front, None);
+    }
+
+    fn send(&mut self, request: Request, turn: u64, at: usize, tried: Option<usize>) {
+        let front = &mut self.fronts[at];
+        let ask = Ask {
+            now: self.now,
+            hash: mix(request.luck ^ (question::PICK + turn)),
+            tried,
+            request: &request,
+            turn,
+            servers: &self.servers[front.servers.clone()],
+        };
+        let Some(picked) = front.balancer.pick(&ask) else {
+            self.answer(&request, false);
             return;
         };
+        front.balancer.begin(picked);
+        let server = front.servers.start + picked;
         self.report.picks.push((self.now.since(KtimeNs(0)), server));
-        self.tries_made += 1;
-        let id = self.tries_made;
-        let request = Request { tries: request.tries + 1, ..request };
-        self.tries.insert(id, Try { request, server, started: self.now });
-        self.rows.begin(self.row(server).row);
-        self.schedule(self.scenario.timeout, Event::Timeout(id));
-        match self.servers[server].receive(id) {
-            Reception::Started(time) => {
-                self.schedule(time, Event::Done(id, server, Ending::Served))
+        let rif = self.servers[server].rif();
+        let id = self.tries.add(Try { request, turn, front: at, server, started: self.now, rif });
+        self.timeouts.push_back((self.now + self.scenario.timeout, id));
+        let body = Duration::ZERO;
+        match self.servers[server].receive(self.now, Job { id, request, turn }) {
+            Reception::Started(busy) => self.work(server, busy),
+            Reception::Error => {
+                self.servers[server].vitals.failed(self.now);
+                self.schedule(ROUND_TRIP, Event::End { id, outcome: Outcome::Error, body });
             }
-            Reception::Error => self.schedule(ROUND_TRIP, Event::Done(id, server, Ending::Error)),
             Reception::Refused => {
-                self.schedule(ROUND_TRIP, Event::Done(id, server, Ending::Refused));
+                self.schedule(ROUND_TRIP, Event::End { id, outcome: Outcome::Refused, body });
             }
             Reception::Queued | Reception::Swallowed => {}
         }
     }
 
-    /// A draw; for a retry, draws until another backend comes up.
-    fn pick(&mut self, not: Option<usize>) -> Option<usize> {
-        let mut picked = None;
-        for _ in 0..RETRY_DRAWS {
-            let hash = self.hashes.bits();
-            let backend = self.snapshot.pick(0, 0, hash, self.now.0, &self.rows)?;
-            let &(_, server) = self.snapshot.by_row.get(&backend.row.row)?;
-            picked = Some(server);
-            if picked != not {
-                break;
-            }
+    fn work(&mut self, server: usize, busy: Busy) {
+        let epoch = self.servers[server].epoch();
+        if !busy.body.is_zero() {
+            self.schedule(busy.time.saturating_sub(busy.body), Event::Head(busy.id));
         }
-        picked
+        self.schedule(busy.time, Event::Done { server, epoch, busy });
     }
 
-    fn done(&mut self, id: u64, server: usize, ending: Ending) {
-        if ending == Ending::Served {
-            let tries = &self.tries;
-            let next = self.servers[server].next(id, |id| tries.contains_key(&id));
-            if let Some((next, time)) = next {
-                self.schedule(time, Event::Done(next, server, Ending::Served));
-            }
-        }
-        let Some(ended) = self.take(id) else { return };
-        match ending {
-            Ending::Served => {
-                self.request_seen(ended, RequestOutcome::Answered);
-                self.end(ended.request, true);
-            }
-            Ending::Error => {
-                self.request_seen(ended, RequestOutcome::ServerError);
-                self.end(ended.request, false);
-            }
-            Ending::Refused => {
-                self.see(server, Seen::ConnectFailed);
-                self.retry(ended);
-            }
-        }
+    fn head(&mut self, id: TryId) {
+        let Some(streams) = self.tries.get(id) else { return };
+        let front = &mut self.fronts[streams.front];
+        let (server, after) =
+            (streams.server - front.servers.start, self.now.since(streams.started));
+        front.balancer.first_byte(self.now, server, after);
     }
 
-    fn time_out(&mut self, id: u64) {
-        if let Some(ended) = self.take(id) {
-            self.request_seen(ended, RequestOutcome::TimedOut);
-            self.retry(ended);
+    fn done(&mut self, server: usize, epoch: u32, busy: Busy) {
+        let tries = &self.tries;
+        let next = self.servers[server].next(self.now, epoch, busy.id, |id| tries.contains(id));
+        if let Some(next) = next {
+            self.work(server, next);
         }
-    }
-
-    fn retry(&mut self, ended: Try) {
-        if ended.request.tries < TRIES {
-            self.send(ended.request, Some(ended.server));
+        if epoch != self.servers[server].epoch() {
+            return;
+        }
+        let Busy { id, body, delay, .. } = busy;
+        if delay.is_zero() {
+            self.end(id, Outcome::Answered, body);
         } else {
-            self.end(ended.request, false);
+            self.schedule(delay, Event::End { id, outcome: Outcome::Answered, body });
         }
     }
 
-    fn take(&mut self, id: u64) -> Option<Try> {
-        let ended = self.tries.remove(&id)?;
-        self.rows.end(self.row(ended.server).row);
-        Some(ended)
+    fn end(&mut self, id: TryId, outcome: Outcome, body: Duration) {
+        let Some(ended) = self.tries.take(id) else { return };
+        let after = self.now.since(ended.started);
+        let vitals = &mut self.servers[ended.server].vitals;
+        if outcome == Outcome::Answered {
+            vitals.answered(self.now, ended.rif, after);
+        }
+        let responded = matches!(outcome, Outcome::Answered | Outcome::Error);
+        let report = responded.then(|| vitals.report(self.now));
+        self.tell(&ended, outcome, after.saturating_sub(body), report);
+        match outcome {
+            Outcome::Answered => self.answer(&ended.request, true),
+            // An error is an answer, and a request that had its time is not tried again.
+            Outcome::Error | Outcome::TimedOut => self.answer(&ended.request, false),
+            Outcome::Refused | Outcome::Broken => self.retry(&ended),
+        }
     }
 
-    fn end(&mut self, request: Request, good: bool) {
-        self.report.answers.push(Answer {
-            at: request.made.since(KtimeNs(0)),
-            latency: self.now.since(request.made),
-            good,
+    fn time_out(&mut self, id: TryId) {
+        self.end(id, Outcome::TimedOut, Duration::ZERO);
+    }
+
+    fn tell(
+        &mut self,
+        ended: &Try,
+        outcome: Outcome,
+        first_byte_after: Duration,
+        report: Option<LoadReport>,
+    ) {
+        let front = &mut self.fronts[ended.front];
+        front.balancer.end(&Ended {
+            now: self.now,
+            server: ended.server - front.servers.start,
+            outcome,
+            first_byte_after,
+            after: self.now.since(ended.started),
+            report,
         });
     }
 
-    fn request_seen(&mut self, ended: Try, outcome: RequestOutcome) {
-        let server = &self.servers[ended.server];
-        let report = (server.spec.reports && outcome == RequestOutcome::Answered)
-            .then(|| LoadReport { utilization: server.utilization(), ..LoadReport::default() });
-        let after = self.now.since(ended.started);
-        let seen = Seen::Request { outcome, first_byte_after: after, after, class: 0, report };
-        self.see(ended.server, seen);
+    fn retry(&mut self, ended: &Try) {
+        let Try { request, turn, front, server, .. } = *ended;
+        if turn + 1 >= TRIES {
+            self.answer(&request, false);
+            return;
+        }
+        let (turn, tried) = (turn + 1, server - self.fronts[front].servers.start);
+        let after = self.fronts[front].balancer.retry_after();
+        if after.is_zero() {
+            self.send(request, turn, front, Some(tried));
+        } else {
+            self.schedule(after, Event::Again { request, turn, front, tried });
+        }
     }
 
-    fn see(&mut self, server: usize, seen: Seen) {
-        let observation = Observation { at: self.now, backend: self.row(server), seen };
-        self.engine.observe(&observation);
-        self.recording.steps.push(Step::Seen(observation));
-    }
-
-    fn row(&self, server: usize) -> crate::observation::BackendRow {
-        self.snapshot.pools[0].backends[server].row
+    fn answer(&mut self, request: &Request, good: bool) {
+        let made = KtimeNs(0) + Duration::from_secs_f64(request.at);
+        self.report.answers.push(Answer {
+            at: made.since(KtimeNs(0)),
+            latency: self.now.since(made),
+            class: request.class,
+            good,
+        });
     }
 
     fn probe(&mut self, server: usize) {
         let Some(probe) = &self.scenario.probe else { return };
         let interval = probe.interval;
-        let healthy = self.servers[server].probe_is_answered();
-        self.see(server, Seen::Probe { healthy, after: ROUND_TRIP });
+        let healthy = self.servers[server].is_reachable();
+        let now = self.now;
+        for front in self.fronts.iter_mut().filter(|front| front.servers.contains(&server)) {
+            front.balancer.probed(now, server - front.servers.start, healthy, ROUND_TRIP);
+        }
         self.schedule(interval, Event::Probe(server));
     }
 
@@ -315,142 +406,48 @@ impl World {
         let server = &mut self.servers[change.server];
         server.fault = change.fault;
         if matches!(change.fault, Fault::Crash | Fault::Hang) {
-            server.lose_work();
-            self.lose_tries(change.server);
+            server.lose_work(self.now);
         }
-    }
-
-    /// A crash resets what was under way; what a hang swallows is left to its timeout.
-    fn lose_tries(&mut self, server: usize) {
-        if self.servers[server].fault != Fault::Crash {
-            return;
-        }
-        let mut lost: Vec<u64> = self
-            .tries
-            .iter()
-            .filter(|(_, lost)| lost.server == server)
-            .map(|(id, _)| *id)
-            .collect();
-        lost.sort_unstable();
-        for id in lost {
-            if let Some(ended) = self.take(id) {
-                self.request_seen(ended, RequestOutcome::Broken);
-                self.retry(ended);
+        // A crash resets what was under way; what a hang swallows is left to its timeout.
+        if change.fault == Fault::Crash {
+            for id in self.tries.at(change.server) {
+                self.end(id, Outcome::Broken, Duration::ZERO);
             }
         }
     }
 
     fn tick(&mut self) -> Result<(), Violation> {
-        let in_flight =
-            (0..self.servers.len()).map(|server| self.rows.in_flight(self.row(server).row));
-        self.recording.steps.push(Step::Tick(self.now, in_flight.collect()));
-        let turn = self.engine.tick(self.now, &self.rows);
-        self.check(turn.tick, check_decisions(&self.engine.fleet().pools[0], &turn.decisions))?;
-        if turn.snapshot_changed {
-            self.snapshot = self.engine.snapshot();
+        let stops = self.scenario.loop_stops_at.map(|at| KtimeNs(0) + at);
+        if stops.is_some_and(|at| self.now >= at) {
+            return Ok(());
         }
-        self.apply()?;
-        self.report.decisions.extend(turn.decisions.iter().cloned());
+        let tick = self.now.0 / (self.scenario.tick.as_nanos() as u64).max(1);
+        for front in &mut self.fronts {
+            let done = front.balancer.tick(self.now);
+            done.map_err(|what| Violation { seed: self.scenario.seed, tick, what })?;
+            look(front, self.now.since(KtimeNs(0)), &mut self.report);
+        }
         self.schedule(self.scenario.tick, Event::Tick);
         Ok(())
     }
-
-    fn apply(&mut self) -> Result<(), Violation> {
-        let checked = check_plan(self.engine.tables(), &mut self.applied);
-        let writes = self.check(self.engine.state().tick, checked)?;
-        apply_weights(&writes, &self.rows);
-        self.report.writes += writes.len();
-        Ok(())
-    }
-
-    fn check<T>(&self, tick: u64, result: Result<T, String>) -> Result<T, Violation> {
-        result.map_err(|what| Violation { seed: self.scenario.seed, tick, what })
-    }
 }
 
-fn apply_weights(writes: &[Write], rows: &HeapRows) {
-    for write in writes {
-        if let Write::Weights(row, weights) = write {
-            rows.set_weights(*row, *weights);
+/// What a turn changed, as seen from outside.
+fn look(front: &mut Front, at: Duration, report: &mut Report) {
+    for (server, was) in front.cut.iter_mut().enumerate() {
+        let cut = front.balancer.is_cut(server);
+        if cut != *was {
+            report.cuts.push(Cut { at, server: front.servers.start + server, cut });
+            *was = cut;
         }
     }
-}
-
-/// The decisions of a fresh engine that is shown a recording.
-///
-/// # Errors
-/// If the recording's fleet does not fit the tables.
-pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
-    let Recording { fleet, options, steps } = recording;
-    let mut engine = Engine::new(fleet.clone(), Tables::default(), *options, KtimeNs(0))?;
-    let mut rows = ReplayedRows { weights: HeapRows::default(), in_flight: HashMap::new() };
-    let mut applied = Tables::default();
-    let mut decisions = Vec::new();
-    let mut apply = |engine: &Engine, rows: &ReplayedRows| {
-        let writes = crate::plan::plan(engine.tables(), &applied);
-        writes.iter().for_each(|write| applied.apply(write));
-        apply_weights(&writes, &rows.weights);
-    };
-    apply(&engine, &rows);
-    for step in steps {
-        match step {
-            Step::Seen(observation) => engine.observe(observation),
-            Step::Tick(now, in_flight) => {
-                let places = &engine.snapshot().pools[0].backends;
-                rows.in_flight =
-                    places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
-                decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
-                apply(&engine, &rows);
-            }
-        }
-    }
-    Ok(decisions)
-}
-
-struct ReplayedRows {
-    weights: HeapRows,
-    in_flight: HashMap<u32, u64>,
-}
-
-impl Rows for ReplayedRows {
-    fn weights(&self, row: u32) -> gateway_common::layout::Weights {
-        self.weights.weights(row)
-    }
-
-    fn in_flight(&self, row: u32) -> u64 {
-        self.in_flight.get(&row).copied().unwrap_or(0)
-    }
-
-    fn begin(&self, _row: u32) {}
-
-    fn end(&self, _row: u32) {}
-}
-
-fn fleet(scenario: &Scenario) -> Fleet {
-    let backends = scenario.servers.iter().enumerate().map(|(index, server)| BackendSpec {
-        name: format!("s{index}"),
-        addr: SocketAddrV4::new(Ipv4Addr::from(0x0a01_0000 + index as u32 + 1), 8080),
-        nat_addr: Ipv4Addr::new(10, 1, 255, 254),
-        capacity: server.capacity,
-        admission: Admission::Accepting,
-    });
-    Fleet {
-        vips: vec![VipSpec {
-            name: "web".to_owned(),
-            addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 80),
-            layer: Layer::L7,
-            pool: 0,
-        }],
-        pools: vec![PoolSpec {
-            name: "web".to_owned(),
-            algorithm: scenario.algorithm,
-            weights: scenario.weights,
-            retry_refused: true,
-            backends: backends.collect(),
-            probe: scenario.probe.clone(),
-            policy: scenario.policy.clone(),
-            http: HttpSpec::default(),
-        }],
-        client_classes: Vec::new(),
-    }
+    let weights: Option<Vec<f64>> =
+        (0..front.servers.len()).map(|server| front.balancer.weight(server)).collect();
+    let Some(weights) = weights else { return };
+    let all: f64 = weights.iter().sum();
+    let weights: Vec<f64> = weights.iter().map(|weight| weight / all).collect();
+    let moved: f64 = weights.iter().zip(&front.weights).map(|(a, b)| (a - b).abs()).sum();
+    // Half, since what one loses another gains.
+    *report.movement.get_or_insert(0.0) += moved / 2.0;
+    front.weights = weights;
 }

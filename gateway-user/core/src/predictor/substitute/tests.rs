@@ -51,6 +51,25 @@ fn a_failed_share_counts_beside_the_peers() {
 }
 
 #[test]
+fn a_small_failed_share_counts_once_many_requests_show_it() {
+    let faint =
+        |failed, finished| Evidence { long_failed: failed, long_finished: finished, ..well() };
+    let peer = faint(0, 300);
+    assert_eq!(fault(&[faint(24, 300), peer]).map(|f| f.reason), Some(Reason::FailedShare));
+    assert_eq!(fault(&[faint(9, 300), peer]), None, "3% may be 1%");
+    assert_eq!(fault(&[faint(3, 40), peer]), None, "too few to say");
+    assert_eq!(fault(&[faint(24, 300), faint(22, 300), faint(20, 300)]), None, "as its peers");
+}
+
+#[test]
+fn a_response_that_streams_is_not_silence() {
+    let silent = Evidence { silent_for: Duration::from_secs(3), in_flight: 9, ..well() };
+    let streams = |backend| Evidence { taken: Some(4.0), ..backend };
+    assert!(fault(&[silent, well()]).is_some());
+    assert_eq!(fault(&[streams(silent), streams(well())]), None);
+}
+
+#[test]
 fn silence_counts_while_others_answer() {
     let silent = Evidence { silent_for: Duration::from_millis(1250), in_flight: 9, ..well() };
     assert_eq!(fault(&[silent, well()]).map(|f| f.reason), Some(Reason::Silent));

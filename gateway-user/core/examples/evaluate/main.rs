@@ -1,0 +1,154 @@
+//! Policies side by side in the simulator: `cargo xtask sim` and `cargo xtask bench decisions`.
+//!
+//! Every policy meets the same requests under the same seeds. Seeds from 1001 on are for judging;
+//! whoever changes a constant of the policy looks at those from 1 on (`--tuning`), or the judgement
+//! would be of what was fitted to it.
+
+mod data;
+mod policies;
+mod runs;
+mod table;
+mod targets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use gateway_core::sim::{CATALOGUE, Entry, Shapes};
+
+use policies::Policy;
+use runs::Results;
+
+/// First seed of those that judge, and of those that constants are chosen by.
+const SEED_JUDGING: u64 = 1001;
+const SEED_TUNING: u64 = 1;
+
+/// Seeds unless told otherwise, and when it has to be quick.
+const SEEDS: u64 = 10;
+const SEEDS_QUICK: u64 = 2;
+
+/// What a quick look looks at.
+const QUICK: [&str; 4] = ["even", "antagonists", "grey", "crash"];
+
+/// Policies side by side, in the simulator.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Scenarios by name; without, all.
+    #[arg(long = "scenario", value_name = "NAME", value_delimiter = ',')]
+    scenarios: Vec<String>,
+    /// Policies by the beginning of their name; without, all.
+    #[arg(long = "policy", value_name = "NAME", value_delimiter = ',')]
+    policies: Vec<String>,
+    /// Seeds of each.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Other seeds than those that judge: for choosing constants.
+    #[arg(long)]
+    tuning: bool,
+    /// Few scenarios and seeds, and Prequal with one threshold only.
+    #[arg(long)]
+    quick: bool,
+    /// Measured traces; without them, generators fitted to them take their place.
+    #[arg(long, default_value = "../shared/data")]
+    data: PathBuf,
+    /// Writes everything that was measured to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Latency of each class of requests, too.
+    #[arg(long)]
+    classes: bool,
+    /// Holds the results against the targets.
+    #[arg(long)]
+    targets: bool,
+    /// Lists scenarios and policies.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if args.list {
+        list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let entries = scenarios(&args)?;
+    let policies = policies(&args)?;
+    let shapes = match data::read(&args.data) {
+        Ok(shapes) => {
+            println!("costs and load as measured: {}", args.data.display());
+            shapes
+        }
+        Err(error) => {
+            println!("costs and load from generators fitted to measurements ({error:#})");
+            Shapes::fitted()
+        }
+    };
+    let first = if args.tuning { SEED_TUNING } else { SEED_JUDGING };
+    let count = args.seeds.unwrap_or(if args.quick { SEEDS_QUICK } else { SEEDS });
+    let seeds: Vec<u64> = (first..first + count).collect();
+    println!("seeds {first} to {}", first + count - 1);
+    let begun = Instant::now();
+    let mut all = Vec::new();
+    for entry in entries {
+        let results = runs::run(entry, &policies, &seeds, &shapes)?;
+        table::print(&results, args.classes);
+        all.push(results);
+    }
+    table::summary(&all);
+    say_speed(&all, begun.elapsed().as_secs_f64());
+    if let Some(file) = &args.json {
+        let json = serde_json::to_vec_pretty(&table::json(&all))?;
+        std::fs::write(file, json).with_context(|| format!("writing {}", file.display()))?;
+    }
+    if args.targets {
+        targets::print(&all);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    for entry in &CATALOGUE {
+        println!("{:<13} {}", entry.name, entry.about);
+    }
+    println!();
+    for policy in policies::all() {
+        println!("{}", policy.name);
+    }
+}
+
+fn scenarios(args: &Args) -> Result<Vec<&'static Entry>> {
+    if args.scenarios.is_empty() {
+        let wanted = |entry: &&Entry| !args.quick || QUICK.contains(&entry.name);
+        return Ok(CATALOGUE.iter().filter(wanted).collect());
+    }
+    let find = |name: &String| {
+        Entry::named(name).with_context(|| format!("no scenario `{name}`; --list shows them"))
+    };
+    args.scenarios.iter().map(find).collect()
+}
+
+fn policies(args: &Args) -> Result<Vec<Policy>> {
+    let mut policies = policies::all();
+    if args.quick {
+        policies.retain(|policy| !policy.is_swept());
+    }
+    if !args.policies.is_empty() {
+        policies.retain(|policy| args.policies.iter().any(|name| policy.name.starts_with(name)));
+    }
+    if policies.is_empty() {
+        bail!("no policy is named so; --list shows them");
+    }
+    Ok(policies)
+}
+
+fn say_speed(all: &[Results], seconds: f64) {
+    let (events, cpu) = all.iter().fold((0, 0.0), |(events, cpu), results| {
+        (events + results.events, cpu + results.cpu_seconds)
+    });
+    println!(
+        "\n{events} events in {seconds:.1} s; {:.2} million a second and thread",
+        events as f64 / cpu / 1e6
+    );
+}

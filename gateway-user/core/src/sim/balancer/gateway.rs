@@ -1,0 +1,292 @@
+//! This gateway: the real engine, the real draw and the real plan.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+use gateway_common::layout::Weights;
+
+use super::super::invariants::{check_decisions, check_plan};
+use super::super::scenario::Scenario;
+use super::{Ask, Balancer, Ended, Outcome, Path};
+use crate::decision::Decision;
+use crate::directory::DirectoryError;
+use crate::engine::{Engine, EngineOptions};
+use crate::fleet::{Admission, BackendSpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
+use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
+use crate::rows::{HeapRows, Rows};
+use crate::snapshot::Snapshot;
+use crate::tables::{Tables, Write};
+
+/// A client whose SYN was refused, and the refusal kept from it, sends the next after this long
+/// (RFC 6298, initial timeout).
+const SYN_RETRY: Duration = Duration::from_secs(1);
+
+/// Class of every request until requests are classified.
+const CLASS: u8 = 0;
+
+/// What the engine was shown, in order: enough to reproduce every decision.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    fleet: Fleet,
+    options: EngineOptions,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Seen(Observation),
+    Tick(KtimeNs, Vec<u64>),
+}
+
+/// One gateway with one pool.
+pub(super) struct Gateway {
+    path: Path,
+    engine: Engine,
+    snapshot: Snapshot,
+    rows: HeapRows,
+    applied: Tables,
+    /// Which backends report their load.
+    reports: Vec<bool>,
+    last: Arc<[Decision]>,
+    kept: Option<(Vec<Decision>, Recording)>,
+}
+
+impl Gateway {
+    pub(super) fn new(
+        scenario: &Scenario,
+        servers: Range<usize>,
+        path: Path,
+        seed: u64,
+        keep: bool,
+    ) -> Result<Gateway, DirectoryError> {
+        let options = EngineOptions { weights_age_max: Duration::from_secs(30), seed };
+        let fleet = fleet(scenario, servers.clone());
+        let engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
+        let mut gateway = Gateway {
+            path,
+            snapshot: engine.snapshot(),
+            engine,
+            rows: HeapRows::default(),
+            applied: Tables::default(),
+            reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
+            last: Arc::from([]),
+            kept: keep.then(|| (Vec::new(), Recording { fleet, options, steps: Vec::new() })),
+        };
+        let writes = check_plan(gateway.engine.tables(), &mut gateway.applied);
+        apply_weights(&writes.unwrap_or_default(), &gateway.rows);
+        Ok(gateway)
+    }
+
+    fn row(&self, server: usize) -> BackendRow {
+        self.snapshot.pools[0].backends[server].row
+    }
+
+    fn see(&mut self, at: KtimeNs, server: usize, seen: Seen) {
+        let observation = Observation { at, backend: self.row(server), seen };
+        self.engine.observe(&observation);
+        if let Some((_, recording)) = &mut self.kept {
+            recording.steps.push(Step::Seen(observation));
+        }
+    }
+
+    /// What the proxy sees of a try.
+    fn request_seen(&self, ended: &Ended) -> Seen {
+        let outcome = match ended.outcome {
+            Outcome::Refused => return Seen::ConnectFailed,
+            Outcome::Answered => RequestOutcome::Answered,
+            Outcome::Error => RequestOutcome::ServerError,
+            Outcome::Broken => RequestOutcome::Broken,
+            Outcome::TimedOut => RequestOutcome::TimedOut,
+        };
+        Seen::Request {
+            outcome,
+            first_byte_after: ended.first_byte_after,
+            after: ended.after,
+            class: CLASS,
+            report: ended.report.filter(|_| self.reports[ended.server]),
+        }
+    }
+
+    /// What XDP sees of a connection: no status, and of a client that gives up only that.
+    fn flow_seen(ended: &Ended) -> Option<Seen> {
+        Some(match ended.outcome {
+            // Its first byte was seen already.
+            Outcome::Answered if ended.first_byte_after < ended.after => return None,
+            Outcome::Answered | Outcome::Error => {
+                Seen::FirstResponse { after: ended.first_byte_after, class: CLASS }
+            }
+            Outcome::Refused => Seen::ConnectFailed,
+            Outcome::Broken => Seen::ResetByBackend,
+            Outcome::TimedOut => Seen::ResetByClient,
+        })
+    }
+}
+
+impl Balancer for Gateway {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let tried = ask.tried.filter(|_| self.path == Path::L7).map(|server| self.row(server));
+        let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
+        let backend = match tried {
+            Some(tried) => snapshot.pick_other(0, CLASS, ask.hash, now, rows, tried)?,
+            None if self.path == Path::L7 => {
+                snapshot.pick_for_request(0, CLASS, ask.hash, now, rows)?
+            }
+            None => snapshot.pick(0, CLASS, ask.hash, now, rows)?,
+        };
+        snapshot.by_row.get(&backend.row.row).map(|&(_, server)| server)
+    }
+
+    fn retry_after(&self) -> Duration {
+        match self.path {
+            Path::L4 => SYN_RETRY,
+            Path::L7 => Duration::ZERO,
+        }
+    }
+
+    fn begin(&mut self, server: usize) {
+        self.rows.begin(self.row(server).row);
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        self.rows.end(self.row(ended.server).row);
+        let seen = match self.path {
+            Path::L7 => Some(self.request_seen(ended)),
+            Path::L4 => Gateway::flow_seen(ended),
+        };
+        if let Some(seen) = seen {
+            self.see(ended.now, ended.server, seen);
+        }
+    }
+
+    fn first_byte(&mut self, now: KtimeNs, server: usize, after: Duration) {
+        if self.path == Path::L4 {
+            self.see(now, server, Seen::FirstResponse { after, class: CLASS });
+        }
+    }
+
+    fn probed(&mut self, now: KtimeNs, server: usize, healthy: bool, after: Duration) {
+        self.see(now, server, Seen::Probe { healthy, after });
+    }
+
+    fn tick(&mut self, now: KtimeNs) -> Result<(), String> {
+        if let Some((_, recording)) = &mut self.kept {
+            let backends = &self.snapshot.pools[0].backends;
+            let in_flight = backends.iter().map(|b| self.rows.in_flight(b.row.row)).collect();
+            recording.steps.push(Step::Tick(now, in_flight));
+        }
+        let turn = self.engine.tick(now, &self.rows);
+        check_decisions(&self.engine.fleet().pools[0], &turn.decisions)?;
+        if turn.snapshot_changed {
+            self.snapshot = self.engine.snapshot();
+        }
+        apply_weights(&check_plan(self.engine.tables(), &mut self.applied)?, &self.rows);
+        if let Some((decisions, _)) = &mut self.kept {
+            decisions.extend(turn.decisions.iter().cloned());
+        }
+        self.last = turn.decisions;
+        Ok(())
+    }
+
+    fn is_cut(&self, server: usize) -> bool {
+        self.last.get(server).is_some_and(|decision| decision.health.is_cut())
+    }
+
+    fn weight(&self, server: usize) -> Option<f64> {
+        self.last.get(server).map(|decision| decision.weight_after)
+    }
+
+    fn into_recording(self: Box<Self>) -> Option<(Vec<Decision>, Recording)> {
+        self.kept
+    }
+}
+
+fn apply_weights(writes: &[Write], rows: &HeapRows) {
+    for write in writes {
+        if let Write::Weights(row, weights) = write {
+            rows.set_weights(*row, *weights);
+        }
+    }
+}
+
+/// The decisions of a fresh engine that is shown a recording.
+///
+/// # Errors
+/// If the recording's fleet does not fit the tables.
+pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
+    let Recording { fleet, options, steps } = recording;
+    let mut engine = Engine::new(fleet.clone(), Tables::default(), *options, KtimeNs(0))?;
+    let mut rows = ReplayedRows { weights: HeapRows::default(), in_flight: HashMap::new() };
+    let mut applied = Tables::default();
+    let mut decisions = Vec::new();
+    let mut apply = |engine: &Engine, rows: &ReplayedRows| {
+        let writes = crate::plan::plan(engine.tables(), &applied);
+        writes.iter().for_each(|write| applied.apply(write));
+        apply_weights(&writes, &rows.weights);
+    };
+    apply(&engine, &rows);
+    for step in steps {
+        match step {
+            Step::Seen(observation) => engine.observe(observation),
+            Step::Tick(now, in_flight) => {
+                let places = &engine.snapshot().pools[0].backends;
+                rows.in_flight =
+                    places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
+                decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
+                apply(&engine, &rows);
+            }
+        }
+    }
+    Ok(decisions)
+}
+
+struct ReplayedRows {
+    weights: HeapRows,
+    in_flight: HashMap<u32, u64>,
+}
+
+impl Rows for ReplayedRows {
+    fn weights(&self, row: u32) -> Weights {
+        self.weights.weights(row)
+    }
+
+    fn in_flight(&self, row: u32) -> u64 {
+        self.in_flight.get(&row).copied().unwrap_or(0)
+    }
+
+    fn begin(&self, _row: u32) {}
+
+    fn end(&self, _row: u32) {}
+}
+
+fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
+    let backends = servers.map(|index| BackendSpec {
+        name: format!("s{index}"),
+        addr: SocketAddrV4::new(Ipv4Addr::from(0x0a01_0000 + index as u32 + 1), 8080),
+        nat_addr: Ipv4Addr::new(10, 1, 255, 254),
+        capacity: scenario.servers[index].capacity,
+        admission: Admission::Accepting,
+    });
+    Fleet {
+        vips: vec![VipSpec {
+            name: "web".to_owned(),
+            addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 80),
+            layer: Layer::L7,
+            pool: 0,
+        }],
+        pools: vec![PoolSpec {
+            name: "web".to_owned(),
+            algorithm: scenario.algorithm,
+            weights: scenario.weights,
+            retry_refused: true,
+            backends: backends.collect(),
+            probe: scenario.probe.clone(),
+            policy: scenario.policy.clone(),
+            http: HttpSpec::default(),
+        }],
+        client_classes: Vec::new(),
+    }
+}

@@ -22,7 +22,11 @@ use crate::cursor::XdpFrame;
 use crate::tables::MapTables;
 
 /// Steers one packet. Attached to every interface that clients or backends are behind.
+///
+/// Inlined into what the macro makes of it, since the name of a function of its own would depend on
+/// where the source lies, and objects built elsewhere would differ.
 #[xdp]
+#[inline(always)]
 pub fn gateway(ctx: XdpContext) -> u32 {
     let tables = MapTables::new(&ctx);
     let routed = route(&XdpFrame::new(&ctx), &tables);

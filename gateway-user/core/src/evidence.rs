@@ -148,8 +148,8 @@ impl Memory {
                 self.fail(at);
             }
             Seen::FirstResponse { after, .. } => self.answer(at, after),
-            Seen::Closed { .. } | Seen::ResetByClient => self.silence.alive(),
-            Seen::ResetByBackend => {
+            Seen::Closed { .. } | Seen::ResetByClient { .. } => self.silence.alive(),
+            Seen::ResetByBackend { .. } => {
                 self.streaks.failed();
                 self.fail(at);
             }

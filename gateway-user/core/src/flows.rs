@@ -93,7 +93,7 @@ pub struct FlowTally {
     pub connect: Durations,
     /// From the client's first payload to the backend's.
     pub first_response: Durations,
-    /// From SYN to the second FIN.
+    /// From SYN to the second FIN, or to the RST of either side.
     pub duration: Durations,
     /// Established flows that the client reset.
     pub resets_by_client: u64,
@@ -120,8 +120,14 @@ impl FlowTally {
             Seen::Connected { after } => self.connect.observe(after),
             Seen::FirstResponse { after, .. } => self.first_response.observe(after),
             Seen::Closed { after, .. } => self.duration.observe(after),
-            Seen::ResetByClient => self.resets_by_client += 1,
-            Seen::ResetByBackend => self.resets_by_backend += 1,
+            Seen::ResetByClient { after } => {
+                self.duration.observe(after);
+                self.resets_by_client += 1;
+            }
+            Seen::ResetByBackend { after } => {
+                self.duration.observe(after);
+                self.resets_by_backend += 1;
+            }
             Seen::ConnectFailed | Seen::Request { .. } | Seen::Probe { .. } => {}
         }
     }
@@ -205,8 +211,8 @@ mod tests {
         tally.observe(&Seen::Connected { after: us(50) });
         tally.observe(&Seen::FirstResponse { after: ms(20), class: 0 });
         tally.observe(&Seen::Closed { after: s(9_000), bytes_in: 1, bytes_out: 2 });
-        tally.observe(&Seen::ResetByClient);
-        (0..2).for_each(|_| tally.observe(&Seen::ResetByBackend));
+        tally.observe(&Seen::ResetByClient { after: ms(3) });
+        (0..2).for_each(|_| tally.observe(&Seen::ResetByBackend { after: ms(3) }));
         tally.observe(&Seen::Probe { healthy: true, after: ms(1) });
         assert_eq!((tally.resets_by_client, tally.resets_by_backend), (1, 2));
         let filled = |durations: &Durations| -> Vec<(f64, u64)> {
@@ -214,8 +220,8 @@ mod tests {
         };
         assert_eq!(filled(&tally.connect), [(0.000_05, 1)], "a bound is within its bucket");
         assert_eq!(filled(&tally.first_response), [(0.025, 1)]);
-        assert_eq!(filled(&tally.duration), [(f64::INFINITY, 1)]);
-        assert_eq!((tally.duration.count(), tally.duration.sum_seconds()), (1, 9_000.0));
+        assert_eq!(filled(&tally.duration), [(0.005, 3), (f64::INFINITY, 1)]);
+        assert_eq!((tally.duration.count(), tally.duration.sum_seconds()), (4, 9_000.009));
     }
 
     #[test]

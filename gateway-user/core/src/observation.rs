@@ -53,9 +53,15 @@ pub enum Seen {
         bytes_out: u64,
     },
     /// L4: an established flow was reset by the backend.
-    ResetByBackend,
+    ResetByBackend {
+        /// From SYN to RST.
+        after: Duration,
+    },
     /// L4: the client reset it. No fault of the backend by itself.
-    ResetByClient,
+    ResetByClient {
+        /// From SYN to RST.
+        after: Duration,
+    },
     /// L7: one try of a request ended.
     Request {
         /// How.

@@ -222,7 +222,7 @@ impl Page<'_> {
         )?;
         self.durations(
             "gateway_flow_duration_seconds",
-            "From SYN to the second FIN, of L4 flows that both sides closed",
+            "From SYN to the end, of L4 flows that were closed or reset",
             state,
             |flows| &flows.duration,
         )?;

@@ -169,7 +169,7 @@ async fn flows_are_counted_by_backend_until_it_leaves() {
         Seen::Connected { after: Duration::from_micros(80) },
         Seen::FirstResponse { after, class: 0 },
         Seen::Closed { after, bytes_in: 1, bytes_out: 2 },
-        Seen::ResetByClient,
+        Seen::ResetByClient { after },
     ] {
         telemetry.report(Observation { at: clock::now(), backend: row, seen });
     }
@@ -186,7 +186,7 @@ async fn flows_are_counted_by_backend_until_it_leaves() {
         "gateway_flow_connect_duration_seconds_bucket{le=\"0.00005\",pool=\"web\",backend=\"b\"} 0",
         "gateway_flow_connect_duration_seconds_bucket{le=\"0.0001\",pool=\"web\",backend=\"b\"} 1",
         "gateway_flow_first_response_seconds_count{pool=\"web\",backend=\"b\"} 1",
-        "gateway_flow_duration_seconds_sum{pool=\"web\",backend=\"b\"} 0.02",
+        "gateway_flow_duration_seconds_sum{pool=\"web\",backend=\"b\"} 0.04",
         "gateway_flow_resets_total{pool=\"web\",backend=\"b\",side=\"client\"} 1",
     ] {
         assert!(text.lines().any(|told| told == line), "`{line}` is missing in:\n{text}");

@@ -96,8 +96,8 @@ fn observation(event: &FlowEvent) -> Option<Observation> {
         event_kind::CLOSED => {
             Seen::Closed { after, bytes_in: event.bytes_in, bytes_out: event.bytes_out }
         }
-        event_kind::RESET_BY_CLIENT => Seen::ResetByClient,
-        event_kind::RESET_BY_BACKEND => Seen::ResetByBackend,
+        event_kind::RESET_BY_CLIENT => Seen::ResetByClient { after },
+        event_kind::RESET_BY_BACKEND => Seen::ResetByBackend { after },
         _ => return None,
     };
     let backend = BackendRow { row: event.backend, generation: event.generation };
@@ -132,8 +132,8 @@ mod tests {
             (event_kind::REFUSED, Seen::ConnectFailed),
             (event_kind::RESPONDED, Seen::FirstResponse { after, class: 1 }),
             (event_kind::CLOSED, Seen::Closed { after, bytes_in: 100, bytes_out: 200 }),
-            (event_kind::RESET_BY_CLIENT, Seen::ResetByClient),
-            (event_kind::RESET_BY_BACKEND, Seen::ResetByBackend),
+            (event_kind::RESET_BY_CLIENT, Seen::ResetByClient { after }),
+            (event_kind::RESET_BY_BACKEND, Seen::ResetByBackend { after }),
         ] {
             let backend = BackendRow { row: 3, generation: 2 };
             let expected = Observation { at: KtimeNs(9), backend, seen };

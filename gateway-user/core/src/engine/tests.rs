@@ -305,7 +305,11 @@ fn a_stamp_from_the_future_does_not_blind_the_loop() {
     (0..5).for_each(|_| bench.serve(&[10, 10, 10]));
     let backend = bench.engine.snapshot().pools[0].backends[0].row;
     let at = KtimeNs(u64::MAX);
-    bench.engine.observe(&Observation { at, backend, seen: Seen::ResetByClient });
+    bench.engine.observe(&Observation {
+        at,
+        backend,
+        seen: Seen::ResetByClient { after: Duration::from_secs(1) },
+    });
     bench.serve(&[10, 10, 10]);
     assert!(bench.engine.state().pools[0].backends[0].inputs.requests_per_second > 10.0);
 }

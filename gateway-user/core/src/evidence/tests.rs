@@ -43,7 +43,7 @@ fn every_kind_of_failure_counts() {
         request(RequestOutcome::ServerError, 1),
         request(RequestOutcome::Broken, 1),
         request(RequestOutcome::TimedOut, 900),
-        Seen::ResetByBackend,
+        Seen::ResetByBackend { after: Duration::from_secs(1) },
         Seen::ConnectFailed,
     ];
     let evidence = known(&failures);
@@ -69,7 +69,7 @@ fn connects_of_a_trial_are_its_own() {
 fn what_clients_do_is_no_fault_of_the_backend() {
     let innocent = [
         request(RequestOutcome::Abandoned, 5000),
-        Seen::ResetByClient,
+        Seen::ResetByClient { after: Duration::from_secs(1) },
         Seen::Closed { after: Duration::from_secs(1), bytes_in: 1, bytes_out: 1 },
         Seen::Connected { after: Duration::from_millis(1) },
     ];

@@ -120,8 +120,8 @@ impl Gateway {
                 Seen::FirstResponse { after: ended.first_byte_after, class: CLASS }
             }
             Outcome::Refused => Seen::ConnectFailed,
-            Outcome::Broken => Seen::ResetByBackend,
-            Outcome::TimedOut => Seen::ResetByClient,
+            Outcome::Broken => Seen::ResetByBackend { after: ended.after },
+            Outcome::TimedOut => Seen::ResetByClient { after: ended.after },
         })
     }
 }

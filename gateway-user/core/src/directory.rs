@@ -3,8 +3,9 @@
 //! A backend is known by its pool, its address and the gateway's address towards it; as long as
 //! these stay, its row and generation stay, over reloads and over restarts of the daemon (what the
 //! maps hold is adopted). A pool is known by its name, and one whose name is new by the backends
-//! and VIPs that it shares with one whose name is gone, so that a new name cuts no flow. Whatever is given up rests at least until the next change, so that no
-//! table in use ever names a row that already means somebody else.
+//! and VIPs that it shares with one whose name is gone, so that a new name cuts no flow. Whatever
+//! is given up rests at least until the next change, so that no table in use ever names a row that
+//! already means somebody else.
 
 mod index;
 

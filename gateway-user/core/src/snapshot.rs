@@ -71,15 +71,7 @@ impl Snapshot {
         now_ns: u64,
         rows: &dyn Rows,
     ) -> Option<BackendSnapshot> {
-        let members =
-            LiveMembers { pool: self.pools.get(pool)?, class, now_ns, snapshot: self, rows };
-        let pool_algorithm = match self.fleet.pools.get(pool)?.algorithm {
-            Algorithm::Maglev => algorithm::MAGLEV,
-            Algorithm::P2c => algorithm::P2C,
-        };
-        let row = draw::pick(&members, pool_algorithm, hash)?;
-        let &(pool, backend) = self.by_row.get(&row)?;
-        self.pools.get(pool)?.backends.get(backend).copied()
+        self.members(pool, class, now_ns, rows)?.draw(hash)
     }
 
     /// The backend for a new request. In a `p2c` pool: who is drawn if it is idle, else the least
@@ -97,9 +89,10 @@ impl Snapshot {
         now_ns: u64,
         rows: &dyn Rows,
     ) -> Option<BackendSnapshot> {
-        match self.fleet.pools.get(pool)?.algorithm {
-            Algorithm::Maglev => self.pick(pool, class, hash, now_ns, rows),
-            Algorithm::P2c => self.least_loaded(pool, class, hash, now_ns, rows, None),
+        let members = self.members(pool, class, now_ns, rows)?;
+        match members.algorithm {
+            Algorithm::Maglev => members.draw(hash),
+            Algorithm::P2c => members.least_loaded(hash, None),
         }
     }
 
@@ -114,58 +107,83 @@ impl Snapshot {
         rows: &dyn Rows,
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
-        self.least_loaded(pool, class, hash, now_ns, rows, Some(tried))
+        self.members(pool, class, now_ns, rows)?.least_loaded(hash, Some(tried))
+    }
+
+    fn members<'a>(
+        &'a self,
+        pool: usize,
+        class: u8,
+        now_ns: u64,
+        rows: &'a dyn Rows,
+    ) -> Option<LiveMembers<'a>> {
+        let algorithm = self.fleet.pools.get(pool)?.algorithm;
+        Some(LiveMembers {
+            pool: self.pools.get(pool)?,
+            algorithm,
+            class,
+            now_ns,
+            snapshot: self,
+            rows,
+        })
+    }
+}
+
+/// The members of a pool as a pick reads them, for one class and moment.
+struct LiveMembers<'a> {
+    pool: &'a PoolSnapshot,
+    algorithm: Algorithm,
+    class: u8,
+    now_ns: u64,
+    snapshot: &'a Snapshot,
+    rows: &'a dyn Rows,
+}
+
+impl LiveMembers<'_> {
+    /// The draw that XDP does for a new flow.
+    fn draw(&self, hash: u64) -> Option<BackendSnapshot> {
+        let algorithm = match self.algorithm {
+            Algorithm::Maglev => algorithm::MAGLEV,
+            Algorithm::P2c => algorithm::P2C,
+        };
+        let row = draw::pick(self, algorithm, hash)?;
+        let &(pool, backend) = self.snapshot.by_row.get(&row)?;
+        self.snapshot.pools.get(pool)?.backends.get(backend).copied()
     }
 
     /// Who is drawn and idle, else the smallest (in flight + 1) / weight.
-    fn least_loaded(
-        &self,
-        pool: usize,
-        class: u8,
-        hash: u64,
-        now_ns: u64,
-        rows: &dyn Rows,
-        not: Option<BackendRow>,
-    ) -> Option<BackendSnapshot> {
-        let drawn = self.pick(pool, class, hash, now_ns, rows);
-        let idle = |backend: &BackendSnapshot| {
-            Some(backend.row) != not && rows.in_flight(backend.row.row) == 0
+    fn least_loaded(&self, hash: u64, not: Option<BackendRow>) -> Option<BackendSnapshot> {
+        let is_idle = |backend: &BackendSnapshot| {
+            Some(backend.row) != not && self.in_flight(backend.row.row) == 0
         };
-        if let Some(drawn) = drawn.filter(idle) {
+        if let Some(drawn) = self.draw(hash).filter(is_idle) {
             return Some(drawn);
         }
-        let backends = &self.pools.get(pool)?.backends;
-        let load = |backend: &BackendSnapshot| {
-            let weights = rows.weights(backend.row.row);
-            let weight = draw::weight_now(&weights, class, now_ns, self.weights_age_max_ns);
-            let eligible = weight > 0 && Some(backend.row) != not;
-            eligible.then(|| (rows.in_flight(backend.row.row) + 1) as f64 / f64::from(weight))
+        let least = |backends: &mut dyn Iterator<Item = BackendSnapshot>| {
+            backends
+                .filter(|backend| Some(backend.row) != not)
+                .filter_map(|backend| Some((self.load(&backend)?, backend)))
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .map(|(_, backend)| backend)
         };
+        let backends = &self.pool.backends;
         if backends.len() > SCANNED_MAX {
-            let draws = (1..=DRAWS)
-                .filter_map(|nth| self.pick(pool, class, mix(hash ^ mix(nth)), now_ns, rows));
-            let drawn = draws
-                .filter_map(|backend| Some((load(&backend)?, backend)))
-                .min_by(|a, b| a.0.total_cmp(&b.0));
-            if let Some((_, backend)) = drawn {
+            let mut drawn = (1..=DRAWS).filter_map(|nth| self.draw(mix(hash ^ mix(nth))));
+            if let Some(backend) = least(&mut drawn) {
                 return Some(backend);
             }
         }
         // From anywhere on, so that of equals each is as likely.
         let start = hash % (backends.len() as u64).max(1);
         let (before, from) = backends.split_at_checked(start as usize)?;
-        let all = from.iter().chain(before);
-        let least = all.filter_map(|backend| Some((load(backend)?, *backend)));
-        least.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, backend)| backend)
+        least(&mut from.iter().chain(before).copied())
     }
-}
 
-struct LiveMembers<'a> {
-    pool: &'a PoolSnapshot,
-    class: u8,
-    now_ns: u64,
-    snapshot: &'a Snapshot,
-    rows: &'a dyn Rows,
+    /// (In flight + 1) / weight of a backend that takes requests.
+    fn load(&self, backend: &BackendSnapshot) -> Option<f64> {
+        let weight = self.weight(backend.row.row);
+        (weight > 0).then(|| (self.in_flight(backend.row.row) + 1) as f64 / f64::from(weight))
+    }
 }
 
 impl Members for LiveMembers<'_> {

@@ -100,6 +100,12 @@ pub struct Found<L> {
 }
 
 impl<L: Line> Found<L> {
+    /// The line, to be taken if it is so still.
+    #[inline(always)]
+    pub fn seen(&self) -> Seen {
+        Seen { index: self.index, control: self.flow.control }
+    }
+
     /// Adds [`flow_state`] bits and returns those before, so that of several packets that would end
     /// a flow exactly one does. A flow that is somebody else's by now reads as over.
     #[inline(always)]
@@ -213,7 +219,7 @@ impl Ways {
         Ways(ways)
     }
 
-    /// Takes out one way: its word of the line, and its bits' place there.
+    /// Takes out one way.
     #[inline(always)]
     fn next(&mut self) -> Option<u32> {
         if self.0 == 0 {
@@ -292,10 +298,9 @@ impl Seen {
 #[inline(always)]
 pub fn claim<T: FlowTable>(table: &T, hash: u64, earlier: Seen, now_ns: u64) -> Option<Claim> {
     let place = Place::new(hash, table.flows_max());
-    let tags = table.tags(place.bucket)?;
     let mut chosen = earlier;
     if chosen.index == Seen::NOTHING.index {
-        chosen = free(table, tags, place);
+        chosen = free(table, place);
     }
     if chosen.index == Seen::NOTHING.index {
         chosen = victim(table, place, hash, now_ns);
@@ -305,7 +310,8 @@ pub fn claim<T: FlowTable>(table: &T, hash: u64, earlier: Seen, now_ns: u64) -> 
 
 /// A way that nobody has.
 #[inline(always)]
-fn free<T: FlowTable>(table: &T, tags: T::Line, place: Place) -> Seen {
+fn free<T: FlowTable>(table: &T, place: Place) -> Seen {
+    let Some(tags) = table.tags(place.bucket) else { return Seen::NOTHING };
     let mut ways = Ways::tagged(tags, 0);
     for _ in 0..FREE_TRIES {
         let Some(way) = ways.next() else { break };
@@ -421,8 +427,7 @@ impl Claim {
 /// Takes a flow out of the table, with its way back if the hash of that key is known. `false` if
 /// it is not as it was found.
 pub fn remove<T: FlowTable>(table: &T, found: &Found<T::Line>, back_hash: Option<u64>) -> bool {
-    let seen = Seen { index: found.index, control: found.flow.control };
-    let Some(claim) = take(table, seen) else { return false };
+    let Some(claim) = take(table, found.seen()) else { return false };
     if let Some(hash) = back_hash {
         release_return(table, hash, found.index);
     }
@@ -461,14 +466,13 @@ pub fn clean_returns<T: FlowTable>(
     bucket: u32,
     needed: impl Fn(&Flow) -> Option<u64>,
 ) -> u32 {
-    let Some(cells) = table.returns(bucket) else { return 0 };
+    let Some(cells) = table.returns(bucket).map(Cells) else { return 0 };
     let mut freed = 0;
     for bit in (0..RETURN_WAYS).map(|way| (way / 2) | (way % 2 * 32)) {
+        let cell = cells.at(bit);
         // Any hash of this bucket and the cell's tag stands for the keys that it may be of.
-        let cell = Cell((cells.load_at(bit & 31) >> (bit & 32)) as u32);
         let hash = (bucket as u64) << 32 | (cell.0 >> 24) as u64;
-        let place = ReturnPlace { cells, tag: return_tag(hash) };
-        if cell.0 != 0 && !is_in_use(table, hash, cell, &needed) && place.swap(bit, cell, Cell(0)) {
+        if cell.0 != 0 && !is_in_use(table, hash, cell, &needed) && cells.swap(bit, cell, Cell(0)) {
             freed += 1;
         }
     }
@@ -503,18 +507,23 @@ impl Cell {
 
 /// Where a backend-side key belongs.
 struct ReturnPlace<L> {
-    cells: L,
+    cells: Cells<L>,
     tag: u8,
 }
 
 impl<L: Line> ReturnPlace<L> {
     #[inline(always)]
     fn new<T: FlowTable<Line = L>>(table: &T, hash: u64) -> Option<ReturnPlace<L>> {
-        let buckets = table.flows_max() / FLOWS_PER_RETURNS;
-        let cells = table.returns((hash >> 32) as u32 & buckets.wrapping_sub(1))?;
+        let cells = Cells(table.returns(return_bucket(table, hash))?);
         Some(ReturnPlace { cells, tag: return_tag(hash) })
     }
+}
 
+/// A line of `RETURNS`.
+#[derive(Clone, Copy)]
+struct Cells<L>(L);
+
+impl<L: Line> Cells<L> {
     /// Cells with this tag, or with tag 0 those that are free: bit 32 · half + word.
     #[inline(always)]
     fn tagged(&self, tag: u8) -> u64 {
@@ -523,7 +532,7 @@ impl<L: Line> ReturnPlace<L> {
         let mut cells = 0;
         macro_rules! compare {
             ($($word:literal)*) => { $(
-                let differ = (self.cells.load::<$word>() >> 24 & 0xff * LANES) ^ pattern;
+                let differ = (self.0.load::<$word>() >> 24 & 0xff * LANES) ^ pattern;
                 // A difference of at least one carries into the ninth bit of its lane.
                 let differ = (differ + 0xff * LANES) >> 8 & LANES;
                 cells |= (differ ^ LANES) << $word;
@@ -534,20 +543,20 @@ impl<L: Line> ReturnPlace<L> {
     }
 
     #[inline(always)]
-    fn cell(&self, bit: u32) -> Cell {
-        Cell((self.cells.load_at(bit & 31) >> (bit & 32)) as u32)
+    fn at(&self, bit: u32) -> Cell {
+        Cell((self.0.load_at(bit & 31) >> (bit & 32)) as u32)
     }
 
     /// Puts `to` where `from` is, unless that or its neighbour in the word just changed.
     #[inline(always)]
     fn swap(&self, bit: u32, from: Cell, to: Cell) -> bool {
         let (word, shift) = (bit & 31, bit & 32);
-        let before = self.cells.load_at(word);
+        let before = self.0.load_at(word);
         if (before >> shift) as u32 != from.0 {
             return false;
         }
         let after = before ^ (((from.0 ^ to.0) as u64) << shift);
-        self.cells.swap_at(word, before, after)
+        self.0.swap_at(word, before, after)
     }
 }
 
@@ -560,13 +569,13 @@ pub fn find_return<T: FlowTable>(
     is_its: impl Fn(&Flow) -> bool,
 ) -> Option<Found<T::Line>> {
     let place = ReturnPlace::new(table, hash)?;
-    let mut cells = place.tagged(place.tag);
+    let mut cells = place.cells.tagged(place.tag);
     let mut spot = Spot::NOWHERE;
     for _ in 0..RETURN_CANDIDATES {
         if cells == 0 {
             break;
         }
-        let index = place.cell(cells.trailing_zeros()).index();
+        let index = place.cells.at(cells.trailing_zeros()).index();
         cells &= cells - 1;
         if let Some(found) = at(table, index)
             && is_its(&found.flow)
@@ -589,15 +598,16 @@ pub fn claim_return<T: FlowTable>(
     needed: impl Fn(&Flow) -> Option<u64>,
 ) -> bool {
     let Some(place) = ReturnPlace::new(table, hash) else { return false };
-    let held = place.tagged(place.tag);
-    let cells = if held == 0 { place.tagged(0) } else { held };
+    let held = place.cells.tagged(place.tag);
+    let cells = if held == 0 { place.cells.tagged(0) } else { held };
     // Two cells with this tag: one may be in use whatever the other is.
     if cells == 0 || held & held.wrapping_sub(1) != 0 {
         return false;
     }
     let bit = cells.trailing_zeros();
-    let (before, after) = (place.cell(bit), Cell::new(place.tag, index));
-    if held != 0 && is_in_use(table, hash, before, needed) || !place.swap(bit, before, after) {
+    let (before, after) = (place.cells.at(bit), Cell::new(place.tag, index));
+    if held != 0 && is_in_use(table, hash, before, needed) || !place.cells.swap(bit, before, after)
+    {
         return false;
     }
     if held != 0 {
@@ -610,8 +620,8 @@ pub fn claim_return<T: FlowTable>(
 /// bucket is full.
 pub fn add_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
     let Some(place) = ReturnPlace::new(table, hash) else { return false };
-    let free = place.tagged(0);
-    free != 0 && place.swap(free.trailing_zeros(), Cell(0), Cell::new(place.tag, index))
+    let free = place.cells.tagged(0);
+    free != 0 && place.cells.swap(free.trailing_zeros(), Cell(0), Cell::new(place.tag, index))
 }
 
 /// Notes in the flow of a line, if it is over, that it lost its key.
@@ -644,9 +654,14 @@ fn is_in_use<T: FlowTable>(
 /// Whether two hashes share their bucket of `RETURNS` and their tag.
 #[inline(always)]
 fn is_same_return<T: FlowTable>(table: &T, a: u64, b: u64) -> bool {
+    return_bucket(table, a) == return_bucket(table, b) && return_tag(a) == return_tag(b)
+}
+
+/// The bucket of `RETURNS` of a hash.
+#[inline(always)]
+fn return_bucket<T: FlowTable>(table: &T, hash: u64) -> u32 {
     let buckets = table.flows_max() / FLOWS_PER_RETURNS;
-    let bucket = |hash: u64| (hash >> 32) as u32 & buckets.wrapping_sub(1);
-    bucket(a) == bucket(b) && return_tag(a) == return_tag(b)
+    (hash >> 32) as u32 & buckets.wrapping_sub(1)
 }
 
 /// A free cell has no tag, so no hash has that one.
@@ -660,15 +675,15 @@ fn return_tag(hash: u64) -> u8 {
 pub fn release_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
     let Some(place) = ReturnPlace::new(table, hash) else { return false };
     let wanted = Cell::new(place.tag, index);
-    let mut cells = place.tagged(place.tag);
+    let mut cells = place.cells.tagged(place.tag);
     for _ in 0..RETURN_CANDIDATES {
         if cells == 0 {
             return false;
         }
         let bit = cells.trailing_zeros();
         cells &= cells - 1;
-        if place.cell(bit) == wanted {
-            return place.swap(bit, wanted, Cell(0));
+        if place.cells.at(bit) == wanted {
+            return place.cells.swap(bit, wanted, Cell(0));
         }
     }
     false

@@ -129,15 +129,15 @@ fn flow_of_backend<T: Tables>(
     key: &FlowKey,
 ) -> Option<Found<T::Line>> {
     flows::find_return(tables, flow_hash(key, settings.hash_seed), |flow| {
-        back_key(tables, flow).is_some_and(|back| back.words() == key.words())
+        back_key_of(tables, flow).is_some_and(|back| back.words() == key.words())
     })
 }
 
 /// The five-tuple of what a flow's backend sends, if the backend is there still.
 #[inline(always)]
-fn back_key<T: Tables>(tables: &T, flow: &Flow) -> Option<FlowKey> {
+fn back_key_of<T: Tables>(tables: &T, flow: &Flow) -> Option<FlowKey> {
     let backend = backend_of(tables, &flow.control, flow.generation).ok()?;
-    Some(reverse(&towards(&backend, flow.control.nat_port)))
+    Some(back_key(&backend, flow.control.nat_port))
 }
 
 /// Whether a packet continues a connection of the time before its VIP became the proxy's.
@@ -167,9 +167,7 @@ impl Earlier {
 
     #[inline(always)]
     fn of<L: Line>(found: &Found<L>) -> Earlier {
-        let flow = &found.flow;
-        let seen = flows::Seen { index: found.index, control: flow.control };
-        Earlier { seen, opened_at_ns: flow.opened_at_ns }
+        Earlier { seen: found.seen(), opened_at_ns: found.flow.opened_at_ns }
     }
 
     /// The backend that refused it, or [`NO_BACKEND`].
@@ -346,7 +344,7 @@ fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     }
     // Of a removed backend the address is not known any more; the sweep frees such ways back.
     let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
-    let back = reverse(&towards(&backend, claim.before.nat_port));
+    let back = back_key(&backend, claim.before.nat_port);
     flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
 }
 
@@ -437,13 +435,13 @@ fn claim_port<T: Tables>(
     let hash = |key: &FlowKey| flow_hash(key, settings.hash_seed);
     let needed = |flow: &Flow| {
         let is_over = flow.control.state & flow_state::OVER != 0;
-        let key = if is_over { None } else { back_key(tables, flow) };
+        let key = if is_over { None } else { back_key_of(tables, flow) };
         key.map(|key| hash(&key))
     };
     for _ in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let back = reverse(&towards(backend, port));
+        let back = back_key(backend, port);
         if flows::claim_return(tables, hash(&back), claim.index, needed) {
             return Ok(port);
         }
@@ -621,6 +619,12 @@ fn towards(backend: &Backend, nat_port: [u8; 2]) -> FlowKey {
         protocol: packet::TCP,
         reserved: [0; 3],
     }
+}
+
+/// The five-tuple of what a backend sends to one of the gateway's source ports.
+#[inline(always)]
+pub fn back_key(backend: &Backend, nat_port: [u8; 2]) -> FlowKey {
+    reverse(&towards(backend, nat_port))
 }
 
 /// The five-tuple of the other direction.

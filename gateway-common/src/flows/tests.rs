@@ -56,8 +56,7 @@ fn flow(key: FlowKey, state: u8, seen_at_ns: u64) -> Flow {
 }
 
 fn insert(table: &AtomicTable<'_>, hash: u64, flow: &Flow) -> bool {
-    let earlier = find(table, &flow.key, hash)
-        .map_or(Seen::NOTHING, |found| Seen { index: found.index, control: found.flow.control });
+    let earlier = find(table, &flow.key, hash).map_or(Seen::NOTHING, |found| found.seen());
     let claim = claim(table, hash, earlier, NOW_NS);
     claim.map(|claim| claim.publish(table, hash, flow)).is_some()
 }
@@ -150,7 +149,7 @@ fn a_line_that_is_being_written_is_nobodys() {
     let (key, hash) = (key(1), in_first_bucket(1));
     assert!(insert(&table, hash, &flow(key, 0, NOW_NS)));
     let found = find(&table, &key, hash).unwrap();
-    let seen = Seen { index: found.index, control: found.flow.control };
+    let seen = found.seen();
     let claim = claim(&table, hash, seen, NOW_NS).unwrap();
     assert!(find(&table, &key, hash).is_none());
     assert!(super::claim(&table, hash, seen, NOW_NS).is_none(), "it has an owner");
@@ -242,7 +241,7 @@ fn a_look_up_while_a_line_changes_hands_finds_no_other_key() {
     let table = memory.table();
     assert!(insert(&table, in_first_bucket(1), &flow(key(1), 0, NOW_NS)));
     let found = find(&table, &key(1), in_first_bucket(1)).unwrap();
-    let seen = Seen { index: found.index, control: found.flow.control };
+    let seen = found.seen();
     // The line is being written, with the old key in it still, at the first look at it, and is the
     // other flow's at the second.
     let claim = claim(&table, in_first_bucket(2), seen, NOW_NS).unwrap();
@@ -294,7 +293,7 @@ fn a_late_packet_leaves_no_times_in_the_flow_that_has_its_line() {
     let table = memory.table();
     assert!(insert(&table, in_first_bucket(1), &flow(key(1), 0, NOW_NS / 2)));
     let late = find(&table, &key(1), in_first_bucket(1)).unwrap();
-    let seen = Seen { index: late.index, control: late.flow.control };
+    let seen = late.seen();
     let claim = claim(&table, in_first_bucket(2), seen, NOW_NS).unwrap();
     claim.publish(&table, in_first_bucket(2), &flow(key(2), 0, NOW_NS));
     late.stamp(clock::coarse(NOW_NS) + 1, 4_711);

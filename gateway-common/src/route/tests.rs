@@ -91,7 +91,7 @@ impl HeapTables {
         assert_eq!(self.in_flight.get(), live.len() as u64, "in flight counts the live flows");
         for flow in live {
             assert_eq!(self.known(&flow.key), Some(flow), "a live flow is found by its key");
-            let back = back_key(self, &flow).expect("its backend is there");
+            let back = back_key_of(self, &flow).expect("its backend is there");
             let found = flow_of_backend(self, &self.settings, &back).map(|found| found.flow);
             assert_eq!(found, Some(flow), "its way back leads to it");
         }
@@ -315,7 +315,7 @@ proptest! {
             tables.weight.set(weight);
             let client = client_key(port);
             let key = match tables.known(&client) {
-                Some(flow) if from_backend => back_key(&tables, &flow).unwrap(),
+                Some(flow) if from_backend => back_key_of(&tables, &flow).unwrap(),
                 _ => client,
             };
             let mut bytes = frame(&key, flags, 0, &[7; 3][..payload]);
@@ -377,7 +377,7 @@ fn what_comes_after_its_end_does_not_move_it() {
     let back = reverse(&key_of(&mut syn));
     tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
     tables.route(&mut frame(&client, tcp_flag::SYN, 0, &[]));
-    let back = back_key(&tables, &tables.known(&client).unwrap()).unwrap();
+    let back = back_key_of(&tables, &tables.known(&client).unwrap()).unwrap();
     for (key, flags) in
         [(&back, tcp_flag::SYN | tcp_flag::ACK), (&client, tcp_flag::ACK), (&client, tcp_flag::RST)]
     {

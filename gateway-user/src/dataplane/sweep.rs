@@ -10,8 +10,9 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 use gateway_common::flows::{self, FlowTable, Found};
 use gateway_common::hash::flow_hash;
-use gateway_common::layout::{Backend, Flow, FlowKey, flow_state};
+use gateway_common::layout::{Backend, Flow, flow_state};
 use gateway_common::limits::{BACKENDS_MAX, FLOW_WAYS, FLOWS_PER_RETURNS};
+use gateway_common::route::back_key;
 use gateway_core::observation::{BackendRow, Observation, Seen};
 
 use super::census::{Census, Counts, Drift};
@@ -224,14 +225,7 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
     /// The hash of what a flow's backend sends, if that backend is there still.
     fn back_hash(&self, flow: &Flow) -> Option<u64> {
         let backend = self.backend(flow)?;
-        let back = FlowKey {
-            source_addr: backend.addr,
-            target_addr: backend.nat_addr,
-            source_port: backend.port,
-            target_port: flow.control.nat_port,
-            protocol: flow.key.protocol,
-            reserved: [0; 3],
-        };
+        let back = back_key(backend, flow.control.nat_port);
         Some(flow_hash(&back, self.hash_seed))
     }
 

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use flow_state::{CLOSED, ESTABLISHED};
 use gateway_common::clock;
 use gateway_common::flows::AtomicTable;
-use gateway_common::layout::FlowControl;
+use gateway_common::layout::{FlowControl, FlowKey};
 
 use super::*;
 use crate::dataplane::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT};
@@ -224,8 +224,7 @@ fn a_line_that_a_killed_daemon_was_writing_is_freed_by_the_next() {
     let key = world.open(10_000, ESTABLISHED | CLOSED);
     let hash = flow_hash(&key, SEED);
     let found = flows::find(&world.flows, &key, hash).unwrap();
-    let seen = flows::Seen { index: found.index, control: found.flow.control };
-    let _killed = flows::claim(&world.flows, hash, seen, START.0).unwrap();
+    let _killed = flows::claim(&world.flows, hash, found.seen(), START.0).unwrap();
     world.sweeper = Sweeper::new(true);
     let bucket = found.index / FLOW_WAYS;
     world.sweep(CLOSED_LINGER, 1_000);

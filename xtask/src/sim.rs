@@ -1,6 +1,7 @@
 //! `cargo xtask sim`: policies side by side in the simulator.
 //!
-//! The simulator is compiled with optimisation, as an example of `gateway-core`, and takes its
+//! The simulator is compiled with optimisation, as an example of `gateway-inference`, so that
+//! it asks the same models as the daemon,, and takes its
 //! arguments itself: `cargo xtask sim --help` is its help.
 
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ pub(crate) fn decisions(args: &Args) -> Result<()> {
 }
 
 fn evaluate(first: &[&str], args: &Args) -> Result<()> {
-    let example = ["run", "--quiet", "--release", "-p", "gateway-core", "--features", "sim"];
+    let example = ["run", "--quiet", "--release", "-p", "gateway-inference"];
     let mut command = cargo(example);
     command.args(["--example", "evaluate", "--"]).args(first).args(&args.arguments);
     run_command(&mut command)

@@ -13,6 +13,7 @@ use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, Fleet, HttpSpec, PolicySpec, PoolSpec, WeightMode,
 };
+use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
 use gateway_core::plan::plan;
 use gateway_core::rows::HeapRows;
@@ -101,6 +102,7 @@ fn fleet() -> Fleet {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        models: Stages::default(),
     };
     Fleet { vips: Vec::new(), pools: (0..POOLS).map(pool).collect(), client_classes: Vec::new() }
 }

@@ -27,9 +27,8 @@ use crate::desired::{set_client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
 use crate::fleet::Fleet;
 use crate::history::History;
-use crate::ladder::Standing;
+use crate::models::Models;
 use crate::observation::{BackendRow, Observation};
-use crate::predictor::Predictor;
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -56,24 +55,6 @@ pub struct Turn {
     pub snapshot_changed: bool,
 }
 
-/// A learnt model and how it does. It decides while [`Standing::on_ladder`] says so.
-#[derive(Clone)]
-pub struct Model {
-    /// Whose opinions.
-    pub predictor: Arc<dyn Predictor>,
-    /// How good they were, live.
-    pub standing: Standing,
-}
-
-impl std::fmt::Debug for Model {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Model")
-            .field("name", &self.predictor.name())
-            .field("standing", &self.standing)
-            .finish()
-    }
-}
-
 /// All decisions of one gateway.
 #[derive(Debug)]
 pub struct Engine {
@@ -86,7 +67,7 @@ pub struct Engine {
     by_row: HashMap<u32, (usize, usize)>,
     tables: Tables,
     history: History,
-    model: Option<Model>,
+    models: Models,
     tick: u64,
     ticked_at: KtimeNs,
     observations: u64,
@@ -120,7 +101,7 @@ impl Engine {
             by_row: HashMap::new(),
             tables: Tables::default(),
             history: History::default(),
-            model: None,
+            models: Models::default(),
             tick: 0,
             ticked_at: now,
             observations: 0,
@@ -178,13 +159,12 @@ impl Engine {
     /// somebody else changed there is taken over again, and one of a `manual` pool is left alone.
     pub fn tick(&mut self, now: KtimeNs, rows: &dyn Rows) -> Turn {
         self.tick += 1;
-        let model = self.model.as_ref().filter(|model| model.standing.on_ladder());
         let context = TickContext {
             tick: self.tick,
             now,
             elapsed: now.since(self.ticked_at),
             rows,
-            model: model.map(|model| &*model.predictor),
+            models: &self.models,
             chance: mix(self.options.seed ^ self.tick),
             refresh_after: self.options.weights_age_max / 4,
         };
@@ -231,10 +211,9 @@ impl Engine {
         &self.fleet
     }
 
-    /// Puts a learnt model on the ladder above the substitute, or takes it off. Whether it decides
-    /// depends on its standing, which whoever scores it keeps up to date by calling this again.
-    pub fn set_model(&mut self, model: Option<Model>) {
-        self.model = model;
+    /// The models to ask from now on.
+    pub fn set_models(&mut self, models: Models) {
+        self.models = models;
     }
 
     /// Tables and the way from a row to its backend, after a change of the fleet.

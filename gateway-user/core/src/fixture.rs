@@ -6,6 +6,7 @@ use crate::fleet::{
     Admission, Algorithm, BackendSpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
     WeightMode,
 };
+use crate::ladder::Stages;
 
 /// A fleet of pools with these names and numbers of backends, each with a VIP.
 pub(crate) fn fleet(pools: &[(&str, u32)]) -> Fleet {
@@ -41,6 +42,7 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        models: Stages::default(),
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::ladder::Stages;
+
 /// All VIPs and pools.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fleet {
@@ -61,6 +63,8 @@ pub struct PoolSpec {
     pub policy: PolicySpec,
     /// L7 timeouts and retries.
     pub http: HttpSpec,
+    /// How far each model may go.
+    pub models: Stages,
 }
 
 /// How a pool picks.

@@ -17,6 +17,7 @@ pub mod directory;
 pub mod engine;
 pub mod evidence;
 pub mod explain;
+pub mod features;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
@@ -24,7 +25,9 @@ pub mod flows;
 mod health;
 pub mod history;
 pub mod ladder;
+mod learning;
 mod maglev;
+pub mod models;
 pub mod observation;
 pub mod plan;
 mod policy;

@@ -20,18 +20,6 @@ pub struct PoolView<'a> {
     pub elapsed: Duration,
 }
 
-/// Somebody with opinions about the backends of a pool.
-///
-/// It is asked once a tick and pool, about backends in the pool's order, and answers from what it
-/// is shown: no clock, no I/O. It answers for each backend; a missing answer counts as no opinion.
-pub trait Predictor: Send + Sync {
-    /// Name and version, for records.
-    fn name(&self) -> &str;
-
-    /// An opinion of each backend of the pool.
-    fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion>;
-}
-
 /// What somebody thinks of one backend. `None`: no opinion.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Opinion {

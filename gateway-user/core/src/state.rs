@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::flows::FlowTally;
+use crate::ladder::{Barrier, Stage, Standing, Task};
 
 /// The whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,19 +53,23 @@ pub struct PoolState {
     pub row: u32,
     /// Maglev table in use.
     pub table: u32,
-    /// The model that is asked, and whether it may decide.
-    pub model: Option<ModelState>,
+    /// Its models, one for each task.
+    pub models: Vec<ModelState>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }
 
-/// A model and its standing.
+/// A model's seat in a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelState {
-    /// Name and version.
-    pub name: String,
-    /// Whether it decides at present.
-    pub decides: bool,
+    /// What it is asked.
+    pub task: Task,
+    /// How far it may go.
+    pub stage: Stage,
+    /// How it does beside its substitute.
+    pub standing: Standing,
+    /// What keeps it from deciding; `None`: it decides.
+    pub barrier: Option<Barrier>,
 }
 
 /// A backend.

@@ -90,7 +90,7 @@ mod tests {
             weights: "learned".to_owned(),
             row: 0,
             table: 0,
-            model: None,
+            models: Vec::new(),
             backends,
         }
     }

@@ -119,7 +119,7 @@ mod tests {
             }],
             "pools": [{
                 "name": "web", "algorithm": "p2c", "weights": "learned", "row": 0, "table": 0,
-                "model": null, "backends": []
+                "models": [], "backends": []
             }]
         });
         let status: Status = serde_json::from_value(state).unwrap();

@@ -10,6 +10,7 @@ use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind, ProbeSpec,
     WeightMode,
 };
+use gateway_core::ladder::{Stage, Stages};
 use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
 use toml::Spanned;
 
@@ -73,6 +74,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     let probe = section.section("probe").map(read_probe);
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
     let http = section.section("http").map_or_else(HttpSpec::default, read_http);
+    let models = section.section("models").map_or_else(Stages::default, read_models);
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
         name: name.get_ref().clone(),
@@ -83,6 +85,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         probe,
         policy,
         http,
+        models,
     });
     PoolDraft { name, span, weights_at, backends_at, spec }
 }
@@ -370,6 +373,15 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
     };
     section.finish();
     spec
+}
+
+fn read_models(mut section: Section<'_, '_>) -> Stages {
+    let words = Stage::ALL.map(|stage| (stage.as_str(), stage));
+    let mut stage = |key| section.word(key, &words).map_or(Stage::default(), Spanned::into_inner);
+    let stages =
+        Stages { classes: stage("classes"), forecast: stage("forecast"), fault: stage("fault") };
+    section.finish();
+    stages
 }
 
 /// Values that may be there only once, and where each was first.

@@ -9,6 +9,7 @@ use gateway_core::decision::Health;
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec, WeightMode,
 };
+use gateway_core::ladder::Stages;
 use gateway_core::observation::Seen;
 use gateway_core::tables::Write;
 use prometheus_client::encoding::text::encode;
@@ -36,6 +37,7 @@ fn fleet(backends: &[&str]) -> Fleet {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        models: Stages::default(),
     };
     let vip = VipSpec {
         name: "web".to_owned(),

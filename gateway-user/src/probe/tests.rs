@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, Fleet, HttpSpec, PolicySpec, PoolSpec, ProbeKind, WeightMode,
 };
+use gateway_core::ladder::Stages;
 use gateway_core::snapshot::{BackendSnapshot, PoolSnapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -79,6 +80,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         probe,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        models: Stages::default(),
     };
     let placed = addrs.iter().enumerate().map(|(row, &addr)| BackendSnapshot {
         row: BackendRow { row: row as u32, generation },

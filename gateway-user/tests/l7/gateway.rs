@@ -13,6 +13,7 @@ use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
     WeightMode,
 };
+use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
 use gateway_core::rows::{HeapRows, Rows};
 use gateway_core::snapshot::{BackendSnapshot, PoolSnapshot, Snapshot};
@@ -184,6 +185,7 @@ fn snapshot(
         probe: None,
         policy: PolicySpec::default(),
         http,
+        models: Stages::default(),
     };
     let fleet = Fleet { vips: vips.collect(), pools: vec![pool], client_classes: Vec::new() };
     Snapshot {

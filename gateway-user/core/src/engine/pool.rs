@@ -14,9 +14,11 @@ use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
 use crate::fleet::{PoolSpec, WeightMode};
 use crate::ladder::{self, Verdict};
+use crate::learning::Learning;
+use crate::models::Models;
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{self, Case, Course, Outcome};
-use crate::predictor::{PoolView, Predictor, Substitute};
+use crate::predictor::{PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
@@ -28,8 +30,7 @@ pub(super) struct TickContext<'a> {
     pub(super) now: KtimeNs,
     pub(super) elapsed: Duration,
     pub(super) rows: &'a dyn Rows,
-    /// The model that may decide.
-    pub(super) model: Option<&'a dyn Predictor>,
+    pub(super) models: &'a Models,
     pub(super) chance: u64,
     /// Weights older than this are written again, so that they do not age while the loop turns;
     /// zero: they never age.
@@ -44,7 +45,7 @@ pub(super) struct PoolLoop {
     membership: Membership,
     fallback: u32,
     excess: Excess,
-    model_asked: bool,
+    learning: Learning,
 }
 
 impl PoolLoop {
@@ -82,12 +83,18 @@ impl PoolLoop {
             fallback: adopted.pools.get(&entry.index).map_or(NO_BACKEND, |pool| pool.fallback),
             backends,
             excess: Excess::default(),
-            model_asked: false,
+            learning: Learning::new(spec.models),
         }
     }
 
     /// The same pool with other settings or backends.
-    pub(super) fn reconfigure(self, spec: &PoolSpec, entry: &PoolEntry, now: KtimeNs) -> PoolLoop {
+    pub(super) fn reconfigure(
+        mut self,
+        spec: &PoolSpec,
+        entry: &PoolEntry,
+        now: KtimeNs,
+    ) -> PoolLoop {
+        self.learning.reconfigure(spec.models);
         let joins = self.backends.iter().any(|backend| entry.rows.contains(&backend.row()));
         let mut before = self.backends;
         let backends: Vec<BackendLoop> = spec
@@ -117,8 +124,8 @@ impl PoolLoop {
         &self.backends
     }
 
-    pub(super) fn model_asked(&self) -> bool {
-        self.model_asked
+    pub(super) fn learning(&self) -> &Learning {
+        &self.learning
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = BackendRow> {
@@ -213,16 +220,9 @@ impl PoolLoop {
     ) -> Vec<Verdict> {
         let view = PoolView { backends: evidence, elapsed: context.elapsed };
         let substitute = Substitute::new(&spec.policy).opinions(&view);
-        let model = context.model.map(|model| model.opinions(&view));
-        self.model_asked = model.is_some();
-        substitute
-            .into_iter()
-            .enumerate()
-            .map(|(index, substitute)| {
-                let model = model.as_ref().and_then(|opinions| opinions.get(index).copied());
-                ladder::choose(model, substitute)
-            })
-            .collect()
+        let models = self.learning.opinions(&view, context.models, context.now);
+        let both = models.into_iter().zip(substitute);
+        both.map(|(model, substitute)| ladder::choose(model, substitute)).collect()
     }
 
     fn decide(

@@ -6,6 +6,7 @@ use super::Engine;
 use super::pool::{BackendLoop, PoolLoop};
 use crate::decision::{Inputs, Reason, WeightSource};
 use crate::fleet::{Algorithm, BackendSpec, Layer, PoolSpec, VipSpec, WeightMode};
+use crate::ladder::Task;
 use crate::state::{BackendState, ModelState, PoolState, State, VipState};
 
 pub(super) fn state(engine: &Engine) -> State {
@@ -54,12 +55,14 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         .to_owned(),
         row: pool.index(),
         table: pool.table(),
-        model: engine.model.as_ref().map(|model| ModelState {
-            name: model.predictor.name().to_owned(),
-            decides: pool.model_asked(),
-        }),
+        models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends.map(|(b, spec)| backend(engine.ticked_at, b, spec, total)).collect(),
     }
+}
+
+fn model(now: KtimeNs, pool: &PoolLoop, task: Task) -> ModelState {
+    let seat = pool.learning().seat(task);
+    ModelState { task, stage: seat.stage(), standing: seat.standing(), barrier: seat.barrier(now) }
 }
 
 fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) -> BackendState {

@@ -9,7 +9,6 @@ use crate::fixture::{backend, fleet};
 use crate::fleet::{Admission, ProbeKind, ProbeSpec, WeightMode};
 use crate::observation::{RequestOutcome, Seen};
 use crate::plan::plan;
-use crate::predictor::{Opinion, PoolView};
 use crate::rows::HeapRows;
 use crate::tables::Write;
 
@@ -341,47 +340,4 @@ fn state_is_the_same_after_a_trip_through_json() {
     let state = bench.engine.state();
     let json = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<State>(&json).unwrap().pools.len(), state.pools.len());
-}
-
-/// A model that says the same of every pool.
-struct Fixed(Opinion);
-
-impl Predictor for Fixed {
-    fn name(&self) -> &str {
-        "fixed"
-    }
-
-    fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion> {
-        let mut opinions = vec![Opinion { speed: Some(1.0), ..self.0 }; pool.backends.len()];
-        opinions[0] = self.0;
-        opinions
-    }
-}
-
-fn model(opinion: Opinion, loss: f64) -> Option<Model> {
-    let age = Duration::from_millis(250);
-    let standing = Standing { loss, substitute_loss: 1.0, scored: 1000, age };
-    Some(Model { predictor: Arc::new(Fixed(opinion)), standing })
-}
-
-#[test]
-fn a_model_that_beats_its_substitute_decides_within_the_bounds() {
-    let mut bench = Bench::new(web(WeightMode::Learned));
-    bench.engine.set_model(model(Opinion { speed: Some(1e12), ..Opinion::default() }, 0.5));
-    let (turn, _) = bench.tick();
-    assert_eq!(turn.decisions[0].source, WeightSource::Model);
-    assert!(turn.decisions[0].weight_after <= 1.2 + 1e-9, "one step, however wild the model");
-    (0..100).for_each(|_| drop(bench.tick()));
-    assert!(bench.weights().iter().all(|weight| (0.05 - 1e-9..=3.0 + 1e-9).contains(weight)));
-}
-
-#[test]
-fn a_model_that_is_beaten_or_talks_nonsense_does_not_decide() {
-    for (speed, loss) in [(2.0, 1.5), (f64::NAN, 0.5), (-3.0, 0.5)] {
-        let mut bench = Bench::new(web(WeightMode::Learned));
-        bench.engine.set_model(model(Opinion { speed: Some(speed), ..Opinion::default() }, loss));
-        let (turn, _) = bench.tick();
-        assert_eq!(turn.decisions[0].source, WeightSource::Static, "{speed} {loss}");
-        assert_eq!(bench.weights(), [1.0; 3]);
-    }
 }

@@ -5,7 +5,7 @@ use crate::capacity::relative_speeds;
 use crate::decision::Reason;
 use crate::evidence::Evidence;
 use crate::fleet::PolicySpec;
-use crate::predictor::{Fault, Opinion, PoolView, Predictor};
+use crate::predictor::{Fault, Opinion, PoolView};
 use crate::window::SLOT;
 
 /// Connects that fail in a row are no chance: the address does not serve.
@@ -61,6 +61,21 @@ impl Substitute {
         Substitute { failures_in_a_row: policy.failures_in_a_row }
     }
 
+    /// An opinion of each backend of the pool, in its order.
+    pub fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion> {
+        let costs: Vec<_> = pool.backends.iter().map(|backend| backend.cost).collect();
+        let capacities: Vec<_> = pool.backends.iter().map(|backend| backend.capacity).collect();
+        let speeds = relative_speeds(&costs, &capacities);
+        let whole = Totals::of(pool.backends);
+        let opinion = |(own, speed): (&Evidence, Option<f64>)| Opinion {
+            // A request that fails is work lost: goodput is what counts.
+            speed: speed.map(|speed| speed * (1.0 - own.failed_share()).max(0.01)),
+            fault: self.fault(own, &whole.without(own)),
+            load: own.load,
+        };
+        pool.backends.iter().zip(speeds).map(opinion).collect()
+    }
+
     fn fault(&self, own: &Evidence, peers: &Peers) -> Option<Fault> {
         let certain = |reason| Some(Fault { probability: 1.0, reason });
         if own.connect_failures_in_a_row >= CONNECT_FAILURES {
@@ -96,26 +111,6 @@ fn suspicion(floor: f64, limit: f64) -> Fault {
     Fault {
         probability: 0.5 + 0.5 * ((floor - limit) / (1.0 - limit)).clamp(0.0, 1.0),
         reason: Reason::FailedShare,
-    }
-}
-
-impl Predictor for Substitute {
-    fn name(&self) -> &str {
-        "substitute"
-    }
-
-    fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion> {
-        let costs: Vec<_> = pool.backends.iter().map(|backend| backend.cost).collect();
-        let capacities: Vec<_> = pool.backends.iter().map(|backend| backend.capacity).collect();
-        let speeds = relative_speeds(&costs, &capacities);
-        let whole = Totals::of(pool.backends);
-        let opinion = |(own, speed): (&Evidence, Option<f64>)| Opinion {
-            // A request that fails is work lost: goodput is what counts.
-            speed: speed.map(|speed| speed * (1.0 - own.failed_share()).max(0.01)),
-            fault: self.fault(own, &whole.without(own)),
-            load: own.load,
-        };
-        pool.backends.iter().zip(speeds).map(opinion).collect()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fleet::{Admission, BackendSpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
+use crate::ladder::Stages;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
 use crate::rows::{HeapRows, Rows};
 use crate::snapshot::Snapshot;
@@ -286,6 +287,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),
             http: HttpSpec::default(),
+            models: Stages::default(),
         }],
         client_classes: Vec::new(),
     }

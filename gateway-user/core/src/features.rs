@@ -1,0 +1,55 @@
+//! What models look at: one table for training, simulation and serving.
+//!
+//! Each task has a list of [`Feature`]s, in the order of its vector, and one function that computes
+//! that vector; both are in a file of its own below. A model file names the [`Schema`] that it was
+//! trained with, and is refused where that is another one than this program's.
+
+use serde::{Deserialize, Serialize};
+
+/// One number of a feature vector.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Feature {
+    /// Name; never reused for something else.
+    pub name: &'static str,
+    /// Unit, `1` for ratios and counts.
+    pub unit: &'static str,
+    /// The values that it can take, both ends included.
+    pub range: [f32; 2],
+    /// What it is, in a few words.
+    pub about: &'static str,
+}
+
+/// A list of features, as a model file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Raised whenever a feature of the list changes its meaning.
+    pub version: u32,
+    /// Names, in the order of the vector.
+    pub names: Vec<String>,
+}
+
+impl Schema {
+    /// The schema of a list.
+    pub fn of(version: u32, features: &[Feature]) -> Schema {
+        let names = features.iter().map(|feature| feature.name.to_owned()).collect();
+        Schema { version, names }
+    }
+}
+
+/// A number held within its feature's range; what is no number becomes the lower end.
+pub fn hold(value: f64, feature: &Feature) -> f32 {
+    let [low, high] = feature.range;
+    if value.is_nan() { low } else { (value as f32).clamp(low, high) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_or_out_of_range_is_held() {
+        let share = Feature { name: "share", unit: "1", range: [0.0, 1.0], about: "a share" };
+        let held = [f64::NAN, f64::INFINITY, -3.0, 0.25].map(|value| hold(value, &share));
+        assert_eq!(held, [0.0, 1.0, 0.0, 0.25]);
+    }
+}

@@ -1,0 +1,75 @@
+//! What one pool has learnt: a seat for each model, and what each of them keeps of the pool.
+//!
+//! ```text
+//! observations ─► what is kept ─► features ─► model ─► opinion ─► (ladder ─► policy)
+//!                                     └────► substitute ─► loss ─► the seat's standing
+//! ```
+//!
+//! Each task has a folder of its own; this file joins them for a pool and says nothing itself.
+
+use gateway_common::clock::KtimeNs;
+
+use crate::ladder::{Seat, Stages, Task};
+use crate::models::Models;
+use crate::predictor::{Opinion, PoolView};
+
+/// A pool's seats, one for each task.
+#[derive(Clone, Debug)]
+pub(crate) struct Learning {
+    /// As configured.
+    stages: Stages,
+    classes: Seat,
+    forecast: Seat,
+    fault: Seat,
+}
+
+impl Learning {
+    /// Nothing learnt yet.
+    pub(crate) fn new(stages: Stages) -> Learning {
+        Learning {
+            stages,
+            classes: Seat::new(stages.classes),
+            forecast: Seat::new(stages.forecast),
+            fault: Seat::new(stages.fault),
+        }
+    }
+
+    /// The stages that a changed configuration asks for; those that it leaves alone stay, so that a
+    /// reload promotes nobody by the way.
+    pub(crate) fn reconfigure(&mut self, stages: Stages) {
+        for task in Task::ALL {
+            if self.stages.of(task) != stages.of(task) {
+                self.seat_mut(task).promote(stages.of(task));
+            }
+        }
+        self.stages = stages;
+    }
+
+    /// The seat of a task.
+    pub(crate) fn seat(&self, task: Task) -> &Seat {
+        match task {
+            Task::Classes => &self.classes,
+            Task::Forecast => &self.forecast,
+            Task::Fault => &self.fault,
+        }
+    }
+
+    /// See [`seat`](Learning::seat).
+    pub(crate) fn seat_mut(&mut self, task: Task) -> &mut Seat {
+        match task {
+            Task::Classes => &mut self.classes,
+            Task::Forecast => &mut self.forecast,
+            Task::Fault => &mut self.fault,
+        }
+    }
+
+    /// What the models think of the pool's backends, in its order, so far as they may decide.
+    pub(crate) fn opinions(
+        &mut self,
+        view: &PoolView<'_>,
+        _models: &Models,
+        _now: KtimeNs,
+    ) -> Vec<Opinion> {
+        vec![Opinion::default(); view.backends.len()]
+    }
+}

@@ -4,6 +4,8 @@
 //! that vector; both are in a file of its own below. A model file names the [`Schema`] that it was
 //! trained with, and is refused where that is another one than this program's.
 
+pub mod fault;
+
 use serde::{Deserialize, Serialize};
 
 /// One number of a feature vector.

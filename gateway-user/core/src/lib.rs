@@ -17,6 +17,7 @@ pub mod directory;
 pub mod engine;
 pub mod evidence;
 pub mod explain;
+pub mod fault;
 pub mod features;
 #[cfg(test)]
 mod fixture;
@@ -24,6 +25,7 @@ pub mod fleet;
 pub mod flows;
 mod health;
 pub mod history;
+mod interval;
 pub mod ladder;
 mod learning;
 mod maglev;

@@ -5,6 +5,7 @@ use crate::capacity::relative_speeds;
 use crate::decision::Reason;
 use crate::evidence::Evidence;
 use crate::fleet::PolicySpec;
+use crate::interval;
 use crate::predictor::{Fault, Opinion, PoolView};
 use crate::window::SLOT;
 
@@ -232,18 +233,9 @@ fn failures_by_chance(share: f64) -> u32 {
     (CHANCE_MAX.ln() / share.min(1.0).ln()).ceil() as u32
 }
 
-/// The Wilson score interval of a failed share, `z` standard deviations wide to either side
-/// (Wilson, JASA 1927): unlike the plain one it holds for few samples and for shares near zero.
+/// How sure a failed share is.
 fn wilson(counts: Counts, z: f64) -> (f64, f64) {
-    if counts.finished == 0 {
-        return (0.0, 1.0);
-    }
-    let n = counts.finished as f64;
-    let share = counts.share();
-    let centre = share + z * z / (2.0 * n);
-    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + z * z / n;
-    ((centre - half) / scale, (centre + half) / scale)
+    interval::wilson(counts.failed as f64, counts.finished as f64, z)
 }
 
 #[cfg(test)]

@@ -92,10 +92,3 @@ fn failures_take_from_speed() {
     assert_eq!((opinions[0].speed, opinions[1].speed), (Some(0.5), Some(1.0)));
     assert_eq!(opinions[1].load, Some(20.0));
 }
-
-#[test]
-fn the_interval_of_a_share_is_wilsons() {
-    // 8 of 20 at z = 1.96: Newcombe, Statistics in Medicine 1998.
-    let (low, high) = wilson(Counts { finished: 20, failed: 8 }, 1.96);
-    assert!((low - 0.2188).abs() < 1e-3 && (high - 0.6134).abs() < 1e-3, "{low} {high}");
-}

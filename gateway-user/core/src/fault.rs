@@ -1,0 +1,16 @@
+//! Which backends are faulty, by a forest: its windows, the model itself, and how it does live.
+//!
+//! ```text
+//! windows ─► features (`features::fault`) ─► forest ─► confirmed? ─► opinion ─► (ladder)
+//!    └─► labels (incidents, the operator) ─► loss of forest and rule ─► the seat's standing
+//! ```
+//!
+//! The same windows are recorded and trained on, see [`LabelledWindow`].
+
+mod forest;
+mod recording;
+mod window;
+
+pub use forest::{Answer, Forest, ForestError, ForestSpec, NODES_MAX, Node, TREES_MAX};
+pub use recording::{LabelledWindow, RECORDING_VERSION};
+pub use window::{FaultWindow, WINDOW};

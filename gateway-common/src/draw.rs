@@ -8,7 +8,7 @@
 
 use crate::hash::mix;
 use crate::layout::{Weights, algorithm};
-use crate::limits::{CLASSES_MAX, DRAW_TRIES, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
+use crate::limits::{CLASSES_MAX, CONTROL_CLASS, DRAW_TRIES, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
 
 /// Separates the two draws of `p2c`. Any odd constant does; this is 2^64 divided by the golden ratio.
 const SECOND_DRAW: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -75,16 +75,38 @@ fn waiting<M: Members>(members: &M, backend: u32) -> u64 {
     members.in_flight(backend).min(u32::MAX as u64) + 1
 }
 
-/// The weight that counts now: the learned one of the class, or capacity alone when it is too old.
+/// The class whose weights a flow or request is drawn by: its own, or the control group's for a
+/// share of the hashes, in 65,536ths.
+///
+/// The hash has to be a mixed one. Its upper bits decide; a draw mixes the hash anew before it
+/// takes slots and chances from it, so that who is in the control group says nothing of where it
+/// is drawn to.
+#[inline(always)]
+pub fn class_of(class: u8, hash: u64, control_share: u32) -> u8 {
+    if ((hash >> 48) as u32) < control_share { CONTROL_CLASS } else { class }
+}
+
+/// Learned weights that are this many times (as a power of two: 8) as old as they may be are not
+/// replaced by capacity any more but by equal ones: what was known of the pool is history.
+const EQUAL_AGE_SHIFT: u32 = 3;
+
+/// The weight that counts now: the learned one of the class, capacity alone when that is too old,
+/// and the same for all when it is much too old.
 #[inline(always)]
 pub fn weight_now(weights: &Weights, class: u8, now_ns: u64, age_max_ns: u64) -> u16 {
     let learned = weights.by_class[class as usize & (CLASSES_MAX - 1)];
     let ages = weights.computed_at_ns != 0 && age_max_ns != 0;
     // Zero is a decision of health or admission, and stays one however old it is.
-    if ages && learned != 0 && now_ns.saturating_sub(weights.computed_at_ns) > age_max_ns {
+    if !ages || learned == 0 {
+        return learned;
+    }
+    let age_ns = now_ns.saturating_sub(weights.computed_at_ns);
+    if age_ns <= age_max_ns {
+        learned
+    } else if age_ns >> EQUAL_AGE_SHIFT <= age_max_ns {
         weights.fallback
     } else {
-        learned
+        weights.equal
     }
 }
 
@@ -95,6 +117,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::limits::CONTROL_SHARE_WHOLE;
 
     /// A pool of backends 0, 1, 2 …, whose slots go to them in a scattered order.
     struct Members {
@@ -226,16 +249,52 @@ mod tests {
         let weights = Weights {
             by_class: [7; CLASSES_MAX],
             fallback: 9,
-            reserved: [0; 3],
+            equal: 11,
+            reserved: [0; 2],
             computed_at_ns: 100,
         };
         assert_eq!(weight_now(&weights, 0, 150, 50), 7);
         assert_eq!(weight_now(&weights, 0, 151, 50), 9);
+        assert_eq!(weight_now(&weights, 0, 100 + 8 * 50, 50), 9);
+        assert_eq!(weight_now(&weights, 0, 100 + 9 * 50, 50), 11, "eight times as old, and more");
         assert_eq!(weight_now(&weights, 0, 151, 0), 7, "no limit is set");
         assert_eq!(weight_now(&weights, 0, 50, 50), 7, "clocks of two CPUs may cross");
         let manual = Weights { computed_at_ns: 0, ..weights };
         assert_eq!(weight_now(&manual, 0, u64::MAX, 50), 7);
         let cut = Weights { by_class: [0; CLASSES_MAX], ..weights };
         assert_eq!(weight_now(&cut, 0, u64::MAX, 50), 0);
+    }
+
+    /// Whether a flow's hash falls into a control group of this share.
+    fn is_control(flow: u64, share: u32) -> bool {
+        class_of(0, mix(flow), share) == CONTROL_CLASS
+    }
+
+    #[test]
+    fn the_control_group_is_its_share_of_the_hashes_and_grows_without_moving_anybody_out() {
+        for share in [0, CONTROL_SHARE_WHOLE / 20, CONTROL_SHARE_WHOLE / 2, CONTROL_SHARE_WHOLE] {
+            let drawn = (0..DRAWS).filter(|flow| is_control(*flow, share)).count() as f64;
+            let wanted = f64::from(share) / f64::from(CONTROL_SHARE_WHOLE);
+            assert!((drawn / DRAWS as f64 - wanted).abs() < 0.002, "{drawn} at {wanted}");
+        }
+        let small = CONTROL_SHARE_WHOLE / 20;
+        let stays = |flow| !is_control(flow, small) || is_control(flow, 2 * small);
+        assert!((0..100_000).all(stays));
+    }
+
+    #[test]
+    fn who_is_in_the_control_group_says_nothing_of_where_it_is_drawn_to() {
+        let members = Members::new(&[WEIGHT_MAX, WEIGHT_MAX / 2, WEIGHT_MAX / 4]);
+        let share = |control: bool, pick: fn(&Members, u64) -> Option<u32>| {
+            let in_group = |flow: &u64| is_control(*flow, CONTROL_SHARE_WHOLE / 20) == control;
+            let drawn: Vec<u32> =
+                (0..DRAWS).filter(in_group).filter_map(|flow| pick(&members, mix(flow))).collect();
+            drawn.iter().filter(|row| **row == 0).count() as f64 / drawn.len() as f64
+        };
+        for pick in [draw::<Members>, p2c::<Members>] {
+            let (control, other) = (share(true, pick), share(false, pick));
+            // A twentieth of a million: one standard deviation is 0.2%.
+            assert!((control - other).abs() < 0.008, "{control} and {other}");
+        }
     }
 }

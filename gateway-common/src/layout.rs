@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -96,6 +96,9 @@ pub struct Pool {
     pub fallback: u32,
     /// [`pool_flag`]s.
     pub flags: u32,
+    /// Part of the hashes, in 65,536ths, that is drawn by the control group's weights
+    /// ([`crate::draw::class_of`]); 0: no model decides anything.
+    pub control_share: u32,
 }
 
 /// How a pool picks.
@@ -155,8 +158,11 @@ pub struct Weights {
     pub by_class: [u16; CLASSES_MAX],
     /// The same from configured capacity alone, for when the learned weights are too old.
     pub fallback: u16,
+    /// The same with all alike but those on trial, for when even what was known of capacity and
+    /// health is too old.
+    pub equal: u16,
     /// Spelled out.
-    pub reserved: [u16; 3],
+    pub reserved: [u16; 2],
     /// When the weights were computed (`CLOCK_MONOTONIC`, ns); 0: they do not age.
     pub computed_at_ns: u64,
 }
@@ -330,7 +336,7 @@ pub struct Settings {
     pub nat_port_first: u16,
     /// Last source port towards backends, host order.
     pub nat_port_last: u16,
-    /// Weights older than this are replaced by capacity; 0: never.
+    /// Weights older than this are replaced by capacity, and later by equal ones; 0: never.
     pub weights_age_max_ns: u64,
     /// Seed of the flow hash, so that nobody outside can choose a backend or fill a bucket.
     pub hash_seed: u64,
@@ -418,7 +424,7 @@ pub mod event_kind {
 const _: () = {
     assert!(size_of::<VipKey>() == 8);
     assert!(size_of::<Vip>() == 12);
-    assert!(size_of::<Pool>() == 16);
+    assert!(size_of::<Pool>() == 20);
     assert!(size_of::<MaglevTable>() == 131_080);
     assert!(size_of::<Backend>() == 20);
     assert!(size_of::<Weights>() == 32);

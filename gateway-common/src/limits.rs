@@ -14,9 +14,21 @@ pub const BACKENDS_MAX: u32 = 4_096;
 /// fewer, shares drift from weights by more than 1%.
 pub const BACKENDS_PER_POOL_MAX: u32 = 640;
 
-/// Request and client classes, each with a weight vector of its own. A row of `WEIGHTS` is read
-/// as one cache line.
+/// Weight vectors of a backend: one for each class of requests and clients, and the control
+/// group's. A row of `WEIGHTS` is read as one cache line.
 pub const CLASSES_MAX: usize = 8;
+
+/// The vector of the control group: what a pool's weights would be without any model. No request
+/// or client has this class by itself; a share of the hashes gets it
+/// ([`crate::draw::class_of`]).
+pub const CONTROL_CLASS: u8 = CLASSES_MAX as u8 - 1;
+
+/// Classes that requests and clients can have: 0 and up, all but the control group's.
+pub const TRAFFIC_CLASSES_MAX: usize = CONTROL_CLASS as usize;
+
+/// A [`control share`](crate::layout::Pool::control_share) of all hashes: shares are counted in
+/// 65,536ths.
+pub const CONTROL_SHARE_WHOLE: u32 = 1 << 16;
 
 /// Slots of one Maglev table. Prime, so that every backend's permutation visits every slot
 /// (Eisenbud et al., "Maglev", NSDI 2016, section 3.4, which uses the same size).

@@ -282,12 +282,14 @@ fn open<T: Tables>(
 ) -> Result<(FlowKey, Hop), Verdict> {
     let Syn { settings, vip, packet, hash } = *syn;
     let now_ns = tables.now_ns();
+    let pool = tables.pool(vip.pool).ok_or(Verdict::DropTables)?;
     let class = tables.class(packet.key.source_addr) & (CLASSES_MAX - 1) as u8;
+    let class = draw::class_of(class, hash, pool.control_share);
     let refused = earlier.refused();
     // The same draw would name the same backend again.
     let draw_hash = if refused == NO_BACKEND { hash } else { mix(hash ^ earlier.opened_at_ns) };
 
-    let row = draw_backend(tables, settings, vip, class, now_ns, draw_hash, refused)?;
+    let row = draw_backend(tables, settings, &pool, class, now_ns, draw_hash, refused)?;
     let backend = tables.backend(row).ok_or(Verdict::DropTables)?;
     if backend.flags & backend_flag::PRESENT == 0 {
         return Err(Verdict::DropTables);
@@ -353,13 +355,12 @@ fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
 fn draw_backend<T: Tables>(
     tables: &T,
     settings: &Settings,
-    vip: &Vip,
+    pool: &Pool,
     class: u8,
     now_ns: u64,
     hash: u64,
     refused: u32,
 ) -> Result<u32, Verdict> {
-    let pool = tables.pool(vip.pool).ok_or(Verdict::DropTables)?;
     let slots = tables.maglev(pool.table).ok_or(Verdict::DropTables)?;
     let members =
         PoolMembers { tables, settings, slots, fallback: pool.fallback, class, now_ns, refused };

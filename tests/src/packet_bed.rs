@@ -379,7 +379,8 @@ pub fn weights(acceptance: u16) -> Weights {
     Weights {
         by_class: [acceptance; CLASSES_MAX],
         fallback: acceptance,
-        reserved: [0; 3],
+        equal: acceptance,
+        reserved: [0; 2],
         computed_at_ns: 0,
     }
 }

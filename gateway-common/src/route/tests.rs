@@ -12,7 +12,7 @@ use super::*;
 use crate::checksum;
 use crate::flows::{AtomicTable, LINE_WORDS};
 use crate::layout::{LAYOUT_VERSION, algorithm};
-use crate::limits::{FLOWS_MIN, WEIGHT_MAX};
+use crate::limits::{CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
@@ -30,6 +30,7 @@ struct HeapTables {
     settings: Settings,
     maglev: Box<MaglevTable>,
     weight: Cell<u16>,
+    control_share: Cell<u32>,
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
     hop: Cell<Result<Hop, Verdict>>,
@@ -62,6 +63,7 @@ impl HeapTables {
             },
             maglev: Box::new(Zeroable::zeroed()),
             weight: Cell::new(WEIGHT_MAX),
+            control_share: Cell::new(0),
             in_flight: Cell::new(0),
             next_port: Default::default(),
             hop: Cell::new(Ok(HOP)),
@@ -134,6 +136,7 @@ impl Tables for HeapTables {
             algorithm: algorithm::P2C,
             fallback: 0,
             flags: pool_flag::RETRY_REFUSED,
+            control_share: self.control_share.get(),
         };
         (index == 0).then_some(pool)
     }
@@ -343,6 +346,34 @@ fn a_class_is_one_of_those_there_are() {
     let key = FlowKey { source_addr: [1, 2, 3, 255], ..client_key(5) };
     tables.route(&mut frame(&key, tcp_flag::SYN, 0, &[]));
     assert_eq!(tables.known(&key).unwrap().class as usize, CLASSES_MAX - 1);
+}
+
+#[test]
+fn a_flow_of_the_control_group_says_so_and_stays_in_it_when_it_is_drawn_anew() {
+    let tables = HeapTables::new();
+    let own = 2;
+    let key = |port| FlowKey { source_addr: [192, 168, 7, own], ..client_key(port) };
+    let class = |port| {
+        tables.route(&mut frame(&key(port), tcp_flag::SYN, 0, &[]));
+        tables.known(&key(port)).map(|flow| flow.class)
+    };
+    assert_eq!(class(1), Some(own), "no model decides");
+    tables.control_share.set(CONTROL_SHARE_WHOLE);
+    assert_eq!(class(2), Some(CONTROL_CLASS));
+    // The middle of all hashes: about half of the flows are in the group. Each is drawn again after
+    // its refusal, by another hash.
+    tables.control_share.set(CONTROL_SHARE_WHOLE / 2);
+    let drawn: Vec<_> = (3..3 + u16::try_from(FLOWS_MIN).unwrap() / 4)
+        .map(|port| {
+            let first = class(port);
+            let flow = tables.known(&key(port)).unwrap();
+            let back = back_key_of(&tables, &flow).unwrap();
+            tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
+            assert_eq!(class(port), first, "port {port}");
+            first
+        })
+        .collect();
+    assert!(drawn.contains(&Some(CONTROL_CLASS)) && drawn.contains(&Some(own)), "{drawn:?}");
 }
 
 #[test]

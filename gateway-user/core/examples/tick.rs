@@ -11,7 +11,8 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, Fleet, HttpSpec, PolicySpec, PoolSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
+    WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -103,6 +104,7 @@ fn fleet() -> Fleet {
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
         models: Stages::default(),
+        canary: CanarySpec::default(),
     };
     Fleet { vips: Vec::new(), pools: (0..POOLS).map(pool).collect(), client_classes: Vec::new() }
 }

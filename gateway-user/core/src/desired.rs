@@ -7,7 +7,9 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::layout::{
     Backend, Pool, Vip, Weights, algorithm, backend_flag, pool_flag, vip_flag,
 };
-use gateway_common::limits::{CLASSES_MAX, NO_BACKEND, WEIGHT_MAX};
+use gateway_common::limits::{
+    CLASSES_MAX, CONTROL_SHARE_WHOLE, NO_BACKEND, TRAFFIC_CLASSES_MAX, WEIGHT_MAX,
+};
 
 use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, PoolSpec, VipSpec};
 use crate::maglev::{self, Member};
@@ -46,8 +48,8 @@ pub(crate) fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
     Vip { index, pool, flags }
 }
 
-/// A pool's row in `POOLS`.
-pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
+/// A pool's row in `POOLS`. `control_share` of the hashes, `0..=1`, is the control group's.
+pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32, control_share: f64) -> Pool {
     Pool {
         table,
         algorithm: match spec.algorithm {
@@ -56,6 +58,7 @@ pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32) -> Pool {
         },
         fallback,
         flags: if spec.retry_refused { pool_flag::RETRY_REFUSED } else { 0 },
+        control_share: (control_share.clamp(0.0, 1.0) * f64::from(CONTROL_SHARE_WHOLE)) as u32,
     }
 }
 
@@ -79,12 +82,40 @@ pub(crate) fn acceptance(weight: f64, heaviest: f64) -> u16 {
     ((weight / heaviest * f64::from(WEIGHT_MAX)).round() as u16).max(1)
 }
 
-/// One row of `WEIGHTS`, the same for every class.
-pub(crate) fn weights_row(accepted: u16, fallback: u16, computed_at: KtimeNs) -> Weights {
+/// What a backend accepts: the acceptance probabilities of one row of `WEIGHTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// By classes of requests and clients.
+    pub(crate) traffic: [u16; TRAFFIC_CLASSES_MAX],
+    /// By the control group, as without any model.
+    pub(crate) control: u16,
+    /// When these are too old.
+    pub(crate) capacity: u16,
+    /// When even that is.
+    pub(crate) equal: u16,
+}
+
+impl Accepted {
+    /// The same whatever is asked.
+    pub(crate) fn always(accepted: u16) -> Accepted {
+        Accepted {
+            traffic: [accepted; TRAFFIC_CLASSES_MAX],
+            control: accepted,
+            capacity: accepted,
+            equal: accepted,
+        }
+    }
+}
+
+/// One row of `WEIGHTS`.
+pub(crate) fn weights_row(accepted: Accepted, computed_at: KtimeNs) -> Weights {
+    let mut by_class = [accepted.control; CLASSES_MAX];
+    by_class[..TRAFFIC_CLASSES_MAX].copy_from_slice(&accepted.traffic);
     Weights {
-        by_class: [accepted; CLASSES_MAX],
-        fallback,
-        reserved: [0; 3],
+        by_class,
+        fallback: accepted.capacity,
+        equal: accepted.equal,
+        reserved: [0; 2],
         computed_at_ns: computed_at.0,
     }
 }

@@ -15,7 +15,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::VipKey;
 use gateway_common::limits::{
-    BACKENDS_MAX, BACKENDS_PER_POOL_MAX, CLASSES_MAX, CLIENT_PREFIXES_MAX, POOLS_MAX, VIPS_MAX,
+    BACKENDS_MAX, BACKENDS_PER_POOL_MAX, CLIENT_PREFIXES_MAX, POOLS_MAX, TRAFFIC_CLASSES_MAX,
+    VIPS_MAX,
 };
 
 use crate::fleet::{BackendSpec, Fleet, VipSpec};
@@ -108,7 +109,10 @@ pub enum DirectoryError {
         count: usize,
     },
     /// A class out of range.
-    #[error("client prefix {network}/{prefix_len} has class {class}; classes are 0 to {}", CLASSES_MAX - 1)]
+    #[error(
+        "client prefix {network}/{prefix_len} has class {class}; classes are 0 to {}, and the one above is the control group's",
+        TRAFFIC_CLASSES_MAX - 1
+    )]
     NoSuchClass {
         /// Network.
         network: Ipv4Addr,
@@ -298,7 +302,7 @@ fn check_limits(fleet: &Fleet) -> Result<(), DirectoryError> {
         return Err(DirectoryError::TooManyClientPrefixes { count: fleet.client_classes.len() });
     }
     for &(network, prefix_len, class) in &fleet.client_classes {
-        if usize::from(class) >= CLASSES_MAX {
+        if usize::from(class) >= TRAFFIC_CLASSES_MAX {
             return Err(DirectoryError::NoSuchClass { network, prefix_len, class });
         }
     }

@@ -143,7 +143,7 @@ impl Memory {
                 self.streaks.connected();
                 self.connects.connected(at, after);
             }
-            Seen::ConnectFailed => {
+            Seen::ConnectFailed { .. } => {
                 self.streaks.connect_failed();
                 self.fail(at);
             }

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::fleet::{
-    Admission, Algorithm, BackendSpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
-    WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
+    VipSpec, WeightMode,
 };
 use crate::ladder::Stages;
 
@@ -43,6 +43,7 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
         models: Stages::default(),
+        canary: CanarySpec::default(),
     }
 }
 

@@ -65,6 +65,26 @@ pub struct PoolSpec {
     pub http: HttpSpec,
     /// How far each model may go.
     pub models: Stages,
+    /// Which part of the flows the models do not decide for.
+    pub canary: CanarySpec,
+}
+
+/// The two groups that a pool's flows are split into while a model decides: by the hash of each
+/// flow or request, so that they are alike in all else and can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CanarySpec {
+    /// Share of the flows that goes by the simple rules for good, although models are `on`.
+    pub control_share: f64,
+    /// Share of the flows that the models decide for while one of them is at `canary`.
+    pub canary_share: f64,
+}
+
+impl Default for CanarySpec {
+    fn default() -> CanarySpec {
+        // A twentieth is enough to notice within minutes that a model harms a pool of some hundred
+        // requests a second, and costs a twentieth of what the models gain.
+        CanarySpec { control_share: 0.05, canary_share: 0.10 }
+    }
 }
 
 /// How a pool picks.

@@ -124,11 +124,11 @@ impl FlowTally {
                 self.duration.observe(after);
                 self.resets_by_client += 1;
             }
-            Seen::ResetByBackend { after } => {
+            Seen::ResetByBackend { after, .. } => {
                 self.duration.observe(after);
                 self.resets_by_backend += 1;
             }
-            Seen::ConnectFailed | Seen::Request { .. } | Seen::Probe { .. } => {}
+            Seen::ConnectFailed { .. } | Seen::Request { .. } | Seen::Probe { .. } => {}
         }
     }
 }
@@ -212,7 +212,7 @@ mod tests {
         tally.observe(&Seen::FirstResponse { after: ms(20), class: 0 });
         tally.observe(&Seen::Closed { after: s(9_000), bytes_in: 1, bytes_out: 2 });
         tally.observe(&Seen::ResetByClient { after: ms(3) });
-        (0..2).for_each(|_| tally.observe(&Seen::ResetByBackend { after: ms(3) }));
+        (0..2).for_each(|_| tally.observe(&Seen::ResetByBackend { after: ms(3), class: 0 }));
         tally.observe(&Seen::Probe { healthy: true, after: ms(1) });
         assert_eq!((tally.resets_by_client, tally.resets_by_backend), (1, 2));
         let filled = |durations: &Durations| -> Vec<(f64, u64)> {

@@ -9,7 +9,8 @@
 
 use gateway_common::clock::KtimeNs;
 
-use crate::ladder::{Seat, Stages, Task};
+use crate::fleet::CanarySpec;
+use crate::ladder::{Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::predictor::{Opinion, PoolView};
 
@@ -60,6 +61,19 @@ impl Learning {
             Task::Classes => &mut self.classes,
             Task::Forecast => &mut self.forecast,
             Task::Fault => &mut self.fault,
+        }
+    }
+
+    /// Share of the flows that is drawn as if there were no models. A pool tries one thing at a time:
+    /// while one model is at canary, all decide for the canary's share alone.
+    pub(crate) fn control_share(&self, spec: &CanarySpec) -> f64 {
+        let at = |stage| Task::ALL.iter().any(|task| self.seat(*task).stage() == stage);
+        if at(Stage::Canary) {
+            1.0 - spec.canary_share
+        } else if at(Stage::On) {
+            spec.control_share
+        } else {
+            0.0
         }
     }
 

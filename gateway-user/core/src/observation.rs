@@ -35,7 +35,10 @@ pub enum Seen {
         after: Duration,
     },
     /// A connection was refused, timed out or found no route.
-    ConnectFailed,
+    ConnectFailed {
+        /// Class that it was drawn for.
+        class: u8,
+    },
     /// L4: the first payload of the backend after the first of the client.
     FirstResponse {
         /// From payload to payload.
@@ -56,6 +59,8 @@ pub enum Seen {
     ResetByBackend {
         /// From SYN to RST.
         after: Duration,
+        /// Class of the flow.
+        class: u8,
     },
     /// L4: the client reset it. No fault of the backend by itself.
     ResetByClient {
@@ -70,7 +75,7 @@ pub enum Seen {
         first_byte_after: Duration,
         /// To the last byte of the response.
         after: Duration,
-        /// Class of the request.
+        /// Class whose weights it was drawn by: the request's own, or the control group's.
         class: u8,
         /// What the backend reported of itself (ORCA), if it did.
         report: Option<LoadReport>,

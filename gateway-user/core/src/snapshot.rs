@@ -47,6 +47,8 @@ pub struct PoolSnapshot {
     pub slots: Slots,
     /// Who takes a draw that accepted nobody, or `NO_BACKEND`.
     pub fallback: u32,
+    /// Part of the hashes that is drawn by the control group's weights, in 65,536ths.
+    pub control_share: u32,
     /// One for each configured backend, in that order.
     pub backends: Vec<BackendSnapshot>,
 }
@@ -61,6 +63,13 @@ pub struct BackendSnapshot {
 }
 
 impl Snapshot {
+    /// The class whose weights a request of this class and hash is drawn by, at its first try and at
+    /// the next: its own, or the control group's. It is what an observation of it says.
+    pub fn class_of(&self, pool: usize, class: u8, hash: u64) -> u8 {
+        let share = self.pools.get(pool).map_or(0, |pool| pool.control_share);
+        draw::class_of(class, hash, share)
+    }
+
     /// The backend for a new flow of pool `pool` (an index in `pools`), by the same draw
     /// and weights as XDP's. `None` if no backend takes new flows.
     pub fn pick(
@@ -211,7 +220,7 @@ mod tests {
     use gateway_common::limits::WEIGHT_MAX;
 
     use super::*;
-    use crate::desired::weights_row;
+    use crate::desired::{Accepted, weights_row};
     use crate::engine::{Engine, EngineOptions};
     use crate::fixture;
     use crate::rows::HeapRows;
@@ -225,7 +234,7 @@ mod tests {
         let (snapshot, rows) = (engine.snapshot(), HeapRows::default());
         for (index, backend) in snapshot.pools[0].backends.iter().enumerate() {
             let row = backend.row.row;
-            rows.set_weights(row, weights_row(weights[index], weights[index], KtimeNs(0)));
+            rows.set_weights(row, weights_row(Accepted::always(weights[index]), KtimeNs(0)));
             (0..in_flight[index]).for_each(|_| rows.begin(row));
         }
         (snapshot, rows)

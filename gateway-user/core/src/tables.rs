@@ -11,7 +11,8 @@ use gateway_common::limits::NO_BACKEND;
 pub type Slots = Arc<[u16]>;
 
 /// A row of `POOLS` that is given up: it names no table and no backend.
-pub const FREE_POOL: Pool = Pool { table: u32::MAX, algorithm: 0, fallback: NO_BACKEND, flags: 0 };
+pub const FREE_POOL: Pool =
+    Pool { table: u32::MAX, algorithm: 0, fallback: NO_BACKEND, flags: 0, control_share: 0 };
 
 /// The contents of every table that the daemon writes.
 #[derive(Clone, Debug, Default, PartialEq)]

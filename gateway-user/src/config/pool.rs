@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gateway_common::limits::BACKENDS_PER_POOL_MAX;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind, ProbeSpec,
-    WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind,
+    ProbeSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
@@ -74,7 +74,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     let probe = section.section("probe").map(read_probe);
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
     let http = section.section("http").map_or_else(HttpSpec::default, read_http);
-    let models = section.section("models").map_or_else(Stages::default, read_models);
+    let (models, canary) = section.section("models").map_or_else(Default::default, read_models);
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
         name: name.get_ref().clone(),
@@ -86,6 +86,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         policy,
         http,
         models,
+        canary,
     });
     PoolDraft { name, span, weights_at, backends_at, spec }
 }
@@ -375,13 +376,20 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
     spec
 }
 
-fn read_models(mut section: Section<'_, '_>) -> Stages {
+fn read_models(mut section: Section<'_, '_>) -> (Stages, CanarySpec) {
     let words = Stage::ALL.map(|stage| (stage.as_str(), stage));
     let mut stage = |key| section.word(key, &words).map_or(Stage::default(), Spanned::into_inner);
     let stages =
         Stages { classes: stage("classes"), forecast: stage("forecast"), fault: stage("fault") };
+    let default = CanarySpec::default();
+    // Fewer than one in a hundred would take days to tell anything; with more than half in it, the
+    // smaller group is the other.
+    let canary = CanarySpec {
+        control_share: section.within("control_share", default.control_share, 0.01..=0.5),
+        canary_share: section.within("canary_share", default.canary_share, 0.01..=0.5),
+    };
     section.finish();
-    stages
+    (stages, canary)
 }
 
 /// Values that may be there only once, and where each was first.

@@ -137,7 +137,7 @@ retries = 0
 connect_timeout = "250ms"
 [[client_class]]
 prefix = "192.0.2.0/24"
-class = 7
+class = 6
 "#;
 
 #[test]
@@ -176,7 +176,7 @@ fn every_key_is_read() {
     assert_eq!(pool.policy.weight_min, 0.1);
     assert_eq!(pool.policy.slow_start, Duration::ZERO);
     assert_eq!((pool.http.retries, pool.http.connect_timeout), (0, Duration::from_millis(250)));
-    assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 7)]);
+    assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 6)]);
 }
 
 #[test]
@@ -442,7 +442,12 @@ fn client_prefixes_are_exact_and_classes_exist() {
         "7:10",
         &["bits set beyond its 8 bits", "write \"10.0.0.0/8\""],
     );
-    has_one(&class("prefix = \"10.0.0.0/8\"\nclass = 8"), "8:9", &["must be from 0 to 7"]);
+    has_one(&class("prefix = \"10.0.0.0/8\"\nclass = 8"), "8:9", &["must be from 0 to 6"]);
+    has_one(
+        &class("prefix = \"10.0.0.0/8\"\nclass = 7"),
+        "8:9",
+        &["must be from 0 to 6", "class 7 is the control group's"],
+    );
     has_one(&class("prefix = \"10.0.0.0/40\"\nclass = 1"), "7:10", &["expected an IPv4 prefix"]);
     has_one(&class("prefix = \"10.0.0.0/8\""), "6:1", &["`client_class.class` is missing"]);
 }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use gateway_common::limits::{CLASSES_MAX, CLIENT_PREFIXES_MAX};
+use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
 use gateway_core::fleet::{Layer, VipSpec, WeightMode};
 use ipnet::Ipv4Net;
 use toml::Spanned;
@@ -221,7 +221,7 @@ fn read_client_class(
     if !section.has("class") {
         section.missing("class", "class = 1");
     }
-    let class = section.within("class", 0, 0..=CLASSES_MAX as u32 - 1);
+    let class = read_class(&mut section);
     if let Some(prefix) = &prefix {
         let net = *prefix.get_ref();
         if net.trunc() != net {
@@ -234,5 +234,26 @@ fn read_client_class(
         prefixes.claim(&section, prefix.span(), &net);
     }
     section.finish();
-    prefix.map(|prefix| (prefix.get_ref().network(), prefix.get_ref().prefix_len(), class as u8))
+    prefix.map(|prefix| (prefix.get_ref().network(), prefix.get_ref().prefix_len(), class))
+}
+
+/// A class that a client may have: the last one's weights are the control group's.
+fn read_class(section: &mut Section<'_, '_>) -> u8 {
+    let last = TRAFFIC_CLASSES_MAX as u32 - 1;
+    let Some(found) = section.get::<u32>("class") else { return 0 };
+    let class = *found.get_ref();
+    if class <= last {
+        return class as u8;
+    }
+    let mistake = Mistake::at(found.span(), format!("`client_class.class` is {class}"))
+        .label(format!("must be from 0 to {last}"));
+    section.mistake(if class == u32::from(CONTROL_CLASS) {
+        mistake.help(format!(
+            "class {CONTROL_CLASS} is the control group's, which a share of all flows is in by \
+             chance, so that what the models gain can be measured"
+        ))
+    } else {
+        mistake
+    });
+    0
 }

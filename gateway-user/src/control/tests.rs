@@ -7,7 +7,8 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 use gateway_core::decision::Health;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
+    WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::Seen;
@@ -38,6 +39,7 @@ fn fleet(backends: &[&str]) -> Fleet {
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
         models: Stages::default(),
+        canary: CanarySpec::default(),
     };
     let vip = VipSpec {
         name: "web".to_owned(),
@@ -146,7 +148,7 @@ async fn what_is_seen_changes_health_and_weights() {
     let published = Arc::clone(control.handle().published());
     let sick = published.snapshot().load().pools[0].backends[1].row;
     for _ in 0..20 {
-        let seen = Seen::ConnectFailed;
+        let seen = Seen::ConnectFailed { class: 0 };
         telemetry.report(Observation { at: clock::now(), backend: sick, seen });
     }
     eventually("the sick backend is cut", || {

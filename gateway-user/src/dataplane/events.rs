@@ -91,13 +91,13 @@ fn observation(event: &FlowEvent) -> Option<Observation> {
     let after = Duration::from_nanos(event.elapsed_ns);
     let seen = match event.kind {
         event_kind::CONNECTED => Seen::Connected { after },
-        event_kind::REFUSED => Seen::ConnectFailed,
+        event_kind::REFUSED => Seen::ConnectFailed { class: event.class },
         event_kind::RESPONDED => Seen::FirstResponse { after, class: event.class },
         event_kind::CLOSED => {
             Seen::Closed { after, bytes_in: event.bytes_in, bytes_out: event.bytes_out }
         }
         event_kind::RESET_BY_CLIENT => Seen::ResetByClient { after },
-        event_kind::RESET_BY_BACKEND => Seen::ResetByBackend { after },
+        event_kind::RESET_BY_BACKEND => Seen::ResetByBackend { after, class: event.class },
         _ => return None,
     };
     let backend = BackendRow { row: event.backend, generation: event.generation };
@@ -129,11 +129,11 @@ mod tests {
         let after = Duration::from_nanos(1_500);
         for (kind, seen) in [
             (event_kind::CONNECTED, Seen::Connected { after }),
-            (event_kind::REFUSED, Seen::ConnectFailed),
+            (event_kind::REFUSED, Seen::ConnectFailed { class: 1 }),
             (event_kind::RESPONDED, Seen::FirstResponse { after, class: 1 }),
             (event_kind::CLOSED, Seen::Closed { after, bytes_in: 100, bytes_out: 200 }),
             (event_kind::RESET_BY_CLIENT, Seen::ResetByClient { after }),
-            (event_kind::RESET_BY_BACKEND, Seen::ResetByBackend { after }),
+            (event_kind::RESET_BY_BACKEND, Seen::ResetByBackend { after, class: 1 }),
         ] {
             let backend = BackendRow { row: 3, generation: 2 };
             let expected = Observation { at: KtimeNs(9), backend, seen };

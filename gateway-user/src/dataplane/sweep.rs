@@ -239,7 +239,7 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
 
 fn unanswered(flow: &Flow, now: KtimeNs) -> Observation {
     let backend = BackendRow { row: flow.control.backend.into(), generation: flow.generation };
-    Observation { at: now, backend, seen: Seen::ConnectFailed }
+    Observation { at: now, backend, seen: Seen::ConnectFailed { class: flow.class } }
 }
 
 #[cfg(test)]

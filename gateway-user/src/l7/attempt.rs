@@ -24,6 +24,8 @@ pub(super) struct Attempt {
     worker: Rc<Worker>,
     series: Rc<BackendSeries>,
     backend: BackendRow,
+    /// Class whose weights it was drawn by.
+    class: u8,
     started: KtimeNs,
     first_byte_after: Option<Duration>,
     report: Option<LoadReport>,
@@ -35,12 +37,14 @@ impl Attempt {
         worker: &Rc<Worker>,
         series: Rc<BackendSeries>,
         backend: BackendRow,
+        class: u8,
     ) -> Attempt {
         worker.rows.begin(backend.row);
         Attempt {
             worker: Rc::clone(worker),
             series,
             backend,
+            class,
             started: clock::now(),
             first_byte_after: None,
             report: None,
@@ -67,7 +71,7 @@ impl Attempt {
     /// No connection came about.
     pub(super) fn connect_failed(mut self) {
         let now = clock::now();
-        self.end(now, TryOutcome::ConnectFailed, Seen::ConnectFailed);
+        self.end(now, TryOutcome::ConnectFailed, Seen::ConnectFailed { class: self.class });
     }
 
     /// It ended like this.
@@ -82,7 +86,7 @@ impl Attempt {
             outcome,
             first_byte_after: self.first_byte_after.unwrap_or(after),
             after,
-            class: CLASS,
+            class: self.class,
             report: self.report,
         };
         let counted = match outcome {

@@ -50,7 +50,8 @@ pub(super) async fn serve(
     }
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
-    let route = Route { worker: &worker, view: &view, vip };
+    let class = worker.class(&view, vip.pool);
+    let route = Route { worker: &worker, view: &view, vip, class };
     Ok(match route.answer(&mut outgoing).await {
         Ok(answer) => answer.pass_on(journey, vip, &request_id),
         Err(fault) => journey.fail(fault, &request_id),
@@ -62,19 +63,22 @@ struct Route<'a> {
     worker: &'a Rc<Worker>,
     view: &'a View,
     vip: &'a VipView,
+    /// Class whose weights it is drawn by.
+    class: u8,
 }
 
 impl Route<'_> {
     /// The response of the first backend, or of another one if that failed.
     async fn answer(&self, outgoing: &mut Outgoing) -> Result<Answer, Fault> {
-        let mut backend = self.worker.pick(self.view, self.vip.pool).ok_or(Fault::NoBackend)?;
+        let (pool, class) = (self.vip.pool, self.class);
+        let mut backend = self.worker.pick(self.view, pool, class).ok_or(Fault::NoBackend)?;
         let mut retries_left = self.vip.http.retries;
         loop {
             let ended = self.try_backend(outgoing, &backend).await;
             let reason = retry_reason(&ended, outgoing).filter(|_| retries_left > 0);
             // Without another backend the first one's answer is better than none.
             let Some((reason, other)) = reason.and_then(|reason| {
-                Some((reason, self.worker.pick_other(self.view, self.vip.pool, backend.row)?))
+                Some((reason, self.worker.pick_other(self.view, pool, class, backend.row)?))
             }) else {
                 return ended;
             };
@@ -102,7 +106,7 @@ impl Route<'_> {
     ) -> Result<Answer, Fault> {
         // A pick is of the pool that the view was made from, so it is there.
         let series = self.view.series(self.vip, backend.row).ok_or(Fault::NoBackend)?;
-        let attempt = Attempt::begin(self.worker, Rc::clone(&series), backend.row);
+        let attempt = Attempt::begin(self.worker, Rc::clone(&series), backend.row, self.class);
         let (attempt, mut conn) = match self.worker.pool.take(backend.row, &series) {
             Some(conn) => (attempt, conn),
             None => self.connect(attempt, backend, CheckoutSource::New).await?,

@@ -88,10 +88,15 @@ impl Worker {
         Rc::clone(view)
     }
 
+    /// The class whose weights a new request is drawn by, at all of its tries.
+    pub(super) fn class(&self, view: &View, pool: usize) -> u8 {
+        view.snapshot.class_of(pool, CLASS, self.rng.borrow_mut().next_u64())
+    }
+
     /// A backend for a new request.
-    pub(super) fn pick(&self, view: &View, pool: usize) -> Option<BackendSnapshot> {
+    pub(super) fn pick(&self, view: &View, pool: usize, class: u8) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_for_request(pool, CLASS, hash, clock::now().0, &*self.rows)
+        view.snapshot.pick_for_request(pool, class, hash, clock::now().0, &*self.rows)
     }
 
     /// A backend other than the one that was tried.
@@ -99,10 +104,11 @@ impl Worker {
         &self,
         view: &View,
         pool: usize,
+        class: u8,
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_other(pool, CLASS, hash, clock::now().0, &*self.rows, tried)
+        view.snapshot.pick_other(pool, class, hash, clock::now().0, &*self.rows, tried)
     }
 
     /// Randomness for a request id.

@@ -2,7 +2,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, Fleet, HttpSpec, PolicySpec, PoolSpec, ProbeKind, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
+    ProbeKind, WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::snapshot::{BackendSnapshot, PoolSnapshot};
@@ -81,6 +82,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
         models: Stages::default(),
+        canary: CanarySpec::default(),
     };
     let placed = addrs.iter().enumerate().map(|(row, &addr)| BackendSnapshot {
         row: BackendRow { row: row as u32, generation },
@@ -91,6 +93,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         pools: vec![PoolSnapshot {
             index: 0,
             slots: Arc::new([]),
+            control_share: 0,
             fallback: 0,
             backends: placed.collect(),
         }],

@@ -26,10 +26,12 @@ pub(crate) fn some_tables() -> Tables {
     let weights = Weights {
         by_class: [40_000; CLASSES_MAX],
         fallback: 65_535,
-        reserved: [0; 3],
+        equal: 65_535,
+        reserved: [0; 2],
         computed_at_ns: 0,
     };
-    let pool = Pool { table: 3, algorithm: algorithm::P2C, fallback: 9, flags: 1 };
+    let pool =
+        Pool { table: 3, algorithm: algorithm::P2C, fallback: 9, flags: 1, control_share: 3_277 };
     let slots = (0..MAGLEV_SLOTS).map(|slot| if slot % 2 == 0 { 9 } else { 4_000 }).collect();
     Tables {
         vips: BTreeMap::from([(VipKeyOrd(VIP), Vip { index: 2, pool: 1, flags: 0 })]),
@@ -279,7 +281,7 @@ fn the_sweep_frees_what_is_over_and_reports_what_nobody_answered() {
         assert_eq!(dataplane.counters().unwrap().flows, 2);
 
         let failed = observations.try_recv().unwrap();
-        assert_eq!(failed.seen, Seen::ConnectFailed);
+        assert_eq!(failed.seen, Seen::ConnectFailed { class: 0 });
         assert_eq!(failed.backend, BackendRow { row: 9, generation: 1 });
         assert!(observations.try_recv().is_err(), "once");
     });

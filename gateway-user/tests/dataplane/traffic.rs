@@ -34,7 +34,8 @@ fn one_backend() -> Vec<Write> {
     let weights = Weights {
         by_class: [WEIGHT_MAX; CLASSES_MAX],
         fallback: WEIGHT_MAX,
-        reserved: [0; 3],
+        equal: WEIGHT_MAX,
+        reserved: [0; 2],
         computed_at_ns: 0,
     };
     let key =
@@ -43,7 +44,10 @@ fn one_backend() -> Vec<Write> {
         Write::Backend(ROW, backend),
         Write::Weights(ROW, weights),
         Write::Table(0, vec![ROW as u16; MAGLEV_SLOTS as usize].into()),
-        Write::Pool(0, Pool { table: 0, algorithm: algorithm::P2C, fallback: ROW, flags: 0 }),
+        Write::Pool(
+            0,
+            Pool { table: 0, algorithm: algorithm::P2C, fallback: ROW, flags: 0, control_share: 0 },
+        ),
         Write::Vip(key, Vip { index: 0, pool: 0, flags: 0 }),
     ]
 }

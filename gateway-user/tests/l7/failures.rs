@@ -110,7 +110,7 @@ async fn a_refused_connection_is_tried_elsewhere_with_any_method() {
     for request in [GET, POST] {
         let reply = Client::connect(gateway.vip).await.request(request).await;
         assert_eq!((reply.status, &*reply.body), (200, "hello"));
-        assert_eq!(gateway.next_seen().await, (0, Seen::ConnectFailed));
+        assert_eq!(gateway.next_seen().await, (0, Seen::ConnectFailed { class: 0 }));
         assert_eq!(gateway.next_outcome().await, (1, RequestOutcome::Answered));
     }
     assert_eq!(retries(&gateway, "connect_failed"), 2);
@@ -219,7 +219,7 @@ async fn a_backend_that_accepts_no_connection_is_given_up_on() {
     let reply = get(gateway.vip, "/").await;
     assert_eq!(reply.status, 504);
     assert_eq!(reply.header("proxy-status"), ["gateway; error=connection_timeout"]);
-    assert_eq!(gateway.next_seen().await, (0, Seen::ConnectFailed));
+    assert_eq!(gateway.next_seen().await, (0, Seen::ConnectFailed { class: 0 }));
     gateway.assert_idle().await;
 }
 

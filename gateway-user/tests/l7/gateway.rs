@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use gateway_common::layout::Weights;
 use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
-    WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
+    VipSpec, WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -143,7 +143,8 @@ pub(crate) fn weight(weight: u16) -> Weights {
     Weights {
         by_class: [weight; CLASSES_MAX],
         fallback: weight,
-        reserved: [0; 3],
+        equal: weight,
+        reserved: [0; 2],
         computed_at_ns: 0,
     }
 }
@@ -186,6 +187,7 @@ fn snapshot(
         policy: PolicySpec::default(),
         http,
         models: Stages::default(),
+        canary: CanarySpec::default(),
     };
     let fleet = Fleet { vips: vips.collect(), pools: vec![pool], client_classes: Vec::new() };
     Snapshot {
@@ -203,6 +205,7 @@ fn placed(backends: &[SocketAddrV4], generation: u32) -> PoolSnapshot {
     PoolSnapshot {
         index: 0,
         slots: (0..MAGLEV_SLOTS).map(slot).collect(),
+        control_share: 0,
         fallback: if count == 0 { NO_BACKEND } else { 0 },
         backends: backends
             .iter()

@@ -35,7 +35,13 @@ fn addr(text: &str) -> SocketAddrV4 {
 
 /// Pool 0 as most tests want it.
 fn pool() -> Pool {
-    Pool { table: 0, algorithm: algorithm::P2C, fallback: 0, flags: pool_flag::RETRY_REFUSED }
+    Pool {
+        table: 0,
+        algorithm: algorithm::P2C,
+        fallback: 0,
+        flags: pool_flag::RETRY_REFUSED,
+        control_share: 0,
+    }
 }
 
 /// Runs `test` with a VIP of two equal backends, and a VIP of the proxy's.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use gateway_common::layout::{Backend, Live, Pool, Settings, Vip, Weights, algorithm};
-use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
+use gateway_common::limits::{CONTROL_CLASS, CONTROL_SHARE_WHOLE, NO_BACKEND, WEIGHT_MAX};
 use gateway_common::verdict::Verdict;
 use gateway_tests::command;
 use gateway_tests::node::wait_for;
@@ -18,11 +18,22 @@ use super::{
 /// For what takes 100 ms on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// `CLOCK_MONOTONIC`, ns: what the program reads.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
 /// New flows of `count` clients: how many each backend of pool 0 got.
 fn shares(bed: &mut Bed, count: u32) -> Vec<u32> {
+    shares_from(bed, 5_000, count)
+}
+
+/// The same from a port of their own, so that they are no flows that live already.
+fn shares_from(bed: &mut Bed, port: u16, count: u32) -> Vec<u32> {
     let mut shares = vec![0; BACKENDS.len()];
     for number in 0..count {
-        let client = format!("172.16.{}.{}:5000", number >> 8, number & 0xff);
+        let client = format!("172.16.{}.{}:{port}", number >> 8, number & 0xff);
         let (_, target) = open(bed, &client);
         shares[BACKENDS.iter().position(|backend| addr(backend) == target).unwrap()] += 1;
     }
@@ -101,11 +112,17 @@ fn a_class_has_weights_of_its_own() {
 }
 
 #[test]
-fn weights_that_are_too_old_give_way_to_capacity() {
-    check("weights_that_are_too_old_give_way_to_capacity", |bed| {
-        bed.settings(Settings { weights_age_max_ns: 1_000_000_000, ..settings() }).unwrap();
+fn weights_that_are_too_old_give_way_to_capacity_and_then_to_equal_ones() {
+    let name = "weights_that_are_too_old_give_way_to_capacity_and_then_to_equal_ones";
+    check(name, |bed| {
+        let aged = |age_max| Settings { weights_age_max_ns: age_max, ..settings() };
+        // By weights alone: `p2c` would go by what is in flight.
+        bed.pool(0, Pool { algorithm: algorithm::MAGLEV, ..pool() }, &[0, 1]).unwrap();
+        // What was computed just after boot is twice as old as it may be.
+        bed.settings(aged(now_ns() / 2)).unwrap();
         let learned = |acceptance, fallback, computed_at_ns| Weights {
             fallback,
+            equal: WEIGHT_MAX,
             computed_at_ns,
             ..weights(acceptance)
         };
@@ -113,7 +130,12 @@ fn weights_that_are_too_old_give_way_to_capacity() {
         bed.weights(0, learned(WEIGHT_MAX, 1, 1)).unwrap();
         bed.weights(1, learned(1, WEIGHT_MAX, 1)).unwrap();
         assert!(shares(bed, 200)[1] > 190);
+        // A hundred times as old: both alike.
+        bed.settings(aged(now_ns() / 100)).unwrap();
+        let both = shares_from(bed, 5_001, 400);
+        assert!(both.iter().all(|share| (140..=260).contains(share)), "{both:?}");
         // The same without an age: they do not grow old.
+        bed.settings(aged(now_ns() / 2)).unwrap();
         bed.weights(0, learned(WEIGHT_MAX, 1, 0)).unwrap();
         bed.weights(1, learned(1, WEIGHT_MAX, 0)).unwrap();
         let (_, target) = open(bed, CLIENT);
@@ -122,6 +144,31 @@ fn weights_that_are_too_old_give_way_to_capacity() {
         bed.weights(1, learned(0, WEIGHT_MAX, 1)).unwrap();
         let (_, target) = open(bed, "192.168.7.7:4322");
         assert_eq!(target, addr(BACKENDS[0]));
+    });
+}
+
+#[test]
+fn the_control_groups_share_of_the_flows_goes_by_its_own_weights() {
+    check("the_control_groups_share_of_the_flows_goes_by_its_own_weights", |bed| {
+        // Everybody goes to backend 0, the control group to backend 1.
+        let mut rows = [weights(WEIGHT_MAX), weights(0)];
+        rows[0].by_class[usize::from(CONTROL_CLASS)] = 0;
+        rows[1].by_class[usize::from(CONTROL_CLASS)] = WEIGHT_MAX;
+        (0..).zip(rows).for_each(|(row, weights)| bed.weights(row, weights).unwrap());
+        let mut in_group = |port, share| {
+            bed.pool(0, Pool { control_share: share, ..pool() }, &[0, 1]).unwrap();
+            shares_from(bed, port, 400)[1]
+        };
+        assert_eq!(in_group(5_000, 0), 0);
+        assert_eq!(in_group(5_001, CONTROL_SHARE_WHOLE), 400);
+        let quarter = in_group(5_002, CONTROL_SHARE_WHOLE / 4);
+        // Four standard deviations are 35.
+        assert!((65..=135).contains(&quarter), "{quarter}");
+        // Each flow tells which group it was in, by the class that its events carry.
+        for flow in bed.flows() {
+            let control = flow.class == CONTROL_CLASS;
+            assert_eq!(u32::from(control), u32::from(flow.control.backend), "{flow:?}");
+        }
     });
 }
 

@@ -187,7 +187,8 @@ fn set_up(bed: &mut Bed) -> Result<()> {
     bed.settings(packet_bed::settings())?;
     bed.vip(VIP.parse()?, Vip { index: 0, pool: 0, flags: 0 })?;
     let rows: Vec<u32> = (0..BACKENDS).collect();
-    let pool = Pool { table: 0, algorithm: algorithm::P2C, fallback: 0, flags: 0 };
+    let pool =
+        Pool { table: 0, algorithm: algorithm::P2C, fallback: 0, flags: 0, control_share: 0 };
     bed.pool(0, pool, &rows)?;
     let first: SocketAddrV4 = BACKEND_FIRST.parse()?;
     for row in rows {

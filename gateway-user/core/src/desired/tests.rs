@@ -1,4 +1,5 @@
 use super::*;
+use crate::tables::FREE_POOL;
 
 fn row(row: u32) -> BackendRow {
     BackendRow { row, generation: 1 }
@@ -75,7 +76,7 @@ fn a_pool_without_any_weight_keeps_its_members() {
 fn a_table_that_is_the_same_stays_in_use_over_a_restart() {
     let built = Membership::new(3, &candidates(&[None; 4]), &Tables::default());
     let mut adopted = Tables::default();
-    adopted.pools.insert(3, Pool { table: 7, algorithm: 0, fallback: 0, flags: 0 });
+    adopted.pools.insert(3, Pool { table: 7, ..FREE_POOL });
     adopted.maglev.insert(7, built.slots.clone());
     assert_eq!(Membership::new(3, &candidates(&[None; 4]), &adopted).table, 7);
     let fewer = Membership::new(3, &candidates(&[None; 3]), &adopted);

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use gateway_common::limits::CONTROL_CLASS;
+
 use super::*;
 use crate::fixture::{backend, fleet, pool, vip};
 use crate::fleet::PoolSpec;
@@ -176,8 +178,11 @@ fn contradictions_are_errors_that_name_them() {
     nowhere.vips[0].pool = 7;
     assert!(matches!(refused(&nowhere), DirectoryError::NoSuchPool { .. }));
     let mut classless = fleet(&[("web", 1)]);
-    classless.client_classes.push((Ipv4Addr::LOCALHOST, 8, CLASSES_MAX as u8));
-    assert!(matches!(refused(&classless), DirectoryError::NoSuchClass { class: 8, .. }));
+    classless.client_classes.push((Ipv4Addr::LOCALHOST, 8, CONTROL_CLASS));
+    assert!(matches!(
+        refused(&classless),
+        DirectoryError::NoSuchClass { class: CONTROL_CLASS, .. }
+    ));
 }
 
 #[test]

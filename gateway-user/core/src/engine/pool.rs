@@ -9,10 +9,10 @@ use gateway_common::limits::NO_BACKEND;
 
 use crate::capacity::{self, Excess};
 use crate::decision::{Decision, Health};
-use crate::desired::{self, Membership};
+use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
-use crate::fleet::{PoolSpec, WeightMode};
+use crate::fleet::{BackendSpec, PoolSpec, WeightMode};
 use crate::ladder::{self, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
@@ -44,6 +44,8 @@ pub(super) struct PoolLoop {
     backends: Vec<BackendLoop>,
     membership: Membership,
     fallback: u32,
+    /// Part of the hashes that is the control group's, in 65,536ths.
+    control_share: u32,
     excess: Excess,
     learning: Learning,
 }
@@ -81,6 +83,7 @@ impl PoolLoop {
             index: entry.index,
             membership: Membership::new(entry.index, &candidates, adopted),
             fallback: adopted.pools.get(&entry.index).map_or(NO_BACKEND, |pool| pool.fallback),
+            control_share: adopted.pools.get(&entry.index).map_or(0, |pool| pool.control_share),
             backends,
             excess: Excess::default(),
             learning: Learning::new(spec.models),
@@ -184,6 +187,7 @@ impl PoolLoop {
             index: self.index,
             slots: self.membership.slots.clone(),
             fallback: self.fallback,
+            control_share: self.control_share,
             backends: self
                 .backends
                 .iter()
@@ -305,17 +309,18 @@ impl PoolLoop {
                 _ => capacity,
             }
         };
-        let fallbacks: Vec<f64> = self
-            .backends
-            .iter()
-            .zip(&spec.backends)
-            .map(|(backend, spec)| configured(backend, spec.capacity))
-            .collect();
-        let largest = fallbacks.iter().copied().fold(0.0, f64::max);
-        for (backend, fallback) in self.backends.iter_mut().zip(fallbacks) {
+        let of_all = |capacity: fn(&BackendSpec) -> f64| -> Vec<u16> {
+            let backends = self.backends.iter().zip(&spec.backends);
+            let weights: Vec<f64> =
+                backends.map(|(backend, spec)| configured(backend, capacity(spec))).collect();
+            let heaviest = weights.iter().copied().fold(0.0, f64::max);
+            weights.iter().map(|weight| desired::acceptance(*weight, heaviest)).collect()
+        };
+        let (capacities, equals) = (of_all(|spec| spec.capacity), of_all(|_| 1.0));
+        for ((backend, capacity), equal) in self.backends.iter_mut().zip(capacities).zip(equals) {
             let accepted = desired::acceptance(backend.weight(), heaviest);
-            let fallback = desired::acceptance(fallback, largest);
-            backend.write(spec.weights, accepted, fallback, now, context);
+            let accepted = Accepted { capacity, equal, ..Accepted::always(accepted) };
+            backend.write(spec.weights, accepted, now, context);
             match backend.written() {
                 Some(written) => tables.weights.insert(backend.row().row, written),
                 None => tables.weights.remove(&backend.row().row),
@@ -328,7 +333,13 @@ impl PoolLoop {
         let rows: Vec<BackendRow> = self.rows().collect();
         let weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
         self.fallback = desired::fallback(&rows, &weights, self.fallback);
-        let row = desired::pool_row(spec, self.membership.table, self.fallback);
+        let control_share = match spec.weights {
+            // There is nothing to compare: the operator's weights are everybody's.
+            WeightMode::Manual => 0.0,
+            _ => self.learning.control_share(&spec.canary),
+        };
+        let row = desired::pool_row(spec, self.membership.table, self.fallback, control_share);
+        self.control_share = row.control_share;
         let before = tables.pools.insert(self.index, row);
         if before == Some(row) {
             return false;

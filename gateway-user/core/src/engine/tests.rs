@@ -117,7 +117,7 @@ fn weights_follow_what_is_seen() {
 #[test]
 fn a_failed_connect_cuts_at_the_next_tick() {
     let mut bench = Bench::new(web(WeightMode::Equal));
-    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed));
+    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed { class: 0 }));
     let (turn, writes) = bench.tick();
     assert_eq!(turn.decisions[1].health, Health::Ejected);
     let row = turn.decisions[1].row.row;
@@ -181,7 +181,7 @@ fn a_panic_outlives_the_daemon() {
 #[test]
 fn a_backend_that_was_cut_before_a_restart_comes_back_by_a_trial() {
     let mut before = Bench::new(web(WeightMode::Learned));
-    (0..3).for_each(|_| before.see(1, Seen::ConnectFailed));
+    (0..3).for_each(|_| before.see(1, Seen::ConnectFailed { class: 0 }));
     before.tick();
     let mut after = Bench::adopting(web(WeightMode::Learned), before.applied.clone());
     let (turn, _) = after.tick();
@@ -259,7 +259,7 @@ fn a_newcomer_grows_into_its_share() {
 fn a_renamed_pool_keeps_what_was_learnt_of_it() {
     let mut bench = Bench::new(web(WeightMode::Learned));
     (0..20).for_each(|_| bench.serve(&[10, 10, 40]));
-    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed));
+    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed { class: 0 }));
     bench.tick();
     let before = bench.weights();
     let mut renamed = web(WeightMode::Learned);
@@ -292,7 +292,7 @@ fn an_observation_of_an_earlier_tenant_is_dropped() {
     let mut bench = Bench::new(web(WeightMode::Learned));
     let mut stale = bench.engine.snapshot().pools[0].backends[0].row;
     stale.generation -= 1;
-    let seen = Seen::ConnectFailed;
+    let seen = Seen::ConnectFailed { class: 0 };
     (0..9).for_each(|_| bench.engine.observe(&Observation { at: bench.now, backend: stale, seen }));
     assert_eq!(bench.tick().0.decisions[0].health, Health::Healthy);
     assert_eq!(bench.engine.state().observations_stale, 9);
@@ -317,7 +317,7 @@ fn a_stamp_from_the_future_does_not_blind_the_loop() {
 fn a_snapshot_is_announced_when_the_fallback_changes() {
     let mut bench = Bench::new(web(WeightMode::Equal));
     assert!(!bench.tick().0.snapshot_changed);
-    (0..3).for_each(|_| bench.see(0, Seen::ConnectFailed));
+    (0..3).for_each(|_| bench.see(0, Seen::ConnectFailed { class: 0 }));
     assert!(bench.tick().0.snapshot_changed);
     let fallback = bench.engine.snapshot().pools[0].fallback;
     let cut = bench.engine.snapshot().pools[0].backends[0].row.row;

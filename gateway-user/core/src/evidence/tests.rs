@@ -43,8 +43,8 @@ fn every_kind_of_failure_counts() {
         request(RequestOutcome::ServerError, 1),
         request(RequestOutcome::Broken, 1),
         request(RequestOutcome::TimedOut, 900),
-        Seen::ResetByBackend { after: Duration::from_secs(1) },
-        Seen::ConnectFailed,
+        Seen::ResetByBackend { after: Duration::from_secs(1), class: 0 },
+        Seen::ConnectFailed { class: 0 },
     ];
     let evidence = known(&failures);
     assert_eq!((evidence.failed, evidence.failures_in_a_row), (5, 5));
@@ -87,7 +87,8 @@ fn fast_errors_do_not_look_like_speed() {
 #[test]
 fn a_trial_starts_without_the_past() {
     let mut memory = Memory::new(at(0));
-    let failed = Observation { at: at(10), backend: BACKEND, seen: Seen::ConnectFailed };
+    let failed =
+        Observation { at: at(10), backend: BACKEND, seen: Seen::ConnectFailed { class: 0 } };
     (0..5).for_each(|_| memory.observe(&failed, None));
     memory.restart(at(100));
     let evidence = memory.evidence(at(200), Duration::from_millis(200), 0, 1.0, true);

@@ -109,6 +109,7 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub(super) now: KtimeNs,
+    pub(super) request: Request,
     /// Index in the pool.
     pub(super) server: usize,
     pub(super) outcome: Outcome,
@@ -133,7 +134,7 @@ pub(super) trait Balancer {
     fn begin(&mut self, server: usize);
 
     /// The first byte of a response that goes on for a while.
-    fn first_byte(&mut self, _now: KtimeNs, _server: usize, _after: Duration) {}
+    fn first_byte(&mut self, _now: KtimeNs, _server: usize, _request: &Request, _after: Duration) {}
 
     /// A try ended.
     fn end(&mut self, ended: &Ended);

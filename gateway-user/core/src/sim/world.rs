@@ -305,7 +305,7 @@ impl World {
         let front = &mut self.fronts[streams.front];
         let (server, after) =
             (streams.server - front.servers.start, self.now.since(streams.started));
-        front.balancer.first_byte(self.now, server, after);
+        front.balancer.first_byte(self.now, server, &streams.request, after);
     }
 
     fn done(&mut self, server: usize, epoch: u32, busy: Busy) {
@@ -357,6 +357,7 @@ impl World {
         let front = &mut self.fronts[ended.front];
         front.balancer.end(&Ended {
             now: self.now,
+            request: ended.request,
             server: ended.server - front.servers.start,
             outcome,
             first_byte_after,

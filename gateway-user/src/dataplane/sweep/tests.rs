@@ -94,6 +94,7 @@ impl World {
                 ..FlowControl::FREE
             },
             generation: 5,
+            class: 2,
             opened_at_ns: START.0,
             seen_at: clock::coarse(START.0),
             ..Flow::zeroed()
@@ -155,7 +156,8 @@ fn an_unanswered_syn_is_reported_once_and_counted_down() {
     world.sweep(CONNECT_TIMEOUT * 2, 100);
     let backend = BackendRow { row: 3, generation: 5 };
     let at = START + CONNECT_TIMEOUT;
-    assert_eq!(world.reported, [Observation { at, backend, seen: Seen::ConnectFailed }]);
+    let seen = Seen::ConnectFailed { class: 2 };
+    assert_eq!(world.reported, [Observation { at, backend, seen }]);
     assert_eq!(world.live.flows_in_flight(3), 0);
     assert_eq!(world.entries(), (0, 0));
 }

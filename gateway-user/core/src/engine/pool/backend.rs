@@ -7,7 +7,7 @@ use gateway_common::limits::WEIGHT_MAX;
 use super::TickContext;
 use crate::capacity::Speedometer;
 use crate::decision::{Decision, Health, Inputs, Reason, WeightSource};
-use crate::desired::{self, Candidate};
+use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
@@ -206,8 +206,7 @@ impl BackendLoop {
     pub(super) fn write(
         &mut self,
         mode: WeightMode,
-        accepted: u16,
-        fallback: u16,
+        accepted: Accepted,
         now: KtimeNs,
         context: Option<&TickContext<'_>>,
     ) {
@@ -216,9 +215,9 @@ impl BackendLoop {
             return;
         }
         self.joining_turns = 0;
-        let fresh = desired::weights_row(accepted, fallback, now);
+        let fresh = desired::weights_row(accepted, now);
         let keep = self.written.filter(|written| {
-            let same = (written.by_class, written.fallback) == (fresh.by_class, fresh.fallback);
+            let same = Weights { computed_at_ns: fresh.computed_at_ns, ..*written } == fresh;
             same && context.is_some_and(|context| self.is_in_place(written, context))
         });
         self.written = Some(keep.unwrap_or(fresh));
@@ -232,7 +231,7 @@ impl BackendLoop {
 
     /// The first weight of a backend in a `manual` pool; after that the row is the operator's.
     fn write_first(&mut self, context: Option<&TickContext<'_>>) {
-        let first = desired::weights_row(WEIGHT_MAX, WEIGHT_MAX, KtimeNs(0));
+        let first = desired::weights_row(Accepted::always(WEIGHT_MAX), KtimeNs(0));
         if let Some(context) = context {
             let seen = context.rows.weights(self.row.row) == first;
             self.joining_turns = if seen { 0 } else { self.joining_turns.saturating_sub(1) };

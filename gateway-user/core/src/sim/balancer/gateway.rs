@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::hash::mix;
 use gateway_common::layout::Weights;
 
 use super::super::invariants::{check_decisions, check_plan};
 use super::super::scenario::Scenario;
+use super::super::traffic::Request;
 use super::{Ask, Balancer, Ended, Outcome, Path};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
-use crate::fleet::{Admission, BackendSpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
+use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
 use crate::ladder::Stages;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
 use crate::rows::{HeapRows, Rows};
@@ -94,10 +96,16 @@ impl Gateway {
         }
     }
 
+    /// The class whose weights a request is drawn by, at each of its tries.
+    fn class(&self, request: &Request) -> u8 {
+        self.snapshot.class_of(0, CLASS, mix(request.luck))
+    }
+
     /// What the proxy sees of a try.
     fn request_seen(&self, ended: &Ended) -> Seen {
+        let class = self.class(&ended.request);
         let outcome = match ended.outcome {
-            Outcome::Refused => return Seen::ConnectFailed,
+            Outcome::Refused => return Seen::ConnectFailed { class },
             Outcome::Answered => RequestOutcome::Answered,
             Outcome::Error => RequestOutcome::ServerError,
             Outcome::Broken => RequestOutcome::Broken,
@@ -107,21 +115,22 @@ impl Gateway {
             outcome,
             first_byte_after: ended.first_byte_after,
             after: ended.after,
-            class: CLASS,
+            class,
             report: ended.report.filter(|_| self.reports[ended.server]),
         }
     }
 
     /// What XDP sees of a connection: no status, and of a client that gives up only that.
-    fn flow_seen(ended: &Ended) -> Option<Seen> {
+    fn flow_seen(&self, ended: &Ended) -> Option<Seen> {
+        let class = self.class(&ended.request);
         Some(match ended.outcome {
             // Its first byte was seen already.
             Outcome::Answered if ended.first_byte_after < ended.after => return None,
             Outcome::Answered | Outcome::Error => {
-                Seen::FirstResponse { after: ended.first_byte_after, class: CLASS }
+                Seen::FirstResponse { after: ended.first_byte_after, class }
             }
-            Outcome::Refused => Seen::ConnectFailed,
-            Outcome::Broken => Seen::ResetByBackend { after: ended.after },
+            Outcome::Refused => Seen::ConnectFailed { class },
+            Outcome::Broken => Seen::ResetByBackend { after: ended.after, class },
             Outcome::TimedOut => Seen::ResetByClient { after: ended.after },
         })
     }
@@ -131,12 +140,13 @@ impl Balancer for Gateway {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let tried = ask.tried.filter(|_| self.path == Path::L7).map(|server| self.row(server));
         let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
+        let class = self.class(ask.request);
         let backend = match tried {
-            Some(tried) => snapshot.pick_other(0, CLASS, ask.hash, now, rows, tried)?,
+            Some(tried) => snapshot.pick_other(0, class, ask.hash, now, rows, tried)?,
             None if self.path == Path::L7 => {
-                snapshot.pick_for_request(0, CLASS, ask.hash, now, rows)?
+                snapshot.pick_for_request(0, class, ask.hash, now, rows)?
             }
-            None => snapshot.pick(0, CLASS, ask.hash, now, rows)?,
+            None => snapshot.pick(0, class, ask.hash, now, rows)?,
         };
         snapshot.by_row.get(&backend.row.row).map(|&(_, server)| server)
     }
@@ -156,16 +166,17 @@ impl Balancer for Gateway {
         self.rows.end(self.row(ended.server).row);
         let seen = match self.path {
             Path::L7 => Some(self.request_seen(ended)),
-            Path::L4 => Gateway::flow_seen(ended),
+            Path::L4 => self.flow_seen(ended),
         };
         if let Some(seen) = seen {
             self.see(ended.now, ended.server, seen);
         }
     }
 
-    fn first_byte(&mut self, now: KtimeNs, server: usize, after: Duration) {
+    fn first_byte(&mut self, now: KtimeNs, server: usize, request: &Request, after: Duration) {
         if self.path == Path::L4 {
-            self.see(now, server, Seen::FirstResponse { after, class: CLASS });
+            let class = self.class(request);
+            self.see(now, server, Seen::FirstResponse { after, class });
         }
     }
 
@@ -288,6 +299,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             policy: scenario.policy.clone(),
             http: HttpSpec::default(),
             models: Stages::default(),
+            canary: CanarySpec::default(),
         }],
         client_classes: Vec::new(),
     }

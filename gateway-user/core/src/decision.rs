@@ -4,6 +4,7 @@
 use gateway_common::limits::CLASSES_MAX;
 use serde::{Deserialize, Serialize};
 
+use crate::fault::Contribution;
 use crate::observation::BackendRow;
 
 /// One backend's decision of one tick.
@@ -37,6 +38,9 @@ pub struct Decision {
     pub bounds: Vec<Bound>,
     /// Why, in one word.
     pub reason: Reason,
+    /// What speaks for a fault, where the model of faults suspects one; else empty.
+    #[serde(default)]
+    pub contributions: Vec<Contribution>,
 }
 
 /// What was known of a backend when it was decided. Times in seconds; `None`: too few samples.
@@ -198,6 +202,8 @@ pub enum Reason {
     FailedShare,
     /// Work is waiting and nothing comes back.
     Silent,
+    /// The model of faults suspects it, twice.
+    ModelFault,
     /// The active probe failed.
     ProbeFailed,
     /// The active probe succeeds again.
@@ -226,6 +232,7 @@ impl Reason {
             Reason::RequestFailures => "request_failures",
             Reason::FailedShare => "failed_share",
             Reason::Silent => "silent",
+            Reason::ModelFault => "model_fault",
             Reason::ProbeFailed => "probe_failed",
             Reason::ProbeRecovered => "probe_recovered",
             Reason::EjectionOver => "ejection_over",

@@ -25,6 +25,7 @@ use gateway_common::hash::mix;
 use crate::decision::Decision;
 use crate::desired::{set_client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
+use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
 use crate::fleet::Fleet;
 use crate::history::History;
 use crate::models::Models;
@@ -213,7 +214,50 @@ impl Engine {
 
     /// The models to ask from now on.
     pub fn set_models(&mut self, models: Models) {
+        for pool in &mut self.pools {
+            pool.learning_mut().models_changed(&self.models, &models);
+        }
         self.models = models;
+    }
+
+    /// The operator's word on a backend between two moments: whether it was faulty. Windows older
+    /// than two minutes are gone. `None`: there is no such backend.
+    pub fn label(
+        &mut self,
+        pool: &str,
+        backend: &str,
+        from: KtimeNs,
+        to: KtimeNs,
+        faulty: bool,
+    ) -> Option<LabelOutcome> {
+        let (pool, backend) = self.place(pool, backend)?;
+        let (watch, seat) = self.pools[pool].learning_mut().watch_mut();
+        Some(watch.label(backend, from, to, faulty, seat))
+    }
+
+    /// How faulty a backend looks and why, as it is or, with a window given, as it would look with
+    /// that one. `None`: there is no such backend, or it was never looked at.
+    pub fn diagnose(
+        &self,
+        pool: &str,
+        backend: &str,
+        window: Option<FaultWindow>,
+    ) -> Option<Diagnosis> {
+        let (pool, backend) = self.place(pool, backend)?;
+        let watch = self.pools[pool].learning().watch();
+        watch.diagnose(backend, window, self.models.fault.as_deref())
+    }
+
+    /// How the labels came out in a pool: what the forest is judged by. `None`: no such pool.
+    pub fn fault_proof(&self, pool: &str) -> Option<Proof> {
+        let pool = self.fleet.pools.iter().position(|spec| spec.name == pool)?;
+        Some(*self.pools[pool].learning().watch().proof())
+    }
+
+    fn place(&self, pool: &str, backend: &str) -> Option<(usize, usize)> {
+        let pool = self.fleet.pools.iter().position(|spec| spec.name == pool)?;
+        let backends = &self.fleet.pools[pool].backends;
+        Some((pool, backends.iter().position(|spec| spec.name == backend)?))
     }
 
     /// Tables and the way from a row to its backend, after a change of the fleet.

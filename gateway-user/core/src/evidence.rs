@@ -7,11 +7,12 @@ use gateway_common::clock::KtimeNs;
 pub use crate::capacity::{Cost, Sample};
 
 use crate::capacity::Speedometer;
+use crate::fault::{FaultWindow, WINDOW};
 use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
 use crate::observation::{Observation, RequestOutcome, Seen};
-use crate::window::{Summary, Window};
+use crate::window::{Failure, Summary, Window};
 
 /// The shortest window that an average is taken over: shorter ones see the ticks themselves.
 const SPAN_MIN: Duration = Duration::from_secs(1);
@@ -145,13 +146,13 @@ impl Memory {
             }
             Seen::ConnectFailed { .. } => {
                 self.streaks.connect_failed();
-                self.fail(at);
+                self.fail(at, Failure::Connect);
             }
             Seen::FirstResponse { after, .. } => self.answer(at, after),
             Seen::Closed { .. } | Seen::ResetByClient { .. } => self.silence.alive(),
             Seen::ResetByBackend { .. } => {
                 self.streaks.failed();
-                self.fail(at);
+                self.fail(at, Failure::Broken);
             }
             Seen::Request { outcome, first_byte_after, after, report, .. } => {
                 match outcome {
@@ -159,15 +160,19 @@ impl Memory {
                         self.answer(at, first_byte_after);
                         self.took(after);
                     }
-                    RequestOutcome::ServerError | RequestOutcome::Broken => {
+                    RequestOutcome::ServerError => {
                         self.streaks.failed();
-                        self.fail(at);
+                        self.fail(at, Failure::ServerError);
+                    }
+                    RequestOutcome::Broken => {
+                        self.streaks.failed();
+                        self.fail(at, Failure::Broken);
                     }
                     RequestOutcome::TimedOut => {
                         self.streaks.failed();
                         self.finished_since_tick += 1;
                         // A timeout is the gateway's doing, no sign of life.
-                        self.window.failed(at);
+                        self.window.failed(at, Failure::TimedOut);
                     }
                     RequestOutcome::Abandoned => {}
                 }
@@ -245,6 +250,29 @@ impl Memory {
         }
     }
 
+    /// What fault detection looks at.
+    pub fn fault_window(&self, now: KtimeNs, in_flight: u64, serving: bool) -> FaultWindow {
+        let seen = self.window.summary(now, WINDOW, 0);
+        let latency = |quantile| seen.answered.quantile(quantile).map(|seconds| seconds as f32);
+        FaultWindow {
+            seconds: seen.span.as_secs_f32(),
+            answered: seen.answered.count(),
+            server_errors: seen.failures.of(Failure::ServerError),
+            broken: seen.failures.of(Failure::Broken),
+            connect_failures: seen.failures.of(Failure::Connect),
+            timeouts: seen.failures.of(Failure::TimedOut),
+            latency_p50: latency(0.5),
+            latency_p90: latency(0.9),
+            latency_p99: latency(0.99),
+            way_p50: self.connects.median(now).map(|seconds| seconds as f32),
+            way_p90: None,
+            // A count that ran below zero is none.
+            in_flight: u32::try_from(in_flight).ok(),
+            silent: self.silence.age(now).as_secs_f32(),
+            serving,
+        }
+    }
+
     /// The filter of its speed.
     pub fn speedometer(&mut self) -> &mut Speedometer {
         &mut self.speedometer
@@ -276,10 +304,10 @@ impl Memory {
         self.taken = Some(taken + TAKEN_GAIN * (seconds - taken));
     }
 
-    fn fail(&mut self, at: KtimeNs) {
+    fn fail(&mut self, at: KtimeNs, failure: Failure) {
         self.silence.alive();
         self.finished_since_tick += 1;
-        self.window.failed(at);
+        self.window.failed(at, failure);
     }
 
     fn forecast_load(&mut self, elapsed: Duration) {

@@ -101,6 +101,10 @@ fn because(decision: &Decision) -> String {
         }
         Reason::FailedShare => "a larger share of its requests failed than its peers'".to_owned(),
         Reason::Silent => "work piles up at it and nothing comes back: it hangs".to_owned(),
+        Reason::ModelFault => {
+            "the model of faults suspected it twice: it behaves unlike itself and its peers"
+                .to_owned()
+        }
         Reason::ProbeFailed => "its active probe failed".to_owned(),
         Reason::ProbeRecovered => "its active probe succeeds again".to_owned(),
         Reason::EjectionOver => {

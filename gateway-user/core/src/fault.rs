@@ -9,8 +9,13 @@
 
 mod forest;
 mod recording;
+mod standing;
+mod watch;
 mod window;
 
 pub use forest::{Answer, Forest, ForestError, ForestSpec, NODES_MAX, Node, TREES_MAX};
 pub use recording::{LabelledWindow, RECORDING_VERSION};
+pub use standing::{LabelOutcome, Losses, Proof};
+pub(crate) use watch::Watch;
+pub use watch::{APART, Contribution, Diagnosis};
 pub use window::{FaultWindow, WINDOW};

@@ -76,6 +76,7 @@ mod tests {
                 written: [0; 8],
                 bounds: Vec::new(),
                 reason: Reason::Steady,
+                contributions: Vec::new(),
             })
             .collect()
     }

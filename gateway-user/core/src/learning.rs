@@ -9,9 +9,11 @@
 
 use gateway_common::clock::KtimeNs;
 
+use crate::fault::{FaultWindow, Forest, Watch};
 use crate::fleet::CanarySpec;
 use crate::ladder::{Seat, Stage, Stages, Task};
 use crate::models::Models;
+use crate::observation::BackendRow;
 use crate::predictor::{Opinion, PoolView};
 
 /// A pool's seats, one for each task.
@@ -22,6 +24,7 @@ pub(crate) struct Learning {
     classes: Seat,
     forecast: Seat,
     fault: Seat,
+    watch: Watch,
 }
 
 impl Learning {
@@ -32,6 +35,7 @@ impl Learning {
             classes: Seat::new(stages.classes),
             forecast: Seat::new(stages.forecast),
             fault: Seat::new(stages.fault),
+            watch: Watch::default(),
         }
     }
 
@@ -44,6 +48,16 @@ impl Learning {
             }
         }
         self.stages = stages;
+        self.watch.look_again();
+    }
+
+    /// Another model takes its predecessor's seat, and has yet to prove itself.
+    pub(crate) fn models_changed(&mut self, before: &Models, now: &Models) {
+        let version = |models: &Models| models.fault.as_deref().map(Forest::spec).cloned();
+        if version(before) != version(now) {
+            self.fault.replace();
+            self.watch.forget_proof();
+        }
     }
 
     /// The seat of a task.
@@ -77,13 +91,39 @@ impl Learning {
         }
     }
 
+    /// The watch for faults.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The watch for faults, and the seat that it scores.
+    pub(crate) fn watch_mut(&mut self) -> (&mut Watch, &mut Seat) {
+        (&mut self.watch, &mut self.fault)
+    }
+
+    /// Shows all backends' windows to the watch for faults, with the rule's probabilities.
+    pub(crate) fn look(
+        &mut self,
+        now: KtimeNs,
+        seen: &[(BackendRow, FaultWindow, f64)],
+        models: &Models,
+    ) {
+        self.watch.look(now, seen, models.fault.as_deref(), &mut self.fault);
+    }
+
     /// What the models think of the pool's backends, in its order, so far as they may decide.
     pub(crate) fn opinions(
         &mut self,
         view: &PoolView<'_>,
         _models: &Models,
-        _now: KtimeNs,
+        now: KtimeNs,
     ) -> Vec<Opinion> {
-        vec![Opinion::default(); view.backends.len()]
+        let mut opinions = vec![Opinion::default(); view.backends.len()];
+        if self.fault.barrier(now).is_none() {
+            for (opinion, fault) in opinions.iter_mut().zip(self.watch.faults()) {
+                opinion.fault = fault;
+            }
+        }
+        opinions
     }
 }

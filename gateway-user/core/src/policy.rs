@@ -16,6 +16,7 @@ use crate::decision::{Bound, Health, Reason, WeightSource};
 use crate::evidence::Evidence;
 use crate::fleet::{Admission, BackendSpec, PolicySpec, WeightMode};
 use crate::ladder::Verdict;
+use crate::predictor::Fault;
 use course::Signals;
 
 /// What the policy is told of one backend.
@@ -53,6 +54,17 @@ impl Case {
             probe_down: evidence.probe_down,
             finished: evidence.finished,
             failed: evidence.failed,
+        }
+    }
+
+    /// The fault factor of its weight: what a model suspects counts against it before it is
+    /// confirmed. What a rule sees is in the speed already, by the requests that failed.
+    fn soundness(&self) -> f64 {
+        match self.verdict.fault {
+            Some(Fault { probability, reason: Reason::ModelFault }) => {
+                (1.0 - probability).max(0.01)
+            }
+            _ => 1.0,
         }
     }
 }
@@ -206,7 +218,7 @@ fn source(mode: WeightMode, case: &Case) -> WeightSource {
 fn asked(mode: WeightMode, case: &Case, adopted_scale: f64) -> f64 {
     let unseen = || case.adopted.map_or(case.capacity, |weight| weight * adopted_scale);
     match mode {
-        WeightMode::Learned => case.verdict.speed.unwrap_or_else(unseen),
+        WeightMode::Learned => case.verdict.speed.unwrap_or_else(unseen) * case.soundness(),
         WeightMode::Static => case.capacity,
         WeightMode::Equal | WeightMode::Manual => 1.0,
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
+use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
 use crate::ladder::{Barrier, Stage, Standing, Task};
 
@@ -109,6 +110,9 @@ pub struct BackendState {
     pub load: Option<f64>,
     /// What was known.
     pub inputs: Inputs,
+    /// How faulty it looks; `None`: it was not looked at yet.
+    #[serde(default)]
+    pub fault: Option<Diagnosis>,
     /// What L4 flows did since it joined: for `/metrics`, which is made for it.
     #[serde(skip)]
     pub flows: FlowTally,

@@ -20,6 +20,38 @@ pub(crate) const SLOTS: usize = 40;
 
 const SLOT_NS: u64 = SLOT.as_nanos() as u64;
 
+/// How something failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// A status of 500 to 599.
+    ServerError,
+    /// Reset, closed or unintelligible.
+    Broken,
+    /// No connection.
+    Connect,
+    /// No response in time.
+    TimedOut,
+}
+
+/// What failed, by [`Failure`]. Counts saturate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failures([u32; 4]);
+
+impl Failures {
+    /// Of one kind.
+    pub(crate) fn of(&self, failure: Failure) -> u32 {
+        self.0[failure as usize]
+    }
+
+    fn add(&mut self, other: Failures) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, count)| *sum = sum.saturating_add(count));
+    }
+
+    fn all(&self) -> u32 {
+        self.0.iter().copied().fold(0, u32::saturating_add)
+    }
+}
+
 /// A ring of slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
@@ -34,7 +66,7 @@ pub(crate) struct Window {
 struct Slot {
     number: u64,
     answered: Histogram,
-    failed: u32,
+    failures: Failures,
     utilization_sum: f32,
     utilization_count: u32,
 }
@@ -46,6 +78,8 @@ pub(crate) struct Summary {
     pub answered: Histogram,
     /// What failed.
     pub failed: u32,
+    /// The same, by kind.
+    pub failures: Failures,
     /// How far back it reaches.
     pub span: Duration,
     utilization_sum: f64,
@@ -98,9 +132,10 @@ impl Window {
     }
 
     /// Something failed.
-    pub(crate) fn failed(&mut self, at: KtimeNs) {
+    pub(crate) fn failed(&mut self, at: KtimeNs, failure: Failure) {
         if let Some(slot) = self.slot(at) {
-            slot.failed = slot.failed.saturating_add(1);
+            let count = &mut slot.failures.0[failure as usize];
+            *count = count.saturating_add(1);
         }
     }
 
@@ -151,14 +186,15 @@ impl Slot {
     fn clear(&mut self, number: u64) {
         self.number = number;
         self.answered.clear();
-        self.failed = 0;
+        self.failures = Failures::default();
         self.utilization_sum = 0.0;
         self.utilization_count = 0;
     }
 
     fn add_to(&self, sum: &mut Summary) {
         sum.answered.add(&self.answered);
-        sum.failed = sum.failed.saturating_add(self.failed);
+        sum.failures.add(self.failures);
+        sum.failed = sum.failures.all();
         sum.utilization_sum += f64::from(self.utilization_sum);
         sum.utilization_count += self.utilization_count;
     }
@@ -202,20 +238,20 @@ mod tests {
     fn a_late_observation_counts_at_its_own_time() {
         let mut window = window();
         window.answered(at(108.0), Duration::from_millis(5));
-        window.failed(at(101.0));
+        window.failed(at(101.0), Failure::Broken);
         assert_eq!(window.summary(at(108.1), Duration::from_secs(1), 0).failed, 0);
         assert_eq!(window.summary(at(108.1), Duration::from_secs(60), 0).failed, 1);
         window.answered(at(115.0), Duration::from_millis(5));
-        window.failed(at(101.0));
+        window.failed(at(101.0), Failure::Broken);
         assert_eq!(window.summary(at(115.0), Duration::from_secs(60), 0).failed, 0);
     }
 
     #[test]
     fn a_restart_forgets_what_came_before() {
         let mut window = window();
-        window.failed(at(101.0));
+        window.failed(at(101.0), Failure::Broken);
         window.restart(at(101.1));
-        window.failed(at(101.05));
+        window.failed(at(101.05), Failure::Broken);
         window.answered(at(101.2), Duration::from_millis(5));
         let sum = window.summary(at(101.3), Duration::from_secs(60), 0);
         assert_eq!((sum.failed, sum.answered.count()), (0, 1));
@@ -226,11 +262,27 @@ mod tests {
         let mut window = window();
         for tenth in 0..40 {
             let at = at(100.0 + f64::from(tenth) / 10.0);
-            if tenth % 4 == 0 { window.failed(at) } else { window.answered(at, SLOT) }
+            if tenth % 4 == 0 {
+                window.failed(at, Failure::Broken)
+            } else {
+                window.answered(at, SLOT)
+            }
         }
         let sum = window.summary(at(104.0), Duration::from_secs(10), 0);
         assert!((sum.rate() - 10.0).abs() < 0.5, "{}", sum.rate());
         assert_eq!((sum.failed, sum.finished()), (10, 40));
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        let mut window = window();
+        let kinds = [Failure::ServerError, Failure::Broken, Failure::Connect, Failure::TimedOut];
+        for (times, failure) in kinds.into_iter().enumerate() {
+            (0..=times).for_each(|_| window.failed(at(100.1), failure));
+        }
+        let sum = window.summary(at(100.2), SLOT, 0);
+        assert_eq!(kinds.map(|failure| sum.failures.of(failure)), [1, 2, 3, 4]);
+        assert_eq!(sum.failed, 10);
     }
 
     #[test]

@@ -79,6 +79,7 @@ mod tests {
             bounds: Vec::new(),
             load: None,
             inputs: Inputs::default(),
+            fault: None,
             flows: FlowTally::default(),
         }
     }

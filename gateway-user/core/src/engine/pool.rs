@@ -8,7 +8,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::limits::NO_BACKEND;
 
 use crate::capacity::{self, Excess};
-use crate::decision::{Decision, Health};
+use crate::decision::{Bound, Decision, Health, Reason};
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
@@ -18,7 +18,7 @@ use crate::learning::Learning;
 use crate::models::Models;
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{self, Case, Course, Outcome};
-use crate::predictor::{PoolView, Substitute};
+use crate::predictor::{Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
@@ -131,6 +131,10 @@ impl PoolLoop {
         &self.learning
     }
 
+    pub(super) fn learning_mut(&mut self) -> &mut Learning {
+        &mut self.learning
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = BackendRow> {
         self.backends.iter().map(BackendLoop::row)
     }
@@ -224,9 +228,27 @@ impl PoolLoop {
     ) -> Vec<Verdict> {
         let view = PoolView { backends: evidence, elapsed: context.elapsed };
         let substitute = Substitute::new(&spec.policy).opinions(&view);
+        self.look(context, evidence, &substitute);
         let models = self.learning.opinions(&view, context.models, context.now);
         let both = models.into_iter().zip(substitute);
         both.map(|(model, substitute)| ladder::choose(model, substitute)).collect()
+    }
+
+    /// Shows the watch for faults what it looks at, once it is time.
+    fn look(&mut self, context: &TickContext<'_>, evidence: &[Evidence], rule: &[Opinion]) {
+        if !self.learning.watch().is_due(context.now) {
+            return;
+        }
+        let seen: Vec<_> = self
+            .backends
+            .iter()
+            .zip(evidence.iter().zip(rule))
+            .map(|(backend, (evidence, rule))| {
+                let probability = rule.fault.map_or(0.0, |fault| fault.probability);
+                (backend.row(), backend.fault_window(context.now, evidence), probability)
+            })
+            .collect();
+        self.learning.look(context.now, &seen, context.models);
     }
 
     fn decide(
@@ -256,9 +278,11 @@ impl PoolLoop {
             &mut courses,
             &mut weights,
         );
-        for (((backend, course), weight), outcome) in
-            self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes)
-        {
+        let all = self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes);
+        for (index, (((backend, course), weight), outcome)) in all.enumerate() {
+            if is_incident(backend.course().health(), outcome) {
+                self.learning.watch_mut().0.incident(index, context.now);
+            }
             backend.decided(course, weight, outcome.restart, context.now);
         }
         outcomes
@@ -367,13 +391,19 @@ impl PoolLoop {
                 context,
                 (&spec.name, &spec.backends[index].name),
                 &evidence[index],
-                &verdicts[index],
-                speed_mean,
+                (&verdicts[index], speed_mean),
+                self.learning.watch().contributions(index, context.models.fault.as_deref()),
                 outcome,
             );
             decisions.push(decision);
         }
     }
+}
+
+/// Whether something else than the model of faults found it faulty.
+fn is_incident(before: Health, outcome: &Outcome) -> bool {
+    let cut = outcome.health.is_cut() && !before.is_cut();
+    (cut || outcome.bounds.contains(&Bound::EjectionMax)) && outcome.reason != Reason::ModelFault
 }
 
 fn candidates(backends: &[BackendLoop], spec: &PoolSpec, now: KtimeNs) -> Vec<desired::Candidate> {

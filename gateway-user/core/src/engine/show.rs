@@ -39,6 +39,7 @@ fn vip(engine: &Engine, spec: &VipSpec, row: u32) -> VipState {
 fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
     let total: f64 = pool.backends().iter().map(BackendLoop::weight).sum();
     let backends = pool.backends().iter().zip(&spec.backends);
+    let (watch, forest) = (pool.learning().watch(), engine.models.fault.as_deref());
     PoolState {
         name: spec.name.clone(),
         algorithm: match spec.algorithm {
@@ -56,7 +57,13 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         row: pool.index(),
         table: pool.table(),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
-        backends: backends.map(|(b, spec)| backend(engine.ticked_at, b, spec, total)).collect(),
+        backends: backends
+            .enumerate()
+            .map(|(index, (looped, spec))| BackendState {
+                fault: watch.diagnose(index, None, forest),
+                ..backend(engine.ticked_at, looped, spec, total)
+            })
+            .collect(),
     }
 }
 
@@ -85,6 +92,7 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),
         load: backend.load(),
         inputs: last.map_or_else(Inputs::default, |last| last.inputs),
+        fault: None,
         flows: backend.flows().clone(),
     }
 }

@@ -24,6 +24,7 @@ fn decision(tick: u64, health: Health, reason: Reason, weights: (f64, f64)) -> D
         written: [0; 8],
         bounds: if reason == Reason::Slower { vec![Bound::StepDown] } else { Vec::new() },
         reason,
+        contributions: Vec::new(),
     }
 }
 

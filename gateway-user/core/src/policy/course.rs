@@ -207,6 +207,11 @@ impl Course {
         self.enter(Health::Ejected, reason, now);
     }
 
+    /// Ends an ejection before its time: it goes on trial.
+    pub(super) fn release(&mut self, now: KtimeNs) {
+        self.enter(Health::Probation, Reason::EjectionOver, now);
+    }
+
     fn enter(&mut self, health: Health, reason: Reason, now: KtimeNs) {
         if self.health.is_cut() && !health.is_cut() {
             self.returned_at = now;

@@ -27,6 +27,9 @@ pub(super) fn grant(
         .collect();
     wanted.sort_by(|(_, a), (_, b)| b.probability.total_cmp(&a.probability));
     for (index, fault) in wanted {
+        if fault.reason != Reason::ModelFault {
+            make_room(spec, now, cases, courses, index);
+        }
         if is_affordable(spec, cases, courses, index) {
             courses[index].eject(now, fault.reason, spec, chance ^ index as u64);
         } else {
@@ -34,6 +37,24 @@ pub(super) fn grant(
         }
     }
     denied
+}
+
+/// A model's suspicion gives way to what a rule saw: whom it cut goes on trial, so that a wrong
+/// model cannot use up the budget.
+fn make_room(
+    spec: &PolicySpec,
+    now: KtimeNs,
+    cases: &[Case],
+    courses: &mut [Course],
+    index: usize,
+) {
+    while !is_affordable(spec, cases, courses, index) {
+        let suspected = |course: &Course| {
+            course.health() == Health::Ejected && course.reason() == Reason::ModelFault
+        };
+        let Some(at) = courses.iter().position(suspected) else { return };
+        courses[at].release(now);
+    }
 }
 
 fn is_affordable(spec: &PolicySpec, cases: &[Case], courses: &[Course], index: usize) -> bool {

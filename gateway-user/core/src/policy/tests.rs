@@ -116,3 +116,40 @@ fn a_pool_of_newcomers_is_carried_by_them() {
     let outcomes = decide(&spec, WeightMode::Learned, NOW, 1, &cases, &mut courses, &mut weights);
     assert_eq!(after(&outcomes), [1.0, 1.0]);
 }
+
+fn suspected(probability: f64) -> Case {
+    let fault = Some(Fault { probability, reason: Reason::ModelFault });
+    Case { verdict: Verdict { fault, ..case().verdict }, ..case() }
+}
+
+/// Two ticks, so that a suspicion is confirmed; then one with other cases.
+fn then(first: &[Case], second: &[Case]) -> [Vec<Outcome>; 2] {
+    let mut courses = vec![Course::established(NOW); first.len()];
+    let mut weights = vec![1.0; first.len()];
+    let spec = PolicySpec::default();
+    let mut tick = |cases: &[Case], at: u64| {
+        let now = NOW + std::time::Duration::from_millis(250 * at);
+        decide(&spec, WeightMode::Learned, now, 1, cases, &mut courses, &mut weights)
+    };
+    tick(first, 0);
+    [tick(first, 1), tick(second, 2)]
+}
+
+#[test]
+fn a_model_that_suspects_everybody_cuts_no_more_than_the_budget_and_hides_no_dead_backend() {
+    let all = [suspected(0.98), suspected(0.97), suspected(0.96)];
+    let [first, second] = then(&all, &[all[0], all[1], dead()]);
+    let cut = |outcomes: &[Outcome]| -> Vec<usize> {
+        (0..3).filter(|at| outcomes[*at].health == Health::Ejected).collect()
+    };
+    assert_eq!((cut(&first), first[0].reason), (vec![0], Reason::ModelFault));
+    assert_eq!(cut(&second), [2], "the dead one takes the place of one that is suspected");
+    assert_eq!(second[0].health, Health::Probation);
+}
+
+#[test]
+fn a_suspicion_that_is_not_confirmed_takes_from_the_weight() {
+    let outcomes = one_tick(WeightMode::Learned, &[suspected(0.4), case(), case()]);
+    assert!(after(&outcomes)[0] < 0.8, "{:?}", after(&outcomes));
+    assert_eq!(outcomes[0].health, Health::Healthy);
+}

@@ -9,6 +9,7 @@ use crate::capacity::Speedometer;
 use crate::decision::{Decision, Health, Inputs, Reason, WeightSource};
 use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
+use crate::fault::{Contribution, FaultWindow};
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
 use crate::ladder::Verdict;
@@ -159,6 +160,10 @@ impl BackendLoop {
         self.memory.evidence(context.now, context.elapsed, in_flight, capacity, serving)
     }
 
+    pub(super) fn fault_window(&self, now: KtimeNs, evidence: &Evidence) -> FaultWindow {
+        self.memory.fault_window(now, evidence.in_flight, evidence.serving)
+    }
+
     pub(super) fn decided(&mut self, course: Course, weight: f64, restart: bool, now: KtimeNs) {
         self.course = course;
         self.set_weight(weight, now);
@@ -252,8 +257,8 @@ impl BackendLoop {
         context: &TickContext<'_>,
         (pool, backend): (&str, &str),
         evidence: &Evidence,
-        verdict: &Verdict,
-        speed_mean: f64,
+        (verdict, speed_mean): (&Verdict, f64),
+        contributions: Vec<Contribution>,
         outcome: Outcome,
     ) -> Decision {
         let written = self.written.unwrap_or_else(|| context.rows.weights(self.row.row));
@@ -284,6 +289,7 @@ impl BackendLoop {
             written: written.by_class,
             bounds: outcome.bounds,
             reason: outcome.reason,
+            contributions,
         };
         self.load = verdict.load;
         self.last = Some(decision.clone());

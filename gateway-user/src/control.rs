@@ -7,6 +7,7 @@
 
 mod gauges;
 mod metrics;
+mod notices;
 mod plane;
 mod published;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use self::metrics::Metrics;
 pub use self::plane::{Counters, HeapPlane, Plane, PlaneError};
 pub use self::published::Published;
 
+use self::notices::Notices;
 use self::transitions::Transitions;
 
 /// Between two readings of the packet counters, which cost a system call for each row.
@@ -140,6 +142,7 @@ impl Control {
             applied,
             observations,
             published: Arc::clone(&published),
+            notices: metrics.notices().clone(),
             metrics,
             transitions: Transitions::default(),
             is_torn: false,
@@ -224,6 +227,7 @@ struct Loop {
     published: Arc<Published>,
     metrics: Metrics,
     transitions: Transitions,
+    notices: Notices,
     apply_failing: bool,
     counted_at: Option<Instant>,
 }
@@ -302,6 +306,7 @@ impl Loop {
         self.snapshot_due |= turn.snapshot_changed;
         let outcome = self.apply(decided);
         self.transitions.log(&turn.decisions);
+        self.notices.tell(&turn.notices);
         // After the writes, so that no request picks by a table whose rows are not there yet.
         if self.snapshot_due && outcome.is_ok() {
             self.published.publish_snapshot(&self.engine);

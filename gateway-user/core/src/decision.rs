@@ -5,6 +5,7 @@ use gateway_common::limits::CLASSES_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Contribution;
+use crate::ladder::{Barrier, Stage, Task};
 use crate::observation::BackendRow;
 
 /// One backend's decision of one tick.
@@ -41,6 +42,41 @@ pub struct Decision {
     /// What speaks for a fault, where the model of faults suspects one; else empty.
     #[serde(default)]
     pub contributions: Vec<Contribution>,
+    /// Who answered each question, in the order of [`Task::ALL`].
+    pub answers: [Answer; Task::ALL.len()],
+    /// What the control group's flows get; `None`: no part of the flows is its own.
+    pub control: Option<ControlDecision>,
+}
+
+/// Who answered one question about a backend: the model, or the simple rule in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The question.
+    pub task: Task,
+    /// How far the model may go.
+    pub stage: Stage,
+    /// What kept the model from answering; `None`: it answered.
+    pub barrier: Option<Barrier>,
+}
+
+impl Answer {
+    /// Of a pool without models.
+    pub fn nobody() -> [Answer; Task::ALL.len()] {
+        Task::ALL.map(|task| Answer { task, stage: Stage::Off, barrier: Some(Barrier::Missing) })
+    }
+}
+
+/// What is decided for the flows that go without any model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlDecision {
+    /// Health by the simple rules.
+    pub health: Health,
+    /// Weight before, relative to the pool's mean.
+    pub weight_before: f64,
+    /// Weight after; 0 takes no new flow of the control group.
+    pub weight_after: f64,
+    /// Why, in one word.
+    pub reason: Reason,
 }
 
 /// What was known of a backend when it was decided. Times in seconds; `None`: too few samples.

@@ -28,13 +28,16 @@ use crate::directory::{Directory, DirectoryError};
 use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
 use crate::fleet::Fleet;
 use crate::history::History;
+#[cfg(test)]
+use crate::ladder::Stage;
 use crate::models::Models;
+use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::tables::Tables;
-use pool::{PoolLoop, TickContext};
+use pool::{PoolLoop, Record, TickContext};
 
 /// What the loop needs to know besides the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Turn {
     pub tick: u64,
     /// One for each backend of each pool.
     pub decisions: Arc<[Decision]>,
+    /// What happened to models and pools that people should hear of.
+    pub notices: Vec<Notice>,
     /// Membership, a table or a fallback changed: a new [`Snapshot`] is due.
     pub snapshot_changed: bool,
 }
@@ -169,15 +174,16 @@ impl Engine {
             chance: mix(self.options.seed ^ self.tick),
             refresh_after: self.options.weights_age_max / 4,
         };
-        let mut decisions = Vec::with_capacity(self.by_row.len());
+        let decisions = Vec::with_capacity(self.by_row.len());
+        let mut record = Record { decisions, notices: Vec::new() };
         let mut snapshot_changed = false;
         for (pool, spec) in self.pools.iter_mut().zip(&self.fleet.pools) {
-            snapshot_changed |= pool.tick(&context, spec, &mut self.tables, &mut decisions);
+            snapshot_changed |= pool.tick(&context, spec, &mut self.tables, &mut record);
         }
         self.ticked_at = now;
-        let decisions: Arc<[Decision]> = decisions.into();
+        let decisions: Arc<[Decision]> = record.decisions.into();
         self.history.push(Arc::clone(&decisions));
-        Turn { tick: self.tick, decisions, snapshot_changed }
+        Turn { tick: self.tick, decisions, notices: record.notices, snapshot_changed }
     }
 
     /// What the data plane should hold.
@@ -215,7 +221,7 @@ impl Engine {
     /// The models to ask from now on.
     pub fn set_models(&mut self, models: Models) {
         for pool in &mut self.pools {
-            pool.learning_mut().models_changed(&self.models, &models);
+            pool.models_changed(&self.models, &models);
         }
         self.models = models;
     }
@@ -260,6 +266,12 @@ impl Engine {
         Some((pool, backends.iter().position(|spec| spec.name == backend)?))
     }
 
+    /// Puts a made-up model of the first pool in its place.
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, contrived: crate::learning::Contrived, stage: Stage) {
+        self.pools[0].learning_mut().plant(contrived, stage);
+    }
+
     /// Tables and the way from a row to its backend, after a change of the fleet.
     fn lay_out(&mut self, now: KtimeNs) {
         self.by_row.clear();
@@ -277,5 +289,7 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+mod canary_tests;
 #[cfg(test)]
 mod tests;

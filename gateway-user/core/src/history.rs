@@ -56,7 +56,7 @@ fn is_named(decision: &Decision, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Health, Inputs, Reason, WeightSource};
+    use crate::decision::{Answer, Health, Inputs, Reason, WeightSource};
     use crate::observation::BackendRow;
 
     fn tick(tick: u64, backends: usize) -> Arc<[Decision]> {
@@ -77,6 +77,8 @@ mod tests {
                 bounds: Vec::new(),
                 reason: Reason::Steady,
                 contributions: Vec::new(),
+                answers: Answer::nobody(),
+                control: None,
             })
             .collect()
     }

@@ -9,9 +9,10 @@
 
 use gateway_common::clock::KtimeNs;
 
+use crate::decision::Answer;
 use crate::fault::{FaultWindow, Forest, Watch};
 use crate::fleet::CanarySpec;
-use crate::ladder::{Seat, Stage, Stages, Task};
+use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::BackendRow;
 use crate::predictor::{Opinion, PoolView};
@@ -25,7 +26,13 @@ pub(crate) struct Learning {
     forecast: Seat,
     fault: Seat,
     watch: Watch,
+    #[cfg(test)]
+    contrived: Option<Contrived>,
 }
+
+/// What a model says of each backend at a moment that a test made up.
+#[cfg(test)]
+pub(crate) type Contrived = fn(usize, KtimeNs) -> Opinion;
 
 impl Learning {
     /// Nothing learnt yet.
@@ -36,28 +43,34 @@ impl Learning {
             forecast: Seat::new(stages.forecast),
             fault: Seat::new(stages.fault),
             watch: Watch::default(),
+            #[cfg(test)]
+            contrived: None,
         }
     }
 
     /// The stages that a changed configuration asks for; those that it leaves alone stay, so that a
-    /// reload promotes nobody by the way.
-    pub(crate) fn reconfigure(&mut self, stages: Stages) {
+    /// reload promotes nobody by the way. Whether any was changed.
+    pub(crate) fn reconfigure(&mut self, stages: Stages) -> bool {
+        let before = std::mem::replace(&mut self.stages, stages);
         for task in Task::ALL {
-            if self.stages.of(task) != stages.of(task) {
+            if before.of(task) != stages.of(task) {
                 self.seat_mut(task).promote(stages.of(task));
             }
         }
-        self.stages = stages;
         self.watch.look_again();
+        before != stages
     }
 
     /// Another model takes its predecessor's seat, and has yet to prove itself.
-    pub(crate) fn models_changed(&mut self, before: &Models, now: &Models) {
+    /// Whether one does.
+    pub(crate) fn models_changed(&mut self, before: &Models, now: &Models) -> bool {
         let version = |models: &Models| models.fault.as_deref().map(Forest::spec).cloned();
-        if version(before) != version(now) {
+        let other = version(before) != version(now);
+        if other {
             self.fault.replace();
             self.watch.forget_proof();
         }
+        other
     }
 
     /// The seat of a task.
@@ -76,6 +89,27 @@ impl Learning {
             Task::Forecast => &mut self.forecast,
             Task::Fault => &mut self.fault,
         }
+    }
+
+    /// Who answers each question now.
+    pub(crate) fn answers(&self, now: KtimeNs) -> [Answer; Task::ALL.len()] {
+        Task::ALL.map(|task| {
+            let seat = self.seat(task);
+            Answer { task, stage: seat.stage(), barrier: seat.barrier(now) }
+        })
+    }
+
+    /// Whether any model may decide now.
+    pub(crate) fn decides(&self, now: KtimeNs) -> bool {
+        Task::ALL.iter().any(|task| self.seat(*task).barrier(now).is_none())
+    }
+
+    /// Sends the models that decide now back to shadow; which ones.
+    pub(crate) fn demote(&mut self, why: Barrier, now: KtimeNs) -> Vec<Task> {
+        let mut decide = Task::ALL.to_vec();
+        decide.retain(|task| self.seat(*task).barrier(now).is_none());
+        decide.iter().for_each(|task| self.seat_mut(*task).demote(why));
+        decide
     }
 
     /// Share of the flows that is drawn as if there were no models. A pool tries one thing at a time:
@@ -124,6 +158,27 @@ impl Learning {
                 opinion.fault = fault;
             }
         }
+        #[cfg(test)]
+        self.contrive(&mut opinions, now);
         opinions
+    }
+}
+
+#[cfg(test)]
+impl Learning {
+    /// Puts a model into the seat of fault detection that has proved itself, whatever it says.
+    pub(crate) fn plant(&mut self, contrived: Contrived, stage: Stage) {
+        self.contrived = Some(contrived);
+        self.fault.promote(stage);
+        (0..=crate::ladder::SCORED_MIN).for_each(|_| self.fault.score(0.1, 1.0));
+    }
+
+    fn contrive(&mut self, opinions: &mut [Opinion], now: KtimeNs) {
+        let Some(contrived) = self.contrived else { return };
+        self.fault.answered(now);
+        if self.fault.barrier(now).is_none() {
+            let all = opinions.iter_mut().enumerate();
+            all.for_each(|(backend, opinion)| *opinion = contrived(backend, now));
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod canary;
 mod capacity;
 pub mod decision;
 mod desired;
@@ -30,6 +31,7 @@ pub mod ladder;
 mod learning;
 mod maglev;
 pub mod models;
+pub mod notice;
 pub mod observation;
 pub mod plan;
 mod policy;

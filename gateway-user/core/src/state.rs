@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canary::Comparison;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
@@ -56,6 +57,12 @@ pub struct PoolState {
     pub table: u32,
     /// Its models, one for each task.
     pub models: Vec<ModelState>,
+    /// Part of its flows that no model decides for, `0..=1`: the control group.
+    #[serde(default)]
+    pub control_share: f64,
+    /// How that group fares beside the rest; `None`: they are not compared now.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }

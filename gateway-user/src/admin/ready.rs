@@ -92,6 +92,8 @@ mod tests {
             row: 0,
             table: 0,
             models: Vec::new(),
+            control_share: 0.0,
+            comparison: None,
             backends,
         }
     }

@@ -1,6 +1,8 @@
 //! What the loop publishes, as metrics: read when somebody asks, so that what left the
 //! configuration leaves the metrics with it.
 
+mod canary;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ impl Collector for Gauges {
         page.steering(&state)?;
         page.health(&state)?;
         page.load(&state)?;
+        page.canary(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;

@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::notices::Notices;
+
 /// From 50 µs, an idle gateway's tick, to past the 250 ms that a tick has.
 const TICK_BUCKETS: [f64; 11] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5];
@@ -24,6 +26,7 @@ pub struct Metrics {
     counters_failures: Counter,
     observations: Counter,
     decisions: Family<DecisionLabels, Counter>,
+    notices: Notices,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +64,7 @@ impl Default for Metrics {
             counters_failures: Counter::default(),
             observations: Counter::default(),
             decisions: Family::default(),
+            notices: Notices::default(),
         }
     }
 }
@@ -104,6 +108,11 @@ impl Metrics {
             "Decisions, one for each backend and tick, by who decided and why",
             self.decisions.clone(),
         );
+        self.notices.register(registry);
+    }
+
+    pub(super) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     pub(super) fn ticked(&self, took: Duration, observations: usize, decisions: &[Decision]) {

@@ -5,17 +5,19 @@ mod backend;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
-use gateway_common::limits::NO_BACKEND;
+use gateway_common::limits::{CONTROL_SHARE_WHOLE, NO_BACKEND};
 
+use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess};
-use crate::decision::{Bound, Decision, Health, Reason};
+use crate::decision::{Bound, ControlDecision, Decision, Health, Reason};
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
 use crate::fleet::{BackendSpec, PoolSpec, WeightMode};
-use crate::ladder::{self, Verdict};
+use crate::ladder::{self, Barrier, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
+use crate::notice::{Notice, What};
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{self, Case, Course, Outcome};
 use crate::predictor::{Opinion, PoolView, Substitute};
@@ -23,6 +25,7 @@ use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
 pub(super) use backend::BackendLoop;
+use backend::{Control, Said};
 
 /// What all pools share in a turn.
 pub(super) struct TickContext<'a> {
@@ -37,6 +40,21 @@ pub(super) struct TickContext<'a> {
     pub(super) refresh_after: Duration,
 }
 
+/// What a turn leaves behind for people.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) decisions: Vec<Decision>,
+    pub(super) notices: Vec<Notice>,
+}
+
+/// The opinions that count, one for each backend.
+struct Verdicts {
+    /// With the models, so far as they may decide.
+    verdicts: Vec<Verdict>,
+    /// Without any.
+    unaided: Vec<Verdict>,
+}
+
 /// A pool, as remembered between turns.
 #[derive(Debug)]
 pub(super) struct PoolLoop {
@@ -48,6 +66,7 @@ pub(super) struct PoolLoop {
     control_share: u32,
     excess: Excess,
     learning: Learning,
+    canary: Canary,
 }
 
 impl PoolLoop {
@@ -61,6 +80,8 @@ impl PoolLoop {
         let is_adopted = |row: &BackendRow| {
             adopted.backends.get(&row.row).is_some_and(|there| there.generation == row.generation)
         };
+        let before = adopted.pools.get(&entry.index);
+        let control_share = before.map_or(0, |pool| pool.control_share);
         // Whoever is there from the start has nobody to grow beside.
         let joins = entry.rows.iter().any(is_adopted);
         let backends: Vec<BackendLoop> = spec
@@ -70,7 +91,9 @@ impl PoolLoop {
             .map(|(backend, row)| {
                 let there = adopted.weights.get(&row.row).filter(|_| is_adopted(row));
                 match there {
-                    Some(weights) => BackendLoop::adopted(spec, backend, *row, weights, now),
+                    Some(weights) => {
+                        BackendLoop::adopted(spec, backend, *row, weights, control_share > 0, now)
+                    }
                     None if joins => {
                         BackendLoop::new(spec, backend, *row, Course::joining(now), now)
                     }
@@ -82,11 +105,12 @@ impl PoolLoop {
         PoolLoop {
             index: entry.index,
             membership: Membership::new(entry.index, &candidates, adopted),
-            fallback: adopted.pools.get(&entry.index).map_or(NO_BACKEND, |pool| pool.fallback),
-            control_share: adopted.pools.get(&entry.index).map_or(0, |pool| pool.control_share),
+            fallback: before.map_or(NO_BACKEND, |pool| pool.fallback),
+            control_share,
             backends,
             excess: Excess::default(),
             learning: Learning::new(spec.models),
+            canary: Canary::default(),
         }
     }
 
@@ -97,7 +121,9 @@ impl PoolLoop {
         entry: &PoolEntry,
         now: KtimeNs,
     ) -> PoolLoop {
-        self.learning.reconfigure(spec.models);
+        if self.learning.reconfigure(spec.models) {
+            self.canary.begin_anew();
+        }
         let joins = self.backends.iter().any(|backend| entry.rows.contains(&backend.row()));
         let mut before = self.backends;
         let backends: Vec<BackendLoop> = spec
@@ -135,6 +161,23 @@ impl PoolLoop {
         &mut self.learning
     }
 
+    /// Other models are there.
+    pub(super) fn models_changed(&mut self, before: &Models, now: &Models) {
+        if self.learning.models_changed(before, now) {
+            self.canary.begin_anew();
+        }
+    }
+
+    /// Part of the flows that no model decides for, `0..=1`.
+    pub(super) fn control_share(&self) -> f64 {
+        f64::from(self.control_share) / f64::from(CONTROL_SHARE_WHOLE)
+    }
+
+    /// How those fare beside the rest, while they are compared.
+    pub(super) fn comparison(&self) -> Option<Comparison> {
+        self.canary.comparison()
+    }
+
     pub(super) fn rows(&self) -> impl Iterator<Item = BackendRow> {
         self.backends.iter().map(BackendLoop::row)
     }
@@ -153,6 +196,7 @@ impl PoolLoop {
             return false;
         }
         backend.observe(observation, spec.probe.as_ref(), ticked_at);
+        self.canary.observe(&observation.seen);
         true
     }
 
@@ -172,16 +216,19 @@ impl PoolLoop {
         context: &TickContext<'_>,
         spec: &PoolSpec,
         tables: &mut Tables,
-        decisions: &mut Vec<Decision>,
+        turn: &mut Record,
     ) -> bool {
+        self.compare_groups(context, spec, &mut turn.notices);
         let evidence = self.evidence(context, spec);
-        let verdicts = self.verdicts(context, spec, &evidence);
+        let Verdicts { verdicts, unaided } = self.verdicts(context, spec, &evidence);
+        let control = self.decide_control(context, spec, &evidence, &unaided);
         let outcomes = match spec.weights {
             WeightMode::Manual => self.watch(context, spec, &verdicts),
             _ => self.decide(context, spec, &evidence, &verdicts),
         };
         self.write_weights(spec, tables, context.now, Some(context));
-        self.record(context, spec, &evidence, &verdicts, outcomes, decisions);
+        let outcomes = outcomes.into_iter().zip(control).collect();
+        self.record(context, spec, &evidence, &verdicts, outcomes, &mut turn.decisions);
         let joined = self.membership.update(&candidates(&self.backends, spec, context.now));
         self.write_pool(spec, tables) || joined
     }
@@ -225,13 +272,16 @@ impl PoolLoop {
         context: &TickContext<'_>,
         spec: &PoolSpec,
         evidence: &[Evidence],
-    ) -> Vec<Verdict> {
+    ) -> Verdicts {
         let view = PoolView { backends: evidence, elapsed: context.elapsed };
         let substitute = Substitute::new(&spec.policy).opinions(&view);
         self.look(context, evidence, &substitute);
         let models = self.learning.opinions(&view, context.models, context.now);
+        let unaided =
+            substitute.iter().map(|rule| ladder::choose(Opinion::default(), *rule)).collect();
         let both = models.into_iter().zip(substitute);
-        both.map(|(model, substitute)| ladder::choose(model, substitute)).collect()
+        let verdicts = both.map(|(model, rule)| ladder::choose(model, rule)).collect();
+        Verdicts { verdicts, unaided }
     }
 
     /// Shows the watch for faults what it looks at, once it is time.
@@ -258,15 +308,7 @@ impl PoolLoop {
         evidence: &[Evidence],
         verdicts: &[Verdict],
     ) -> Vec<Outcome> {
-        let cases: Vec<Case> = spec
-            .backends
-            .iter()
-            .zip(&self.backends)
-            .zip(evidence.iter().zip(verdicts))
-            .map(|((spec, backend), (evidence, verdict))| {
-                Case::new(spec, backend.adopted_weight(), evidence, *verdict)
-            })
-            .collect();
+        let cases = self.cases(spec, evidence, verdicts);
         let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
         let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
         let outcomes = policy::decide(
@@ -286,6 +328,80 @@ impl PoolLoop {
             backend.decided(course, weight, outcome.restart, context.now);
         }
         outcomes
+    }
+
+    /// Sends the models that decide back to shadow if the control group does better without them.
+    fn compare_groups(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        notices: &mut Vec<Notice>,
+    ) {
+        let decides = self.control_share > 0 && self.learning.decides(context.now);
+        let Some(harm) = self.canary.tick(context.now, decides) else { return };
+        for task in self.learning.demote(Barrier::ControlBetter, context.now) {
+            let what = What::Demoted { task, why: Barrier::ControlBetter, harm: Some(harm) };
+            notices.push(Notice { pool: spec.name.clone(), what });
+        }
+    }
+
+    /// What the control group's flows get: the same policy, without any model. While no part of the
+    /// flows is its own, nothing.
+    fn decide_control(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        evidence: &[Evidence],
+        unaided: &[Verdict],
+    ) -> Vec<Option<ControlDecision>> {
+        if self.wanted_control_share(spec) <= 0.0 {
+            self.backends.iter_mut().for_each(|backend| backend.merge(context.now));
+            return vec![None; self.backends.len()];
+        }
+        let cases = self.cases(spec, evidence, unaided);
+        let controls = self.backends.iter_mut().map(|backend| backend.control().clone());
+        let (mut courses, mut weights): (Vec<Course>, Vec<f64>) =
+            controls.map(|control| (control.course, control.weight)).unzip();
+        let outcomes = policy::decide(
+            &spec.policy,
+            spec.weights,
+            context.now,
+            context.chance,
+            &cases,
+            &mut courses,
+            &mut weights,
+        );
+        let decided = courses.into_iter().zip(weights).zip(&outcomes);
+        for (backend, ((course, weight), outcome)) in self.backends.iter_mut().zip(decided) {
+            backend.control_decided(Control { course, weight }, outcome.restart, context.now);
+        }
+        let decision = |outcome: Outcome| ControlDecision {
+            health: outcome.health,
+            weight_before: outcome.weight_before,
+            weight_after: outcome.weight_after,
+            reason: outcome.reason,
+        };
+        outcomes.into_iter().map(|outcome| Some(decision(outcome))).collect()
+    }
+
+    fn cases(&self, spec: &PoolSpec, evidence: &[Evidence], verdicts: &[Verdict]) -> Vec<Case> {
+        spec.backends
+            .iter()
+            .zip(&self.backends)
+            .zip(evidence.iter().zip(verdicts))
+            .map(|((spec, backend), (evidence, verdict))| {
+                Case::new(spec, backend.adopted_weight(), evidence, *verdict)
+            })
+            .collect()
+    }
+
+    /// Share of the flows that no model decides for, `0..=1`.
+    fn wanted_control_share(&self, spec: &PoolSpec) -> f64 {
+        match spec.weights {
+            // There is nothing to compare: the operator's weights are everybody's.
+            WeightMode::Manual => 0.0,
+            _ => self.learning.control_share(&spec.canary),
+        }
     }
 
     /// A `manual` pool: its weights are what lies in the map, whoever put it there.
@@ -318,15 +434,16 @@ impl PoolLoop {
         now: KtimeNs,
         context: Option<&TickContext<'_>>,
     ) {
-        let heaviest = self.backends.iter().map(BackendLoop::weight).fold(0.0, f64::max);
+        let heaviest = |weight: fn(&BackendLoop) -> f64| -> f64 {
+            self.backends.iter().map(weight).fold(0.0, f64::max)
+        };
+        let heaviest = [heaviest(BackendLoop::weight), heaviest(BackendLoop::control_weight)];
         let configured = |backend: &BackendLoop, capacity: f64| {
             let equal = matches!(spec.weights, WeightMode::Equal | WeightMode::Manual);
             // What takes flows now goes on taking them: in a panic that is a backend whose health
             // alone would cut it.
-            if backend.weight() <= 0.0 {
-                return 0.0;
-            }
-            match backend.course().health() {
+            let Some(course) = backend.carrying() else { return 0.0 };
+            match course.health() {
                 // Nobody would end the trial of a backend while the loop stands still.
                 Health::Probation => spec.policy.weight_min * if equal { 1.0 } else { capacity },
                 _ if equal => 1.0,
@@ -342,8 +459,9 @@ impl PoolLoop {
         };
         let (capacities, equals) = (of_all(|spec| spec.capacity), of_all(|_| 1.0));
         for ((backend, capacity), equal) in self.backends.iter_mut().zip(capacities).zip(equals) {
-            let accepted = desired::acceptance(backend.weight(), heaviest);
-            let accepted = Accepted { capacity, equal, ..Accepted::always(accepted) };
+            let traffic = desired::acceptance(backend.weight(), heaviest[0]);
+            let control = desired::acceptance(backend.control_weight(), heaviest[1]);
+            let accepted = Accepted { control, capacity, equal, ..Accepted::always(traffic) };
             backend.write(spec.weights, accepted, now, context);
             match backend.written() {
                 Some(written) => tables.weights.insert(backend.row().row, written),
@@ -355,13 +473,16 @@ impl PoolLoop {
     /// The pool's row and table; whether they changed.
     fn write_pool(&mut self, spec: &PoolSpec, tables: &mut Tables) -> bool {
         let rows: Vec<BackendRow> = self.rows().collect();
-        let weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
+        // One that both groups may fall back to, if there is one.
+        let both: Vec<f64> = self
+            .backends
+            .iter()
+            .map(|backend| if backend.control_weight() > 0.0 { backend.weight() } else { 0.0 })
+            .collect();
+        let one = || self.backends.iter().map(BackendLoop::weight).collect();
+        let weights = if both.iter().any(|weight| *weight > 0.0) { both } else { one() };
         self.fallback = desired::fallback(&rows, &weights, self.fallback);
-        let control_share = match spec.weights {
-            // There is nothing to compare: the operator's weights are everybody's.
-            WeightMode::Manual => 0.0,
-            _ => self.learning.control_share(&spec.canary),
-        };
+        let control_share = self.wanted_control_share(spec);
         let row = desired::pool_row(spec, self.membership.table, self.fallback, control_share);
         self.control_share = row.control_share;
         let before = tables.pools.insert(self.index, row);
@@ -381,18 +502,22 @@ impl PoolLoop {
         spec: &PoolSpec,
         evidence: &[Evidence],
         verdicts: &[Verdict],
-        outcomes: Vec<Outcome>,
+        outcomes: Vec<(Outcome, Option<ControlDecision>)>,
         decisions: &mut Vec<Decision>,
     ) {
+        let answers = self.learning.answers(context.now);
         let speeds: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.speed).collect();
         let speed_mean = speeds.iter().sum::<f64>() / speeds.len().max(1) as f64;
-        for (index, outcome) in outcomes.into_iter().enumerate() {
+        let watch = self.learning.watch();
+        for (index, (outcome, control)) in outcomes.into_iter().enumerate() {
+            let contributions = watch.contributions(index, context.models.fault.as_deref());
+            let said = Said { answers, contributions, control };
             let decision = self.backends[index].record(
                 context,
                 (&spec.name, &spec.backends[index].name),
                 &evidence[index],
                 (&verdicts[index], speed_mean),
-                self.learning.watch().contributions(index, context.models.fault.as_deref()),
+                said,
                 outcome,
             );
             decisions.push(decision);

@@ -56,6 +56,8 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         .to_owned(),
         row: pool.index(),
         table: pool.table(),
+        control_share: pool.control_share(),
+        comparison: pool.comparison(),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends
             .enumerate()

@@ -15,19 +15,19 @@ use crate::tables::Write;
 const OPTIONS: EngineOptions = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 1 };
 
 /// An engine with a data plane on the heap.
-struct Bench {
-    engine: Engine,
-    applied: Tables,
-    rows: HeapRows,
-    now: KtimeNs,
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) applied: Tables,
+    pub(super) rows: HeapRows,
+    pub(super) now: KtimeNs,
 }
 
 impl Bench {
-    fn new(fleet: Fleet) -> Bench {
+    pub(super) fn new(fleet: Fleet) -> Bench {
         Bench::adopting(fleet, Tables::default())
     }
 
-    fn adopting(fleet: Fleet, adopted: Tables) -> Bench {
+    pub(super) fn adopting(fleet: Fleet, adopted: Tables) -> Bench {
         let now = KtimeNs(100_000_000_000);
         let engine = Engine::new(fleet, adopted.clone(), OPTIONS, now).unwrap();
         let rows = HeapRows::default();
@@ -48,19 +48,19 @@ impl Bench {
         writes
     }
 
-    fn tick(&mut self) -> (Turn, Vec<Write>) {
+    pub(super) fn tick(&mut self) -> (Turn, Vec<Write>) {
         self.now = self.now + Duration::from_millis(250);
         let turn = self.engine.tick(self.now, &self.rows);
         (turn, self.apply())
     }
 
-    fn see(&mut self, backend: usize, seen: Seen) {
+    pub(super) fn see(&mut self, backend: usize, seen: Seen) {
         let backend = self.engine.snapshot().pools[0].backends[backend].row;
         self.engine.observe(&Observation { at: self.now, backend, seen });
     }
 
     /// Half a second of 40 requests a second to every backend, each with its latency in ms.
-    fn serve(&mut self, latencies: &[u64]) {
+    pub(super) fn serve(&mut self, latencies: &[u64]) {
         for _ in 0..2 {
             for (backend, ms) in latencies.iter().enumerate() {
                 for _ in 0..10 {
@@ -80,12 +80,12 @@ impl Bench {
         }
     }
 
-    fn weights(&self) -> Vec<f64> {
+    pub(super) fn weights(&self) -> Vec<f64> {
         self.engine.state().pools[0].backends.iter().map(|backend| backend.weight).collect()
     }
 }
 
-fn web(mode: WeightMode) -> Fleet {
+pub(super) fn web(mode: WeightMode) -> Fleet {
     let mut fleet = fleet(&[("web", 3)]);
     fleet.pools[0].weights = mode;
     fleet

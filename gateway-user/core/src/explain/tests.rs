@@ -1,5 +1,5 @@
 use super::*;
-use crate::decision::Inputs;
+use crate::decision::{Answer, Inputs};
 use crate::observation::BackendRow;
 
 fn decision(tick: u64, health: Health, reason: Reason, weights: (f64, f64)) -> Decision {
@@ -25,6 +25,8 @@ fn decision(tick: u64, health: Health, reason: Reason, weights: (f64, f64)) -> D
         bounds: if reason == Reason::Slower { vec![Bound::StepDown] } else { Vec::new() },
         reason,
         contributions: Vec::new(),
+        answers: Answer::nobody(),
+        control: None,
     }
 }
 

@@ -4,7 +4,7 @@ use crate::decision::{Decision, Health};
 use crate::fleet::{Admission, PoolSpec, WeightMode};
 use crate::plan::plan;
 use crate::tables::{Tables, Write};
-use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
+use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND, WEIGHT_MAX};
 
 /// Rounding of sums of a few hundred doubles.
 const ROUNDING: f64 = 1e-6;
@@ -43,8 +43,13 @@ pub(super) fn check_decisions(spec: &PoolSpec, decisions: &[Decision]) -> Result
         all.filter(|(backend, _)| backend.admission == Admission::Accepting)
     };
     if accepting().next().is_some() {
-        let heaviest = decisions.iter().map(|d| d.written[0]).max().unwrap_or(0);
-        ensure!(heaviest == WEIGHT_MAX, "no backend takes flows at once: {heaviest}");
+        for class in [0, usize::from(CONTROL_CLASS)] {
+            let heaviest = decisions.iter().map(|d| d.written[class]).max().unwrap_or(0);
+            ensure!(
+                heaviest == WEIGHT_MAX,
+                "no backend takes flows of class {class} at once: {heaviest}"
+            );
+        }
     }
     let capacity = |cut: bool| -> f64 {
         accepting()
@@ -72,6 +77,12 @@ fn check_numbers(decision: &Decision) -> Result<(), String> {
     ensure!(
         numbers.iter().all(|number| number.is_finite() && *number >= 0.0),
         "{backend}: a number is not one: {decision:?}"
+    );
+    let control = decision.control.map_or(*weight_after, |control| control.weight_after);
+    ensure!(
+        (control > 0.0) == (decision.written[usize::from(CONTROL_CLASS)] > 0),
+        "{backend}: the control group's weight {control} was written as {:?}",
+        decision.written
     );
     ensure!(
         (*weight_after > 0.0) == (decision.written[0] > 0),

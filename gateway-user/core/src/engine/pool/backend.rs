@@ -2,17 +2,17 @@
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::Weights;
-use gateway_common::limits::WEIGHT_MAX;
+use gateway_common::limits::{CONTROL_CLASS, WEIGHT_MAX};
 
 use super::TickContext;
 use crate::capacity::Speedometer;
-use crate::decision::{Decision, Health, Inputs, Reason, WeightSource};
+use crate::decision::{Answer, ControlDecision, Decision, Health, Inputs, Reason, WeightSource};
 use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
 use crate::fault::{Contribution, FaultWindow};
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
-use crate::ladder::Verdict;
+use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{Course, Outcome};
@@ -30,6 +30,8 @@ pub(in crate::engine) struct BackendLoop {
     course: Course,
     /// Relative to the mean of those that carry the pool.
     weight: f64,
+    /// What the control group's flows get, while a part of the flows is its own.
+    control: Option<Control>,
     /// The weight that an earlier daemon had come to.
     adopted: Option<f64>,
     weightless_since: Option<KtimeNs>,
@@ -39,6 +41,20 @@ pub(in crate::engine) struct BackendLoop {
     joining_turns: u32,
     last: Option<Decision>,
     load: Option<f64>,
+}
+
+/// What a decision tells besides its numbers.
+pub(super) struct Said {
+    pub(super) answers: [Answer; Task::ALL.len()],
+    pub(super) contributions: Vec<Contribution>,
+    pub(super) control: Option<ControlDecision>,
+}
+
+/// A backend as it would be without any model: by the simple rules alone.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) course: Course,
+    pub(super) weight: f64,
 }
 
 impl BackendLoop {
@@ -64,6 +80,7 @@ impl BackendLoop {
             memory: Memory::new(now),
             course,
             weight,
+            control: None,
             adopted: None,
             weightless_since: (weight == 0.0).then_some(now),
             written: None,
@@ -73,22 +90,32 @@ impl BackendLoop {
         }
     }
 
-    /// A backend that an earlier daemon steered to, with the weight that it had.
+    /// A backend that an earlier daemon steered to, with the weight that it had. `is_split`: a part
+    /// of the flows was the control group's.
     pub(super) fn adopted(
         pool: &PoolSpec,
         spec: &BackendSpec,
         row: BackendRow,
         weights: &Weights,
+        is_split: bool,
         now: KtimeNs,
     ) -> BackendLoop {
-        let weight = f64::from(weights.by_class[0]) / f64::from(WEIGHT_MAX);
-        let course = if weight > 0.0 || pool.weights == WeightMode::Manual {
-            Course::established(now)
-        } else {
-            Course::on_trial(now)
+        let arm = |accepted: u16| {
+            let course = if accepted > 0 || pool.weights == WeightMode::Manual {
+                Course::established(now)
+            } else {
+                Course::on_trial(now)
+            };
+            (course, f64::from(accepted) / f64::from(WEIGHT_MAX))
         };
+        let (course, weight) = arm(weights.by_class[0]);
+        let control = is_split.then(|| {
+            let (course, weight) = arm(weights.by_class[usize::from(CONTROL_CLASS)]);
+            Control { course, weight }
+        });
         BackendLoop {
             weight,
+            control,
             adopted: (weight > 0.0).then_some(weight),
             weightless_since: (weight == 0.0).then_some(now),
             joining_turns: 0,
@@ -102,8 +129,39 @@ impl BackendLoop {
         }
         if spec.admission == Admission::Draining && pool.weights != WeightMode::Manual {
             self.weight = 0.0;
+            if let Some(control) = &mut self.control {
+                control.weight = 0.0;
+            }
         }
         self
+    }
+
+    /// What the control group's flows get; begins as what all get.
+    pub(super) fn control(&mut self) -> &mut Control {
+        let (course, weight) = (&self.course, self.weight);
+        self.control.get_or_insert_with(|| Control { course: course.clone(), weight })
+    }
+
+    /// No flows are the control group's any more: what it had is everybody's, as no model decides.
+    pub(super) fn merge(&mut self, now: KtimeNs) {
+        if let Some(Control { course, weight }) = self.control.take() {
+            self.course = course;
+            self.set_weight(weight, now);
+        }
+    }
+
+    /// The weight that flows get that no model decides for.
+    pub(super) fn control_weight(&self) -> f64 {
+        self.control.as_ref().map_or(self.weight, |control| control.weight)
+    }
+
+    /// Its course where it gets flows at all: in a panic health alone would cut it.
+    pub(super) fn carrying(&self) -> Option<&Course> {
+        match &self.control {
+            _ if self.weight > 0.0 => Some(&self.course),
+            Some(control) if control.weight > 0.0 => Some(&control.course),
+            _ => None,
+        }
     }
 
     pub(in crate::engine) fn row(&self) -> BackendRow {
@@ -167,6 +225,15 @@ impl BackendLoop {
     pub(super) fn decided(&mut self, course: Course, weight: f64, restart: bool, now: KtimeNs) {
         self.course = course;
         self.set_weight(weight, now);
+        if restart {
+            self.memory.restart(now);
+        }
+    }
+
+    /// The same for the control group's flows. A trial of theirs begins with what is seen of all.
+    pub(super) fn control_decided(&mut self, control: Control, restart: bool, now: KtimeNs) {
+        self.control = Some(control);
+        self.set_weight(self.weight, now);
         if restart {
             self.memory.restart(now);
         }
@@ -258,7 +325,7 @@ impl BackendLoop {
         (pool, backend): (&str, &str),
         evidence: &Evidence,
         (verdict, speed_mean): (&Verdict, f64),
-        contributions: Vec<Contribution>,
+        said: Said,
         outcome: Outcome,
     ) -> Decision {
         let written = self.written.unwrap_or_else(|| context.rows.weights(self.row.row));
@@ -289,7 +356,9 @@ impl BackendLoop {
             written: written.by_class,
             bounds: outcome.bounds,
             reason: outcome.reason,
-            contributions,
+            contributions: said.contributions,
+            answers: said.answers,
+            control: said.control,
         };
         self.load = verdict.load;
         self.last = Some(decision.clone());
@@ -298,7 +367,10 @@ impl BackendLoop {
 
     fn set_weight(&mut self, weight: f64, now: KtimeNs) {
         self.weight = weight;
-        self.weightless_since =
-            if weight > 0.0 { None } else { Some(self.weightless_since.unwrap_or(now)) };
+        self.weightless_since = if weight.max(self.control_weight()) > 0.0 {
+            None
+        } else {
+            Some(self.weightless_since.unwrap_or(now))
+        };
     }
 }

@@ -1,0 +1,30 @@
+//! What a turn did to models and pools that people should hear of: it is logged and counted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::canary::Harm;
+use crate::ladder::{Barrier, Task};
+
+/// Something that happened in a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Pool's name.
+    pub pool: String,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A model was sent back to shadow, until an operator promotes it again.
+    Demoted {
+        /// Which.
+        task: Task,
+        /// Why.
+        why: Barrier,
+        /// In what way the control group did better, if that is why.
+        harm: Option<Harm>,
+    },
+}

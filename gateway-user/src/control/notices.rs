@@ -1,0 +1,53 @@
+//! Tells people what a turn did to models and pools: a line in the log, and a count.
+
+use gateway_core::notice::{Notice, What};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Counts what it tells. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notices {
+    demotions: Family<DemotionLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DemotionLabels {
+    pool: String,
+    task: &'static str,
+    reason: &'static str,
+}
+
+impl Notices {
+    /// Registers the counts under their full names.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "gateway_model_demotions",
+            "Models that went back to shadow by themselves, by task and why",
+            self.demotions.clone(),
+        );
+    }
+
+    /// Logs and counts.
+    pub(super) fn tell(&self, notices: &[Notice]) {
+        notices.iter().for_each(|notice| self.tell_one(notice));
+    }
+
+    fn tell_one(&self, Notice { pool, what }: &Notice) {
+        match *what {
+            What::Demoted { task, why, harm } => {
+                let (task, reason) = (task.as_str(), why.as_str());
+                let labels = DemotionLabels { pool: pool.clone(), task, reason };
+                self.demotions.get_or_create(&labels).inc();
+                tracing::warn!(
+                    pool,
+                    task,
+                    reason,
+                    control_better_in = harm.map(|harm| harm.as_str()),
+                    "model sent back to shadow until it is promoted again"
+                );
+            }
+        }
+    }
+}

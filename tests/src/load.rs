@@ -28,8 +28,9 @@ pub struct LoadOptions {
     pub rate: f64,
     /// Seed of the arrival times.
     pub seed: u64,
-    /// Path and query.
-    pub path: String,
+    /// Paths with their queries, and the share of the requests that each gets, relative to the
+    /// others; at least one.
+    pub paths: Vec<(String, f64)>,
     /// From when a request is due to its last byte.
     pub timeout: Duration,
     /// When it ends by itself; without, it goes on until it is [stopped](Load::stop).
@@ -59,7 +60,7 @@ impl LoadOptions {
             mode,
             rate,
             seed: 1,
-            path: "/".to_owned(),
+            paths: vec![("/".to_owned(), 1.0)],
             timeout: Duration::from_secs(5),
             duration: None,
             phases: Vec::new(),
@@ -79,9 +80,10 @@ impl LoadOptions {
             format!("--mode={mode}"),
             format!("--rate={}", self.rate),
             format!("--seed={}", self.seed),
-            format!("--path={}", self.path),
             format!("--timeout={}", text(self.timeout)),
         ];
+        let paths = self.paths.iter();
+        arguments.extend(paths.map(|(path, share)| format!("--path={share}={path}")));
         arguments.extend(self.duration.map(|duration| format!("--duration={}", text(duration))));
         arguments.extend(self.cycle.map(|cycle| format!("--cycle={}", text(cycle))));
         arguments.extend(self.start_at_ns.map(|start| format!("--start-at-ns={start}")));

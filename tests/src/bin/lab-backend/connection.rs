@@ -13,6 +13,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::loss;
 use crate::site::Site;
 
 /// Answers in the manner of a broken server: neither a status line nor a header.
@@ -36,23 +37,35 @@ pub(crate) async fn serve(
     }
     // Our own handle, since hyper keeps the stream.
     let handle = stream.as_fd().try_clone_to_owned()?;
-    let service = service_fn(|request| {
+    let socket = &handle;
+    let service = service_fn(move |request| {
         let site = Arc::clone(&site);
-        async move { site.answer(request).await }
+        async move {
+            if site.severs(&request) {
+                SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
+                return Err(io::Error::other("severed"));
+            }
+            Ok(site.answer(request).await)
+        }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let disturbed = fault.wait_for(|now| *now == Fault::Refuse || breaks_connections(*now));
-    let now = tokio::select! {
-        ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        now = disturbed => now.map(|now| *now).map_err(io::Error::other)?,
-    };
-    if now == Fault::Refuse {
-        // What is under way may end, whatever comes next.
-        connection.as_mut().graceful_shutdown();
-        return connection.await.map_err(io::Error::other);
+    loop {
+        let now = *fault.borrow_and_update();
+        loss::set(SockRef::from(&handle), now)?;
+        if now == Fault::Refuse {
+            // What is under way may end, whatever comes next.
+            connection.as_mut().graceful_shutdown();
+            return connection.await.map_err(io::Error::other);
+        }
+        if breaks_connections(now) {
+            return break_off(handle.try_clone()?, fault).await;
+        }
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(io::Error::other),
+            changed = fault.changed() => changed.map_err(io::Error::other)?,
+        }
     }
-    break_off(handle, fault).await
 }
 
 fn breaks_connections(fault: Fault) -> bool {
@@ -69,6 +82,7 @@ async fn break_off(socket: OwnedFd, mut fault: watch::Receiver<Fault>) -> io::Re
         Fault::Hang => {
             fault.wait_for(|fault| *fault != Fault::Hang).await.map(drop).map_err(io::Error::other)
         }
-        Fault::None | Fault::Slow { .. } | Fault::Grey { .. } | Fault::Refuse => Ok(()),
+        // It changed in the meantime, to one that breaks nothing off.
+        _ => Ok(()),
     }
 }

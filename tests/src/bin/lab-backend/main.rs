@@ -4,13 +4,16 @@
 //! pool and its twin the pool's control group without either seeing the other's load.
 //!
 //! Paths: `/healthz` answers at once; `/stream?bytes=N&rate=R` sends N bytes at R bytes a second,
-//! past the queue; `/echo` gives the request's body back; all else waits for a worker. The control
-//! address takes `POST /fault` (see `gateway_tests::fault`).
+//! past the queue; `/echo` gives the request's body back; all else waits for a worker, for `C` times
+//! as long as others with `?cost=C`. The control address takes `POST /fault` (see
+//! `gateway_tests::fault`).
 
 mod connection;
 mod control;
+mod loss;
 mod server;
 mod site;
+mod throttle;
 mod work;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,6 +27,7 @@ use gateway_tests::fault::Fault;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::control::Switches;
 use crate::server::Server;
 use crate::site::Site;
 use crate::work::{Jitter, Work};
@@ -79,5 +83,7 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(args.control)
         .await
         .with_context(|| format!("listening on {} for faults", args.control))?;
-    control::run(listener, switches.into()).await
+    let switches: Switches = switches.into();
+    tokio::spawn(throttle::run(Arc::clone(&switches)));
+    control::run(listener, switches).await
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use gateway_tests::fault::Fault;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::connection;
+use crate::loss;
 use crate::site::Site;
 
 /// Connections that wait to be accepted.
@@ -40,6 +41,9 @@ impl Server {
         let mut fault = self.fault.clone();
         loop {
             let now = *fault.borrow_and_update();
+            if let Some(listener) = &self.listener {
+                loss::set(SockRef::from(listener), now).context("losing segments")?;
+            }
             match (&self.listener, now) {
                 (_, Fault::Refuse) => {
                     self.listener = None;

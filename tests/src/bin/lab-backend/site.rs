@@ -1,6 +1,5 @@
 //! What a server answers.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +19,9 @@ use crate::work::Work;
 /// Pieces that a stream sends a second.
 const STREAM_PIECES_PER_SECOND: u64 = 20;
 
+/// Largest cost of a request: some tens of seconds at a worker.
+const COST_MAX: f64 = 1_000.0;
+
 /// Any body of an answer.
 type AnyBody = BoxBody<Bytes, hyper::Error>;
 
@@ -37,26 +39,38 @@ impl Site {
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
-    ) -> Result<Response<AnyBody>, Infallible> {
+    ) -> Response<AnyBody> {
         let mut response = match request.uri().path() {
             "/healthz" => Response::new(whole(Bytes::from_static(b"ok\n"))),
             "/stream" => stream(request.uri().query().unwrap_or_default()),
             "/echo" => Response::new(request.into_body().boxed()),
-            _ => self.work().await,
+            _ => match cost(request.uri().query().unwrap_or_default()) {
+                Some(cost) => self.work(cost).await,
+                None => status(StatusCode::BAD_REQUEST, "?cost=C: from 0 to 1000\n"),
+            },
         };
         self.sign(&mut response);
-        Ok(response)
+        response
     }
 
-    /// An answer that takes a worker's time.
-    async fn work(&self) -> Response<AnyBody> {
+    /// Whether a request's connection shall be reset instead of an answer.
+    pub(crate) fn severs(&self, request: &Request<Incoming>) -> bool {
+        let Fault::Sever { share } = *self.fault.borrow() else { return false };
+        request.uri().path() != "/healthz" && self.work.chance(share)
+    }
+
+    /// An answer that takes a worker's time, `cost` times as much as others.
+    async fn work(&self, cost: f64) -> Response<AnyBody> {
         let fault = *self.fault.borrow();
         if let Fault::Grey { share } = fault
             && self.work.chance(share)
         {
             return status(StatusCode::SERVICE_UNAVAILABLE, "out of order\n");
         }
-        self.work.serve(fault).await;
+        self.work.serve(fault, cost).await;
+        if let Fault::Delay { ms, sigma } = fault {
+            tokio::time::sleep(self.work.delay(ms, sigma)).await;
+        }
         Response::new(whole(self.body.clone()))
     }
 
@@ -89,12 +103,20 @@ fn status(status: StatusCode, text: &'static str) -> Response<AnyBody> {
     response
 }
 
+/// The value of a key of a query.
+fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// `cost=C`, 1 without; `None`: it is no cost.
+fn cost(query: &str) -> Option<f64> {
+    let Some(cost) = value(query, "cost") else { return Some(1.0) };
+    cost.parse().ok().filter(|cost| (0.0..=COST_MAX).contains(cost))
+}
+
 /// `bytes=N&rate=R`: N bytes at R bytes a second.
 fn stream(query: &str) -> Response<AnyBody> {
-    let number = |key: &str| {
-        let value = query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
-        value.and_then(|value| value.parse::<u64>().ok())
-    };
+    let number = |key: &str| value(query, key)?.parse::<u64>().ok();
     match (number("bytes"), number("rate")) {
         (Some(bytes), Some(rate)) => Response::new(Stream::new(bytes, rate).boxed()),
         _ => status(StatusCode::BAD_REQUEST, "/stream?bytes=N&rate=BYTES_A_SECOND\n"),

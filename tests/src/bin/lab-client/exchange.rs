@@ -18,30 +18,29 @@ use crate::Mode;
 
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// Sends the same request again and again.
+/// Sends requests over connections of its own.
 pub(crate) struct Exchange {
     target: SocketAddr,
     mode: Mode,
-    path: String,
     /// Kept connections; the one used last is used next.
     idle: Mutex<Vec<Sender>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(target: SocketAddr, mode: Mode, path: &str) -> Exchange {
-        Exchange { target, mode, path: path.to_owned(), idle: Mutex::default() }
+    pub(crate) fn new(target: SocketAddr, mode: Mode) -> Exchange {
+        Exchange { target, mode, idle: Mutex::default() }
     }
 
     /// One request; the name of the backend that answered it, or the kind of failure.
-    pub(crate) async fn run(&self, deadline: Instant) -> Result<String, String> {
-        match timeout_at(deadline, self.exchange()).await {
+    pub(crate) async fn run(&self, path: &str, deadline: Instant) -> Result<String, String> {
+        match timeout_at(deadline, self.exchange(path)).await {
             Ok(result) => result,
             Err(_) => Err(failure::TIMEOUT.to_owned()),
         }
     }
 
-    async fn exchange(&self) -> Result<String, String> {
-        let (response, sender) = self.send().await?;
+    async fn exchange(&self, path: &str) -> Result<String, String> {
+        let (response, sender) = self.send(self.request(path)?).await?;
         let status = response.status();
         let backend = response.headers().get("x-backend").and_then(|name| name.to_str().ok());
         let backend = backend.unwrap_or("unknown").to_owned();
@@ -56,8 +55,10 @@ impl Exchange {
     }
 
     /// Sends the request over a kept connection if one still stands, else over a new one.
-    async fn send(&self) -> Result<(Response<Incoming>, Sender), String> {
-        let mut request = self.request()?;
+    async fn send(
+        &self,
+        mut request: Request<Empty<Bytes>>,
+    ) -> Result<(Response<Incoming>, Sender), String> {
         loop {
             // Bound apart, so that the lock is not held while the request is under way.
             let kept = self.idle().pop();
@@ -93,8 +94,8 @@ impl Exchange {
         Ok(sender)
     }
 
-    fn request(&self) -> Result<Request<Empty<Bytes>>, String> {
-        Request::get(&self.path)
+    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, String> {
+        Request::get(path)
             .header(header::HOST, self.target.to_string())
             .body(Empty::new())
             .map_err(|error| error.to_string())

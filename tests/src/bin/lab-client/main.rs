@@ -5,6 +5,7 @@
 //! `--duration`, or on SIGINT or SIGTERM, once what is under way has ended.
 
 mod exchange;
+mod mix;
 mod recorder;
 mod schedule;
 
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use crate::exchange::Exchange;
+use crate::mix::Mix;
 use crate::recorder::Recorder;
 use crate::schedule::{Arrivals, Phases, instant_of};
 
@@ -42,9 +44,10 @@ struct Args {
     /// Seed of the arrival times.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Path and query.
-    #[arg(long, default_value = "/")]
-    path: String,
+    /// A share of the requests, relative to the others, and their path and query, such as
+    /// `0.2=/work?cost=5`.
+    #[arg(long = "path", value_parser = mix::parse_path, default_value = "1=/")]
+    paths: Vec<(String, f64)>,
     /// From when a request is due to its last byte.
     #[arg(long, default_value = "5s", value_parser = duration::parse)]
     timeout: Duration,
@@ -78,12 +81,13 @@ async fn main() -> Result<()> {
     let start = args.start_at_ns.map_or_else(Instant::now, instant_of);
     let phases = Phases::new(args.phases.clone(), args.cycle);
     let recorder = Arc::new(Recorder::new(phases, start));
-    let exchange = Arc::new(Exchange::new(args.target, args.mode, &args.path));
+    let exchange = Arc::new(Exchange::new(args.target, args.mode));
     let open = Arc::new(Semaphore::new(OPEN_MAX as usize));
 
     let ticker = tokio::spawn(tell_every_second(Arc::clone(&recorder), start));
     let end = args.duration.map(|duration| start + duration);
     let mut arrivals = Arrivals::new(args.rate, args.seed, start)?;
+    let mut mix = Mix::new(args.paths.clone(), args.seed)?;
     let mut stopped = pin!(stop_signal()?);
     loop {
         let due = arrivals.next();
@@ -100,9 +104,9 @@ async fn main() -> Result<()> {
             continue;
         };
         let (exchange, recorder) = (Arc::clone(&exchange), Arc::clone(&recorder));
-        let deadline = due + args.timeout;
+        let (path, deadline) = (mix.next(), due + args.timeout);
         tokio::spawn(async move {
-            match exchange.run(deadline).await {
+            match exchange.run(&path, deadline).await {
                 Ok(backend) => recorder.answered(due, backend),
                 Err(kind) => recorder.failed(due, &kind),
             }

@@ -29,6 +29,7 @@ use self::script::{SCENES, Script, VICTIM};
 use self::summary::Summary;
 use self::table::{Frame, Screen};
 use self::view::View;
+pub(crate) use self::world::Paths;
 
 /// Length of the script where none is asked for.
 const SCRIPT_DEFAULT: Duration = Duration::from_secs(60);
@@ -51,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     /// Leave everything standing until Ctrl-C.
     pub(crate) keep: bool,
+    /// Which paths get load.
+    pub(crate) paths: Paths,
 }
 
 /// Runs the lab. Fails by its exit code where a promise was broken.
@@ -64,20 +67,22 @@ pub(crate) fn run(binaries: &Binaries, options: Options) -> Result<ExitCode> {
     }
     let testbed = Testbed::new(binaries, world::SERVICE_TIMES_MS.len())?;
     let backends = world::start_backends(&testbed)?;
-    let vips = world::vips(&testbed)?;
-    let mut gateway = testbed.start_gateway(&world::config(&testbed, &vips))?;
+    let vips = world::vips(&testbed, options.paths)?;
+    let mut gateway = testbed.start_gateway(&world::config(&testbed, options.paths, &vips))?;
     let view = View::parse(&gateway.get("/v1/state")?)?;
     introduce(&testbed, &view)?;
 
     let script = Script::new(options.seconds.map_or(SCRIPT_DEFAULT, Duration::from_secs));
     let start = Instant::now() + HEAD_START;
-    let load = world::start_load(&testbed, &vips, script, monotonic_ns(HEAD_START))?;
-    let mut show = Show { script, start, screen: Screen::new(), scene: None, view };
+    let start_at_ns = monotonic_ns(HEAD_START);
+    let load = world::start_load(&testbed, options.paths, &vips, script, start_at_ns)?;
+    let (paths, screen) = (options.paths, Screen::new());
+    let mut show = Show { script, start, paths, screen, scene: None, view };
     let complete = show.play(&mut gateway, &backends, &load, options.seconds.is_some())?;
     show.screen.say("\nwaiting for the last answers");
     let reports: Vec<Report> = load.into_iter().map(Load::stop).collect::<Result<_>>()?;
 
-    let summary = Summary::new(script, show.view.attachments, &reports, complete);
+    let summary = Summary::new(script, paths, show.view.attachments, &reports, complete);
     if options.json {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
@@ -126,6 +131,7 @@ struct Show {
     script: Script,
     /// When the load begins.
     start: Instant,
+    paths: Paths,
     screen: Screen,
     /// Number of the scene that was begun last, counted on when the script repeats.
     scene: Option<usize>,
@@ -178,6 +184,7 @@ impl Show {
     fn draw(&mut self, since: Duration, load: &[Load]) {
         let seconds: Vec<_> = load.iter().map(Load::seconds).collect();
         let scene = self.scene.map_or("", |scene| SCENES[scene % SCENES.len()].says);
-        self.screen.draw(&Frame { since, scene, seconds: &seconds, view: &self.view });
+        let (paths, view) = (self.paths, &self.view);
+        self.screen.draw(&Frame { since, scene, paths, seconds: &seconds, view });
     }
 }

@@ -27,8 +27,11 @@ pub(crate) struct Args {
     /// Lab: after the summary, leave everything standing until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Lab: which paths get load; with one, it gets all of it, and shares the backends with nobody.
+    #[arg(long, value_enum, default_value_t = lab::Paths::Both)]
+    path: lab::Paths,
     /// Run the daemon with this configuration instead of the lab.
-    #[arg(long, requires = "interface", conflicts_with_all = ["duration", "json", "keep"])]
+    #[arg(long, requires = "interface", conflicts_with_all = ["duration", "json", "keep", "path"])]
     config: Option<PathBuf>,
     /// With --config: the network card to attach to.
     #[arg(long, requires = "config")]
@@ -45,7 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     prepare()?;
     let binaries = Binaries::build(Profile::Release)?;
-    lab::run(&binaries, lab::Options { seconds: args.duration, json: args.json, keep: args.keep })
+    let Args { duration: seconds, json, keep, path: paths, .. } = *args;
+    lab::run(&binaries, lab::Options { seconds, json, keep, paths })
 }
 
 /// Installs, mounts or names what is missing for work with privilege.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::script::{self, SCENES, Script, VICTIM};
 use super::view::Attachment;
-use super::world::{LEARNED, STREAMS, Stream};
+use super::world::{LEARNED, Paths, Stream};
 
 /// Share of requests answered that is promised while backends slow down, fail and return.
 const ANSWERED_MIN: f64 = 0.999;
@@ -99,25 +99,25 @@ struct Expectation {
 }
 
 impl Summary {
-    /// Judges the reports of all [`STREAMS`]. `complete`: the script was played to its end.
+    /// Judges the reports of all streams of `paths`. `complete`: the script was played to its end.
     pub(crate) fn new(
         script: Script,
+        paths: Paths,
         attachments: Vec<Attachment>,
         reports: &[Report],
         complete: bool,
     ) -> Summary {
+        let both = || paths.streams().iter().zip(reports);
         let streams: Vec<StreamSummary> =
-            STREAMS.iter().zip(reports).map(|(stream, report)| summarize(stream, report)).collect();
-        let victim: Vec<Victim> = STREAMS
-            .iter()
-            .zip(reports)
+            both().map(|(stream, report)| summarize(stream, report)).collect();
+        let victim: Vec<Victim> = both()
             .filter(|(stream, _)| stream.pool == LEARNED)
             .map(|(stream, report)| Victim::new(stream, script, &report.arrivals))
             .collect();
         let mut expectations = vec![expect_native(&attachments)];
         expectations.extend(streams.iter().filter(|s| s.pool == LEARNED).map(expect_answered));
         expectations.extend(victim.iter().flat_map(Victim::expectations));
-        expectations.extend(["l4", "l7"].map(|layer| expect_better(layer, &streams)));
+        expectations.extend(paths.layers().iter().map(|layer| expect_better(layer, &streams)));
         let judged = complete && script.length().as_secs() >= JUDGED_SECONDS_MIN;
         let passed = expectations.iter().all(|expectation| expectation.met);
         Summary { attachments, streams, victim, expectations, complete, judged, passed }
@@ -409,7 +409,7 @@ mod tests {
         let reports =
             [(40, followed as fn(u64) -> u64), (80, |_| 25), (40, followed), (80, |_| 25)]
                 .map(|(p99, share)| report(p99, 0, share));
-        let summary = Summary::new(SCRIPT, attached("native"), &reports, true);
+        let summary = Summary::new(SCRIPT, Paths::Both, attached("native"), &reports, true);
         assert_eq!(unmet(&summary), Vec::<&str>::new());
         assert!(summary.judged && summary.is_success());
         assert_eq!(summary.victim[0].fell_after_ms, Some(1_750));
@@ -420,7 +420,7 @@ mod tests {
     fn each_broken_promise_is_named() {
         let reports =
             [(80, 5), (40, 0), (40, 0), (80, 0)].map(|(p99, failed)| report(p99, failed, |_| 25));
-        let summary = Summary::new(SCRIPT, attached("generic"), &reports, true);
+        let summary = Summary::new(SCRIPT, Paths::Both, attached("generic"), &reports, true);
         let unmet = unmet(&summary);
         for part in
             ["natively", "web-l4: more than", "web-l4: the slow", "web-l7: the slow", "l4: p99"]
@@ -432,18 +432,27 @@ mod tests {
     }
 
     #[test]
+    fn a_path_alone_is_judged_alone() {
+        let reports = [report(40, 0, followed), report(80, 0, |_| 25)];
+        let summary = Summary::new(SCRIPT, Paths::L7, attached("native"), &reports, true);
+        assert!(summary.is_success(), "{:?}", unmet(&summary));
+        let text = summary.to_string();
+        assert!(text.contains("web-l7") && !text.contains("l4"), "{text}");
+    }
+
+    #[test]
     fn what_was_cut_short_is_not_judged() {
         let reports = [(); 4].map(|()| report(40, 100, |_| 25));
-        let cut = Summary::new(SCRIPT, attached("native"), &reports, false);
+        let cut = Summary::new(SCRIPT, Paths::Both, attached("native"), &reports, false);
         assert!(!cut.judged && cut.is_success());
         let short = Script::new(Duration::from_secs(10));
-        assert!(Summary::new(short, attached("native"), &reports, true).is_success());
+        assert!(Summary::new(short, Paths::Both, attached("native"), &reports, true).is_success());
     }
 
     #[test]
     fn a_backend_without_a_share_did_not_fall() {
         let reports = [(); 4].map(|()| report(40, 0, |_| 0));
-        let summary = Summary::new(SCRIPT, attached("native"), &reports, true);
+        let summary = Summary::new(SCRIPT, Paths::Both, attached("native"), &reports, true);
         assert!(unmet(&summary).iter().any(|what| what.contains("the slow backend's share")));
     }
 }

@@ -8,7 +8,7 @@ use gateway_tests::report::{Second, Tally};
 
 use super::summary::Ms;
 use super::view::View;
-use super::world::{CONTROL, LEARNED, SERVICE_TIMES_MS, STREAMS};
+use super::world::{CONTROL, LEARNED, Paths, SERVICE_TIMES_MS};
 
 /// Seconds that rates, quantiles and shares are taken over.
 const WINDOW_SECONDS: usize = 3;
@@ -22,7 +22,9 @@ pub(crate) struct Frame<'a> {
     pub(crate) since: Duration,
     /// What happens at present, in words.
     pub(crate) scene: &'a str,
-    /// The seconds told so far, for each of [`STREAMS`].
+    /// Which paths get load.
+    pub(crate) paths: Paths,
+    /// The seconds told so far, for each of their streams.
     pub(crate) seconds: &'a [Vec<Second>],
     /// What the gateway tells.
     pub(crate) view: &'a View,
@@ -91,7 +93,7 @@ fn table(frame: &Frame<'_>) -> String {
         "\n{:<12} {:>11} {:>7} {:>8} {:>8} {:>8}",
         "vip", "requests/s", "failed", "p50 ms", "p99 ms", "p99.9 ms"
     );
-    for (stream, tally) in STREAMS.iter().zip(&tallies) {
+    for (stream, tally) in frame.paths.streams().iter().zip(&tallies) {
         let quantile = |q| Ms(tally.latency.quantile_ms(q));
         let _ = writeln!(
             text,
@@ -110,20 +112,25 @@ fn table(frame: &Frame<'_>) -> String {
         "backend", "service", "weight", "at l4", "at l7", "health", "reason", "control l4, l7"
     );
     for (number, service_time_ms) in (1..).zip(SERVICE_TIMES_MS) {
-        let _ = writeln!(text, "{}", backend_row(frame.view, &tallies, number, service_time_ms));
+        let _ = writeln!(text, "{}", backend_row(frame, &tallies, number, service_time_ms));
     }
     text
 }
 
-fn backend_row(view: &View, tallies: &[Tally], number: usize, service_time_ms: u64) -> String {
+fn backend_row(
+    frame: &Frame<'_>,
+    tallies: &[Tally],
+    number: usize,
+    service_time_ms: u64,
+) -> String {
     let name = format!("b{number}");
     let share = |pool, layer| {
-        let mut streams = STREAMS.iter().zip(tallies);
+        let mut streams = frame.paths.streams().iter().zip(tallies);
         let found = streams.find(|(stream, _)| stream.pool == pool && stream.layer == layer);
         found.map_or("-".to_owned(), |(_, tally)| percent(tally, &name))
     };
     let control = format!("{} {}", share(CONTROL, "l4"), share(CONTROL, "l7"));
-    let known = view.backend(LEARNED, &name);
+    let known = frame.view.backend(LEARNED, &name);
     format!(
         "{name:<8} {:>7}  {:>6} {:>6} {:>6}  {:<11} {:<18} {control:>14}",
         format!("{service_time_ms} ms"),
@@ -145,7 +152,7 @@ fn percent(tally: &Tally, backend: &str) -> String {
 
 fn line(frame: &Frame<'_>) -> String {
     let mut text = format!("{:>6.1} s ", frame.since.as_secs_f64());
-    for (stream, seconds) in STREAMS.iter().zip(frame.seconds) {
+    for (stream, seconds) in frame.paths.streams().iter().zip(frame.seconds) {
         let tally = recent(seconds);
         let p99 = Ms(tally.latency.quantile_ms(0.99));
         let rate = tally.requests() as f64 / WINDOW_SECONDS as f64;
@@ -180,10 +187,11 @@ mod tests {
             backends: [("b2".to_owned(), 2), ("b1".to_owned(), 6)].into(),
             ..Tally::default()
         };
-        let seconds = vec![vec![Second { at: 1, tally }]; STREAMS.len()];
+        let paths = Paths::Both;
+        let seconds = vec![vec![Second { at: 1, tally }]; paths.streams().len()];
         let view = View::parse(STATE).unwrap();
         let since = Duration::from_millis(12_340);
-        let frame = Frame { since, scene: "steady", seconds: &seconds, view: &view };
+        let frame = Frame { since, scene: "steady", paths, seconds: &seconds, view: &view };
         let text = table(&frame);
         let row = text.lines().find(|line| line.starts_with("b2")).unwrap();
         for part in ["0.37", "25.0%", "ejected", "slower"] {

@@ -51,8 +51,8 @@ pub(crate) const LEARNED: &str = "web";
 /// Its control group.
 pub(crate) const CONTROL: &str = "control";
 
-/// All streams: learned and control beside each other.
-pub(crate) const STREAMS: [Stream; 4] = [
+/// All streams, by path: learned and control beside each other.
+const STREAMS: [Stream; 4] = [
     Stream {
         name: "web-l4",
         layer: "l4",
@@ -87,11 +87,44 @@ pub(crate) const STREAMS: [Stream; 4] = [
     },
 ];
 
-/// Requests a second on each VIP: half of its pool's load.
-pub(crate) fn rate() -> f64 {
-    let served: f64 =
-        SERVICE_TIMES_MS.iter().map(|&ms| f64::from(WORKERS) * 1000.0 / ms as f64).sum();
-    (LOAD * served / 2.0).round()
+/// Which of the paths get load: both, whose flows meet at the same backends, or one alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Paths {
+    /// Each with half of the load.
+    #[default]
+    Both,
+    /// XDP's, with all of it.
+    L4,
+    /// The proxy's, with all of it.
+    L7,
+}
+
+impl Paths {
+    /// Their streams: learned and control beside each other.
+    pub(crate) fn streams(self) -> &'static [Stream] {
+        const _: () = assert!(STREAMS.len() == 4, "two of each path, L4's before L7's");
+        match self {
+            Paths::Both => &STREAMS,
+            Paths::L4 => &STREAMS[..2],
+            Paths::L7 => &STREAMS[2..],
+        }
+    }
+
+    /// As streams name them.
+    pub(crate) fn layers(self) -> &'static [&'static str] {
+        match self {
+            Paths::Both => &["l4", "l7"],
+            Paths::L4 => &["l4"],
+            Paths::L7 => &["l7"],
+        }
+    }
+
+    /// Requests a second on each VIP: its part of its pool's load.
+    fn rate(self) -> f64 {
+        let served: f64 =
+            SERVICE_TIMES_MS.iter().map(|&ms| f64::from(WORKERS) * 1000.0 / ms as f64).sum();
+        (LOAD * served / self.layers().len() as f64).round()
+    }
 }
 
 /// Starts all backends.
@@ -118,9 +151,9 @@ pub(crate) fn start_backends(testbed: &Testbed) -> Result<Vec<BackendNode<'_>>> 
 ///
 /// # Errors
 /// `ip` refused.
-pub(crate) fn vips(testbed: &Testbed) -> Result<Vec<SocketAddr>> {
-    STREAMS
-        .iter()
+pub(crate) fn vips(testbed: &Testbed, paths: Paths) -> Result<Vec<SocketAddr>> {
+    let streams = paths.streams().iter();
+    streams
         .map(|stream| match stream.layer {
             "l7" => testbed.l7_vip(stream.number),
             _ => Ok(testbed.l4_vip(stream.number)),
@@ -129,8 +162,8 @@ pub(crate) fn vips(testbed: &Testbed) -> Result<Vec<SocketAddr>> {
 }
 
 /// The gateway's configuration.
-pub(crate) fn config(testbed: &Testbed, vips: &[SocketAddr]) -> GatewayConfig {
-    let vips = STREAMS.iter().zip(vips).map(|(stream, &addr)| Vip {
+pub(crate) fn config(testbed: &Testbed, paths: Paths, vips: &[SocketAddr]) -> GatewayConfig {
+    let vips = paths.streams().iter().zip(vips).map(|(stream, &addr)| Vip {
         name: stream.name.to_owned(),
         addr,
         layer: stream.layer,
@@ -158,12 +191,13 @@ pub(crate) fn config(testbed: &Testbed, vips: &[SocketAddr]) -> GatewayConfig {
 /// A client cannot be started.
 pub(crate) fn start_load(
     testbed: &Testbed,
+    paths: Paths,
     vips: &[SocketAddr],
     script: Script,
     start_at_ns: u64,
 ) -> Result<Vec<Load>> {
-    STREAMS
-        .iter()
+    let streams = paths.streams().iter();
+    streams
         .zip(vips)
         .map(|(stream, &target)| {
             let options = LoadOptions {
@@ -173,7 +207,7 @@ pub(crate) fn start_load(
                 phases: script.phases(),
                 cycle: Some(script.length()),
                 start_at_ns: Some(start_at_ns),
-                ..LoadOptions::new(target, stream.mode, rate())
+                ..LoadOptions::new(target, stream.mode, paths.rate())
             };
             testbed.load(stream.name, &options)
         })

@@ -36,10 +36,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// The answer to one request.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Response<AnyBody> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<AnyBody> {
         let mut response = match request.uri().path() {
             "/healthz" => Response::new(whole(Bytes::from_static(b"ok\n"))),
             "/stream" => stream(request.uri().query().unwrap_or_default()),

@@ -13,6 +13,7 @@ mod plane;
 mod reload;
 mod signals;
 mod start;
+mod state;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -123,6 +124,9 @@ impl Daemon {
         tasks.probe(control.handle().published().snapshot(), telemetry);
         let (stopping, is_stopping) = tokio::sync::watch::channel(false);
         let control_handle = control.handle();
+        if let Some(path) = config.gateway.state.clone() {
+            tasks.keep_state(control.handle(), path);
+        }
         tasks.serve_admin(
             listener,
             admin::Pages { control: control_handle, registry, attachments, stopping: is_stopping },
@@ -176,6 +180,11 @@ impl Daemon {
             None => tracing::warn!("a second signal came; connections cut"),
         }
         self.tasks.end().await;
+        if let Some(path) = &self.config.gateway.state
+            && let Err(error) = state::write(&self.control.handle(), path).await
+        {
+            tracing::error!(error = format!("{error:#}"), "what was learnt could not be saved");
+        }
         self.control.stop().await;
         tracing::info!("the daemon has stopped");
     }

@@ -24,6 +24,7 @@ use gateway_core::fleet::Fleet;
 use gateway_core::observation::Observation;
 use gateway_core::plan::plan;
 use gateway_core::rows::Rows;
+use gateway_core::saved::SavedState;
 use gateway_core::tables::Tables;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -89,6 +90,7 @@ pub enum ControlError {
 enum Command {
     Reload { fleet: Fleet, tick: Duration, done: oneshot::Sender<Result<(), ControlError>> },
     Decisions { query: Query, answer: oneshot::Sender<Vec<Decision>> },
+    Save { answer: oneshot::Sender<SavedState> },
     Stop,
 }
 
@@ -131,9 +133,27 @@ impl Control {
         observations: Observations,
         metrics: Metrics,
     ) -> Result<Control, ControlError> {
+        Control::resume(fleet, options, plane, observations, metrics, None)
+    }
+
+    /// As [`start`](Control::start), and goes on from what was saved so long ago.
+    ///
+    /// # Errors
+    /// As those of `start`. A state that cannot be gone on from is none: it is logged.
+    pub fn resume(
+        fleet: Fleet,
+        options: Options,
+        plane: Box<dyn Plane>,
+        observations: Observations,
+        metrics: Metrics,
+        saved: Option<(SavedState, Duration)>,
+    ) -> Result<Control, ControlError> {
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
-        let engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
+        let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
+        if let Some((state, away)) = saved {
+            notices::restored(engine.restore(&state, away, now), away);
+        }
         let published = Arc::new(Published::new(&engine, options.tick));
         let mut turning = Loop {
             rows: plane.rows(),
@@ -208,6 +228,16 @@ impl Handle {
         decisions.await.map_err(|_| ControlError::Ended)
     }
 
+    /// What was learnt, to be kept over a restart.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub async fn save(&self) -> Result<SavedState, ControlError> {
+        let (answer, saved) = oneshot::channel();
+        self.send(Command::Save { answer }).await?;
+        saved.await.map_err(|_| ControlError::Ended)
+    }
+
     async fn send(&self, command: Command) -> Result<(), ControlError> {
         self.commands.send(command).await.map_err(|_| ControlError::Ended)
     }
@@ -251,6 +281,9 @@ impl Loop {
                     }
                     Some(Command::Decisions { query, answer }) => {
                         let _ = answer.send(self.decisions(&query));
+                    }
+                    Some(Command::Save { answer }) => {
+                        let _ = answer.send(self.engine.save(clock::now()));
                     }
                     Some(Command::Stop) | None => return,
                 },

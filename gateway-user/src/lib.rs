@@ -15,4 +15,5 @@ pub mod l7;
 pub mod neighbours;
 mod net;
 pub mod probe;
+pub mod state_file;
 pub mod telemetry;

@@ -50,7 +50,7 @@ const FAILED_MARGIN: f64 = 0.000_5;
 const FAILED_EFFECT: f64 = 0.01;
 
 /// What finished in one group.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tally {
     answered: u32,
     failed: u32,
@@ -75,6 +75,15 @@ impl Tally {
         self.failed = self.failed.saturating_add(other.failed);
         self.log_latency_sum += other.log_latency_sum;
     }
+}
+
+/// A comparison, in a form that outlives the daemon: all but the block that had begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedCanary {
+    all: [Tally; 2],
+    latency: Mean,
+    failed: Mean,
+    tests: u32,
 }
 
 /// One pool's comparison.
@@ -177,6 +186,18 @@ impl Canary {
     /// Other models, or the same that are promoted again: what was seen of them before is history.
     pub(crate) fn begin_anew(&mut self) {
         *self = Canary::default();
+    }
+
+    /// All but the block that has begun.
+    pub(crate) fn save(&self) -> SavedCanary {
+        let Canary { all, latency, failed, tests, .. } = *self;
+        SavedCanary { all, latency, failed, tests }
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore(saved: SavedCanary) -> Canary {
+        let SavedCanary { all, latency, failed, tests } = saved;
+        Canary { all, latency, failed, tests, ..Canary::default() }
     }
 
     /// How far it is; `None`: nothing is compared.

@@ -16,6 +16,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Relative error of a sample however many requests it averages: buckets, scheduling.
 const NOISE_FLOOR: f64 = 0.03;
 
@@ -99,7 +101,8 @@ impl Cost {
 }
 
 /// What cost is taken from, for a whole pool at a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Measure {
     /// Latency near the service time.
     #[default]
@@ -149,7 +152,32 @@ struct State {
     age: Duration,
 }
 
+/// A filter, in a form that outlives the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavedSpeed {
+    measure: Measure,
+    /// Logarithm of the cost, its variance, and the age of the last sample, s.
+    state: Option<(f64, f64, f64)>,
+}
+
 impl Speedometer {
+    /// What is to be kept of it.
+    pub(crate) fn save(&self) -> SavedSpeed {
+        let state = self.state.map(|state| (state.log, state.variance, state.age.as_secs_f64()));
+        SavedSpeed { measure: self.measure, state }
+    }
+
+    /// Goes on from there: what drifted while nobody looked is not known any better than if nobody
+    /// had been asked.
+    pub(crate) fn restore(saved: SavedSpeed, away: Duration) -> Speedometer {
+        let state = saved.state.and_then(|(log, variance, age)| {
+            let age = Duration::try_from_secs_f64(age).ok()?.saturating_add(away);
+            let variance = variance + DRIFT * away.as_secs_f64();
+            (log.is_finite() && variance.is_finite()).then_some(State { log, variance, age })
+        });
+        Speedometer { measure: saved.measure, state }
+    }
+
     /// What a request costs; `None`: never sampled.
     pub fn cost(&self) -> Option<Cost> {
         self.state.map(|state| Cost {
@@ -213,6 +241,16 @@ impl Default for Excess {
 }
 
 impl Excess {
+    /// What is to be kept of it.
+    pub(crate) fn save(self) -> f64 {
+        self.0
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore(saved: f64) -> Excess {
+        if (1.0..=EXCESS_MAX).contains(&saved) { Excess(saved) } else { Excess::default() }
+    }
+
     /// The median over the backends, so that a change of one is not taken for noise.
     fn update(&mut self, mut squares: Vec<f64>, elapsed: Duration) {
         if squares.is_empty() {

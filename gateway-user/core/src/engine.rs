@@ -13,6 +13,7 @@
 //! difference, and publishes [`Engine::snapshot`] when a turn says that it changed.
 
 mod pool;
+mod save;
 mod show;
 
 use std::collections::{BTreeMap, HashMap};
@@ -221,7 +222,7 @@ impl Engine {
     /// The models to ask from now on.
     pub fn set_models(&mut self, models: Models) {
         for pool in &mut self.pools {
-            pool.models_changed(&self.models, &models);
+            pool.models_changed(&models);
         }
         self.models = models;
     }

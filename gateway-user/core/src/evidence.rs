@@ -12,6 +12,7 @@ use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
 use crate::observation::{Observation, RequestOutcome, Seen};
+use crate::saved::SavedBackend;
 use crate::window::{Failure, Summary, Window};
 
 /// The shortest window that an average is taken over: shorter ones see the ticks themselves.
@@ -271,6 +272,21 @@ impl Memory {
             silent: self.silence.age(now).as_secs_f32(),
             serving,
         }
+    }
+
+    /// Writes down what outlives the daemon.
+    pub(crate) fn save(&self, into: &mut SavedBackend) {
+        into.speed = self.speedometer.save();
+        into.load = self.load;
+        into.taken = self.taken;
+    }
+
+    /// Goes on from there.
+    pub(crate) fn restore(&mut self, saved: &SavedBackend, away: Duration) {
+        let sound = |number: Option<f64>| number.filter(|n| n.is_finite() && *n >= 0.0);
+        self.speedometer = Speedometer::restore(saved.speed, away);
+        self.load = sound(saved.load);
+        self.taken = sound(saved.taken);
     }
 
     /// The filter of its speed.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::WeightSource;
 use crate::predictor::{Fault, Opinion};
+use crate::saved::SavedSeat;
 
 /// Scored predictions until a model may decide: a minute of ticks at the default rate.
 pub const SCORED_MIN: u32 = 240;
@@ -185,6 +186,18 @@ impl Seat {
     /// Nothing known yet of a model at this stage.
     pub fn new(stage: Stage) -> Seat {
         Seat { stage, ..Seat::default() }
+    }
+
+    /// What is to be kept of it, as the model of this version has it at this configured stage.
+    pub(crate) fn save(&self, task: Task, model: Option<String>, configured: Stage) -> SavedSeat {
+        let Seat { stage, standing, demoted, .. } = *self;
+        SavedSeat { task, model, configured, stage, standing, demoted }
+    }
+
+    /// Goes on from there. It has to answer anew before it decides.
+    pub(crate) fn restore(saved: &SavedSeat) -> Seat {
+        let SavedSeat { stage, standing, demoted, .. } = *saved;
+        Seat { stage, standing, demoted, answered_at: None }
     }
 
     /// The stage that is in force.

@@ -10,12 +10,13 @@
 use gateway_common::clock::KtimeNs;
 
 use crate::decision::Answer;
-use crate::fault::{FaultWindow, Forest, Watch};
+use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::BackendRow;
 use crate::predictor::{Opinion, PoolView};
+use crate::saved::SavedSeat;
 
 /// A pool's seats, one for each task.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Learning {
     classes: Seat,
     forecast: Seat,
     fault: Seat,
+    /// Versions of the models whose standing the seats hold, in the order of [`Task::ALL`].
+    versions: [Option<String>; Task::ALL.len()],
     watch: Watch,
     #[cfg(test)]
     contrived: Option<Contrived>,
@@ -42,6 +45,7 @@ impl Learning {
             classes: Seat::new(stages.classes),
             forecast: Seat::new(stages.forecast),
             fault: Seat::new(stages.fault),
+            versions: Default::default(),
             watch: Watch::default(),
             #[cfg(test)]
             contrived: None,
@@ -61,16 +65,54 @@ impl Learning {
         before != stages
     }
 
-    /// Another model takes its predecessor's seat, and has yet to prove itself.
-    /// Whether one does.
-    pub(crate) fn models_changed(&mut self, before: &Models, now: &Models) -> bool {
-        let version = |models: &Models| models.fault.as_deref().map(Forest::spec).cloned();
-        let other = version(before) != version(now);
-        if other {
-            self.fault.replace();
-            self.watch.forget_proof();
+    /// Models that are there now. One that is another than its predecessor takes its seat, and has yet
+    /// to prove itself. Whether one is.
+    pub(crate) fn models_changed(&mut self, models: &Models) -> bool {
+        let mut changed = false;
+        for (at, task) in Task::ALL.into_iter().enumerate() {
+            let version = models.version(task);
+            if self.versions[at].as_deref() == version {
+                continue;
+            }
+            self.versions[at] = version.map(str::to_owned);
+            self.seat_mut(task).replace();
+            if task == Task::Fault {
+                self.watch.forget_proof();
+            }
+            changed = true;
         }
-        other
+        changed
+    }
+
+    /// What outlives the daemon of the seats.
+    pub(crate) fn save(&self) -> Vec<SavedSeat> {
+        let all = Task::ALL.into_iter().zip(&self.versions);
+        let seat = |(task, version): (Task, &Option<String>)| {
+            self.seat(task).save(task, version.clone(), self.stages.of(task))
+        };
+        all.map(seat).collect()
+    }
+
+    /// Goes on from there, but for models that are others now and stages that the configuration has
+    /// changed since. Which did not go on, in words.
+    pub(crate) fn restore(&mut self, saved: &[SavedSeat]) -> Vec<String> {
+        let mut lost = Vec::new();
+        for seat in saved {
+            let (at, task) = (seat.task as usize, seat.task);
+            let is_known = self.versions[at].is_some();
+            if is_known && self.versions[at] != seat.model {
+                lost.push(format!("the standing of another model of {}", task.as_str()));
+                continue;
+            }
+            let mut restored = Seat::restore(seat);
+            if seat.configured != self.stages.of(task) {
+                restored.promote(self.stages.of(task));
+                lost.push(format!("the stage of {}, which is configured anew", task.as_str()));
+            }
+            self.versions[at].clone_from(&seat.model);
+            *self.seat_mut(task) = restored;
+        }
+        lost
     }
 
     /// The seat of a task.

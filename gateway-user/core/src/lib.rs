@@ -37,6 +37,7 @@ pub mod plan;
 mod policy;
 pub mod predictor;
 pub mod rows;
+pub mod saved;
 pub mod shares;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

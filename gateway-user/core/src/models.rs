@@ -6,10 +6,21 @@
 use std::sync::Arc;
 
 use crate::fault::Forest;
+use crate::ladder::Task;
 
 /// The models at hand.
 #[derive(Clone, Debug, Default)]
 pub struct Models {
     /// Which backends are faulty.
     pub fault: Option<Arc<Forest>>,
+}
+
+impl Models {
+    /// Version of the model of a task; `None`: there is none.
+    pub fn version(&self, task: Task) -> Option<&str> {
+        match task {
+            Task::Classes | Task::Forecast => None,
+            Task::Fault => self.fault.as_deref().map(Forest::version),
+        }
+    }
 }

@@ -120,6 +120,7 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         flows_max,
         nat_ports,
         pin_dir,
+        state,
         weights_age_max,
         proxy_threads,
         drain_timeout: _,
@@ -132,6 +133,7 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         ("gateway.flows_max", *flows_max != new.flows_max),
         ("gateway.nat_ports", *nat_ports != new.nat_ports),
         ("gateway.pin_dir", *pin_dir != new.pin_dir),
+        ("gateway.state", *state != new.state),
         ("gateway.weights_age_max", *weights_age_max != new.weights_age_max),
         ("gateway.proxy_threads", *proxy_threads != new.proxy_threads),
     ];

@@ -4,6 +4,7 @@ use anyhow::Context;
 use gateway_core::engine::EngineOptions;
 
 use super::plane::{self, XdpPlane};
+use super::state;
 use crate::config::{Config, GatewaySpec};
 use crate::control::{self, Control, HeapPlane, Plane};
 use crate::dataplane::{self, Dataplane, events::EventRing};
@@ -57,10 +58,11 @@ async fn start_on(
 ) -> anyhow::Result<(Control, l7::Proxy, control::Metrics)> {
     let metrics = control::Metrics::default();
     let rows = plane.rows();
+    let saved = config.gateway.state.as_deref().and_then(state::read);
+    let fleet = config.fleet.clone();
     let options =
         control::Options { tick: config.gateway.tick, engine: engine_options(&config.gateway) };
-    let control =
-        Control::start(config.fleet.clone(), options, plane, observations, metrics.clone())?;
+    let control = Control::resume(fleet, options, plane, observations, metrics.clone(), saved)?;
     let snapshot = control.handle().published().snapshot();
     let limits = l7::Options { threads: config.gateway.proxy_threads, ..l7::Options::default() };
     match l7::Proxy::start(limits, snapshot, rows, telemetry.clone()) {

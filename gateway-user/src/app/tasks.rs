@@ -3,6 +3,7 @@
 //! Each runs until it is told to end. One that ends before is a fault that the daemon ends by.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch::{self, Sender};
 use tokio::task::{Id, JoinSet};
 
+use super::state;
+use crate::control::Handle;
 use crate::dataplane::events::{self, EventRing};
 use crate::telemetry::Telemetry;
 use crate::{admin, neighbours, probe};
@@ -44,6 +47,17 @@ impl Tasks {
         self.spawn("the prober", async move {
             probing.await;
             Ok(())
+        });
+    }
+
+    /// Writes what was learnt to a file, now and then.
+    pub(super) fn keep_state(&mut self, handle: Handle, path: PathBuf) {
+        let end = self.until_end();
+        self.spawn("the keeper of what was learnt", async move {
+            tokio::select! {
+                kept = state::keep(handle, path) => kept,
+                () = end => Ok(()),
+            }
         });
     }
 

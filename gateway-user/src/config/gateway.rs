@@ -49,6 +49,8 @@ pub struct GatewaySpec {
     pub nat_ports: RangeInclusive<u16>,
     /// Where maps, program and links are pinned.
     pub pin_dir: PathBuf,
+    /// Where what was learnt is kept over a restart; `None`: it is not.
+    pub state: Option<PathBuf>,
     /// Learned weights older than this are replaced by configured capacity; zero: never.
     pub weights_age_max: Duration,
     /// Threads of the proxy.
@@ -91,6 +93,7 @@ pub(super) fn read(section: Option<Section<'_, '_>>) -> (GatewaySpec, Vec<Span>)
         flows_max: section.within("flows_max", default.flows_max, 1_024..=16_777_216),
         nat_ports: nat_ports.unwrap_or(default.nat_ports),
         pin_dir: section.get_or("pin_dir", default.pin_dir),
+        state: section.get("state").map(Spanned::into_inner),
         weights_age_max: read_weights_age_max(&mut section, default.weights_age_max, tick),
         proxy_threads: section.within("proxy_threads", default.proxy_threads as u32, 1..=256)
             as usize,
@@ -117,6 +120,7 @@ fn defaults() -> GatewaySpec {
         // connections to the same backends never take one of ours.
         nat_ports: 10_000..=32_767,
         pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
+        state: None,
         weights_age_max: Duration::from_secs(30),
         proxy_threads: std::thread::available_parallelism().map_or(1, usize::from),
         drain_timeout: Duration::from_secs(30),

@@ -87,7 +87,8 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     assert_eq!(shown.gateway.interfaces, ["eth0"]);
     assert_eq!(shown.fleet.client_classes, [("10.0.0.0".parse().unwrap(), 8, 1)]);
     assert_eq!(shown.fleet.pools, shipped.fleet.pools);
-    let gateway = GatewaySpec { interfaces: Vec::new(), ..shown.gateway };
+    assert_eq!(shown.gateway.state, Some("/var/lib/gateway/state".into()));
+    let gateway = GatewaySpec { interfaces: Vec::new(), state: None, ..shown.gateway };
     assert_eq!(gateway, shipped.gateway);
 }
 
@@ -101,6 +102,7 @@ tick = "100ms"
 flows_max = 4096
 nat_ports = "20000-29999"
 pin_dir = "/sys/fs/bpf/other"
+state = "/var/lib/gateway/other"
 weights_age_max = "0s"
 proxy_threads = 3
 drain_timeout = "5s"
@@ -152,6 +154,7 @@ fn every_key_is_read() {
         flows_max: 4_096,
         nat_ports: 20_000..=29_999,
         pin_dir: "/sys/fs/bpf/other".into(),
+        state: Some("/var/lib/gateway/other".into()),
         weights_age_max: Duration::ZERO,
         proxy_threads: 3,
         drain_timeout: Duration::from_secs(5),

@@ -1,10 +1,29 @@
 //! Tells people what a turn did to models and pools: a line in the log, and a count.
 
+use std::time::Duration;
+
 use gateway_core::notice::{Notice, What};
+use gateway_core::saved::{OtherVersion, Restored};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+/// Says what came of a restore.
+pub(super) fn restored(outcome: Result<Restored, OtherVersion>, away: Duration) {
+    match outcome {
+        Ok(Restored { backends, models, lost }) => {
+            tracing::info!(backends, models, ?away, "going on from what was learnt before");
+            for what in lost {
+                tracing::warn!(what, "lost of what was learnt before");
+            }
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            tracing::warn!(reason, "what was learnt before is lost; learning anew");
+        }
+    }
+}
 
 /// Counts what it tells. Cheap to clone.
 #[derive(Clone, Debug, Default)]

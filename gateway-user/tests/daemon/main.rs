@@ -155,6 +155,31 @@ fn term_lets_a_request_finish_and_accepts_no_more() {
 }
 
 #[test]
+fn what_was_learnt_outlives_a_restart_and_a_damaged_state_only_the_state() {
+    let (quick, slow) = (Backend::start("quick", QUICK), Backend::start("slow", SLOW));
+    let mut daemon = Daemon::start(&[("quick", quick.addr), ("slow", slow.addr)]);
+    let load = Load::start(daemon.vip, 8);
+    eventually("the quick backend weighs more than twice the slow one", || {
+        let weights = daemon.weights();
+        (weights[0].1 > 2.0 * weights[1].1).then_some(())
+    });
+    load.stop();
+    daemon.restart();
+    let weights = daemon.weights();
+    assert!(weights[0].1 > 1.5 * weights[1].1, "nothing was asked since: {weights:?}");
+    assert!(daemon.log().contains("going on from what was learnt before"), "{}", daemon.log());
+
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    let whole = std::fs::read(daemon.state_path()).expect("the state was saved at the end");
+    std::fs::write(daemon.state_path(), &whole[..whole.len() / 2]).expect("it is cut");
+    daemon.start_again();
+    assert_eq!(daemon.weights().iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), [1.0; 2]);
+    let log = daemon.log();
+    assert!(log.contains("is damaged") && log.contains("learning anew"), "{log}");
+}
+
+#[test]
 fn int_is_quick() {
     let gate = Arc::new(Mutex::new(()));
     let _closed = gate.lock().expect("the gate");

@@ -224,11 +224,31 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn start(backends: &[(&str, SocketAddr)]) -> Daemon {
         let daemon = Daemon::spawn(free_addr(), free_addr(), backends);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// Ends it and starts another in its place, which finds what it left.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        assert!(self.wait().success());
+        self.start_again();
+    }
+
+    /// Starts another one where one has ended.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.child = run(self.folder.path());
+        self.wait_until_ready();
+    }
+
+    #[track_caller]
+    fn wait_until_ready(&self) {
         eventually("the daemon is ready", || {
-            let ready = get(daemon.admin, "/readyz").ok()?;
+            let ready = get(self.admin, "/readyz").ok()?;
             (ready.status == 200).then_some(())
         });
-        daemon
     }
 
     /// Starts it, whatever becomes of it.
@@ -240,15 +260,12 @@ impl Daemon {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, config(vip, admin, backends)).expect("the configuration is written");
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let child = gateway()
-            .args(["run", "--log-format", "json", "-c"])
-            .arg(&path)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
-        Daemon { child, folder, admin, vip }
+        Daemon { child: run(folder.path()), folder, admin, vip }
+    }
+
+    /// Where what was learnt is kept.
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.folder.path().join("state")
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {
@@ -312,6 +329,21 @@ impl Daemon {
         let line = page.lines().find(|line| line.starts_with(&format!("{series} ")))?;
         line.rsplit(' ').next()?.parse().ok()
     }
+}
+
+/// The daemon by the configuration in a folder, which keeps what was learnt and the log there.
+fn run(folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("log")).expect("a log file");
+    let state = folder.join("state");
+    gateway()
+        .args(["run", "--log-format", "json"])
+        .args(["--set", &format!("gateway.state = {:?}", state.display().to_string())])
+        .arg("-c")
+        .arg(folder.join("gateway.toml"))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("the binary starts")
 }
 
 impl Drop for Daemon {

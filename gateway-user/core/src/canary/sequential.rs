@@ -8,11 +8,13 @@
 //! Mathematical Statistics 1970; Johari, Pekelis, Walsh, "Always Valid Inference", Operations
 //! Research 2022, equation 7 for normal data).
 
+use serde::{Deserialize, Serialize};
+
 /// Samples until their own variance may stand for the true one, and their mean for a normal one.
 pub(super) const SAMPLES_MIN: u32 = 30;
 
 /// Mean and variance of samples, one by one (Welford, Technometrics 1962).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mean {
     count: u32,
     mean: f64,

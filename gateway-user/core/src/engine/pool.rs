@@ -1,6 +1,7 @@
 //! One pool's part of a turn.
 
 mod backend;
+mod save;
 
 use std::time::Duration;
 
@@ -162,8 +163,8 @@ impl PoolLoop {
     }
 
     /// Other models are there.
-    pub(super) fn models_changed(&mut self, before: &Models, now: &Models) {
-        if self.learning.models_changed(before, now) {
+    pub(super) fn models_changed(&mut self, models: &Models) {
+        if self.learning.models_changed(models) {
             self.canary.begin_anew();
         }
     }

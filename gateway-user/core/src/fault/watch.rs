@@ -132,6 +132,18 @@ impl Watched {
 }
 
 impl Watch {
+    /// What a backend usually does.
+    pub(crate) fn past(&self, row: BackendRow) -> Option<Past> {
+        self.watched.iter().find(|watched| watched.row == row).map(|watched| watched.past)
+    }
+
+    /// Goes on from what backends usually did, and from what was proven of the forest.
+    pub(crate) fn restore(&mut self, pasts: Vec<(BackendRow, Past)>, proof: Option<Proof>) {
+        let watched = |(row, past)| Watched { past, ..Watched::new(row) };
+        self.watched = pasts.into_iter().map(watched).collect();
+        self.proof = proof.unwrap_or_default();
+    }
+
     /// The pool's backends may be others now: nothing is said of them until the next look, which
     /// is due at once.
     pub(crate) fn look_again(&mut self) {

@@ -22,6 +22,7 @@ use super::Case;
 use crate::decision::{Health, Reason};
 use crate::fleet::PolicySpec;
 use crate::predictor::Fault;
+use crate::saved::{self, SavedCourse};
 
 /// A fault this probable needs no second look: a hard rule saw it.
 const CERTAIN: f64 = 0.99;
@@ -132,6 +133,38 @@ impl Course {
             reason: Reason::EjectionOver,
             ..Course::established(now)
         }
+    }
+
+    /// What is to be kept of it.
+    pub(crate) fn save(&self, now: KtimeNs) -> SavedCourse {
+        SavedCourse {
+            health: self.health,
+            reason: self.reason,
+            since: saved::age(self.since, now),
+            left: saved::age(now, self.until),
+            strikes: self.strikes,
+            returned: saved::age(self.returned_at, now),
+        }
+    }
+
+    /// Goes on from there. Suspicions of the last ticks are not kept: they are confirmed by those
+    /// that follow, or were none.
+    pub(crate) fn restore(saved: &SavedCourse, away: Duration, now: KtimeNs) -> Course {
+        Course {
+            health: saved.health,
+            reason: saved.reason,
+            since: saved::moment(saved.since, away, now),
+            until: saved::end(saved.left, away, now),
+            strikes: saved.strikes,
+            returned_at: saved::moment(saved.returned, away, now),
+            suspicions: 0,
+        }
+    }
+
+    /// Remembers the cuts of before, whatever its health is now.
+    pub(crate) fn recall(&mut self, before: Course) {
+        self.strikes = before.strikes;
+        self.returned_at = before.returned_at;
     }
 
     /// Health now.

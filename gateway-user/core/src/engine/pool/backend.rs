@@ -1,21 +1,26 @@
 //! One backend, as remembered between turns.
 
+use std::time::Duration;
+
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::Weights;
 use gateway_common::limits::{CONTROL_CLASS, WEIGHT_MAX};
 
 use super::TickContext;
-use crate::capacity::Speedometer;
+use crate::capacity::{SavedSpeed, Speedometer};
 use crate::decision::{Answer, ControlDecision, Decision, Health, Inputs, Reason, WeightSource};
 use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
 use crate::fault::{Contribution, FaultWindow};
+use crate::features::fault::Past;
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
 use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{Course, Outcome};
+use crate::saved::{SavedArm, SavedBackend};
+use crate::shares::WEIGHT_RATIO_MAX;
 use crate::window::{SLOT, SLOTS};
 
 /// Turns for which the first weight of a `manual` backend is asked for, unless it is seen in the
@@ -32,6 +37,8 @@ pub(in crate::engine) struct BackendLoop {
     weight: f64,
     /// What the control group's flows get, while a part of the flows is its own.
     control: Option<Control>,
+    /// The data plane had a weight of it when the daemon began.
+    is_adopted: bool,
     /// The weight that an earlier daemon had come to.
     adopted: Option<f64>,
     weightless_since: Option<KtimeNs>,
@@ -81,6 +88,7 @@ impl BackendLoop {
             course,
             weight,
             control: None,
+            is_adopted: false,
             adopted: None,
             weightless_since: (weight == 0.0).then_some(now),
             written: None,
@@ -116,6 +124,7 @@ impl BackendLoop {
         BackendLoop {
             weight,
             control,
+            is_adopted: true,
             adopted: (weight > 0.0).then_some(weight),
             weightless_since: (weight == 0.0).then_some(now),
             joining_turns: 0,
@@ -134,6 +143,60 @@ impl BackendLoop {
             }
         }
         self
+    }
+
+    /// What outlives the daemon.
+    pub(super) fn save(
+        &self,
+        spec: &BackendSpec,
+        past: Option<Past>,
+        now: KtimeNs,
+    ) -> SavedBackend {
+        let arm = |course: &Course, weight| SavedArm { weight, course: course.save(now) };
+        let mut saved = SavedBackend {
+            addr: spec.addr,
+            nat_addr: spec.nat_addr,
+            arm: arm(&self.course, self.weight),
+            control: self.control.as_ref().map(|control| arm(&control.course, control.weight)),
+            speed: SavedSpeed::default(),
+            load: None,
+            taken: None,
+            fault_past: past,
+        };
+        self.memory.save(&mut saved);
+        saved
+    }
+
+    /// Goes on from there. What the data plane holds is newer than what was saved: where it says
+    /// otherwise, the backend's cuts are remembered, and the rest is as the tables have it.
+    pub(super) fn restore(
+        &mut self,
+        pool: &PoolSpec,
+        spec: &BackendSpec,
+        saved: &SavedBackend,
+        away: Duration,
+        now: KtimeNs,
+    ) {
+        self.memory.restore(saved, away);
+        if pool.weights == WeightMode::Manual || spec.admission == Admission::Draining {
+            return;
+        }
+        let course = Course::restore(&saved.arm.course, away, now);
+        if self.is_adopted && (saved.arm.weight > 0.0) != (self.weight > 0.0) {
+            self.course.recall(course);
+            return;
+        }
+        self.course = course;
+        let arm = |saved: &SavedArm| Control {
+            weight: saved.weight.clamp(0.0, WEIGHT_RATIO_MAX),
+            course: Course::restore(&saved.course, away, now),
+        };
+        self.control = saved.control.as_ref().map(arm);
+        if !self.is_adopted && saved.arm.weight.is_finite() {
+            let weight = arm(&saved.arm).weight;
+            self.adopted = (weight > 0.0).then_some(weight);
+            self.set_weight(weight, now);
+        }
     }
 
     /// What the control group's flows get; begins as what all get.

@@ -1,5 +1,7 @@
 //! What one backend usually does.
 
+use serde::{Deserialize, Serialize};
+
 use crate::fault::FaultWindow;
 
 /// Windows after which half of the past is forgotten: two minutes of windows of five seconds.
@@ -36,7 +38,7 @@ const P99_MIN: f32 = 0.1;
 const RATE_FLOOR: f32 = 0.5;
 
 /// A level and how far windows usually are from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Habit {
     level: f32,
     spread: f32,
@@ -74,7 +76,7 @@ impl Habit {
 }
 
 /// What one backend usually does, and did lately.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Past {
     pub(super) p50: Habit,
     pub(super) p90: Habit,

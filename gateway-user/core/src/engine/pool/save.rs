@@ -1,0 +1,64 @@
+//! What a pool has learnt, kept over a restart.
+
+use std::time::Duration;
+
+use gateway_common::clock::KtimeNs;
+
+use super::PoolLoop;
+use crate::canary::Canary;
+use crate::capacity::Excess;
+use crate::fleet::PoolSpec;
+use crate::saved::{Restored, SavedBackend, SavedPool};
+
+impl PoolLoop {
+    /// What outlives the daemon.
+    pub(in crate::engine) fn save(&self, spec: &PoolSpec, now: KtimeNs) -> SavedPool {
+        let watch = self.learning.watch();
+        let backends = self.backends.iter().zip(&spec.backends);
+        SavedPool {
+            name: spec.name.clone(),
+            seats: self.learning.save(),
+            canary: self.canary.save(),
+            excess: self.excess.save(),
+            fault_proof: Some(*watch.proof()),
+            backends: backends
+                .map(|(backend, spec)| backend.save(spec, watch.past(backend.row()), now))
+                .collect(),
+        }
+    }
+
+    /// Goes on from there.
+    pub(in crate::engine) fn restore(
+        &mut self,
+        spec: &PoolSpec,
+        saved: &SavedPool,
+        away: Duration,
+        now: KtimeNs,
+    ) -> Restored {
+        let lost = self.learning.restore(&saved.seats);
+        let pool = &spec.name;
+        let mut restored = Restored {
+            models: saved.seats.iter().filter(|seat| seat.standing.scored > 0).count(),
+            lost: lost.into_iter().map(|what| format!("{what} (pool {pool})")).collect(),
+            ..Restored::default()
+        };
+        self.canary = Canary::restore(saved.canary);
+        self.excess = Excess::restore(saved.excess);
+        let mut pasts = Vec::new();
+        for saved in &saved.backends {
+            let is_it = |place: &SavedBackend, at: usize| {
+                (spec.backends[at].addr, spec.backends[at].nat_addr) == (place.addr, place.nat_addr)
+            };
+            let Some(at) = (0..spec.backends.len()).find(|at| is_it(saved, *at)) else {
+                restored.lost.push(format!("backend {} (pool {pool}), which is gone", saved.addr));
+                continue;
+            };
+            let backend = &mut self.backends[at];
+            backend.restore(spec, &spec.backends[at], saved, away, now);
+            pasts.extend(saved.fault_past.map(|past| (backend.row(), past)));
+            restored.backends += 1;
+        }
+        self.learning.watch_mut().0.restore(pasts, saved.fault_proof);
+        restored
+    }
+}

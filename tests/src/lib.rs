@@ -19,6 +19,8 @@ pub mod node;
 pub mod owner;
 pub mod packet;
 pub mod packet_bed;
+pub mod play;
 pub mod privilege;
+pub mod record;
 pub mod report;
 pub mod testbed;

@@ -4,7 +4,7 @@
 //! whose weights are learned and on its control group, at L4 and L7; a backend that becomes slow,
 //! returns, becomes sick and heals. While it runs it is shown; then it is judged.
 
-mod interrupt;
+pub(crate) mod interrupt;
 mod relay;
 mod script;
 mod summary;

@@ -8,6 +8,8 @@ mod doctor;
 mod ebpf;
 mod lab;
 mod machine;
+mod model;
+mod record;
 mod run;
 mod sim;
 mod step;
@@ -37,6 +39,8 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Compare policies in the simulator.
     Sim(sim::Args),
+    /// Record what models are made from.
+    Model(model::Args),
     /// Measure what things cost on this machine.
     Bench(bench::Args),
     /// Run what continuous integration runs.
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Ebpf(args) => ebpf::run(args).map(|()| ExitCode::SUCCESS),
         Task::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Model(args) => model::run(&args),
         Task::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::run_all(),
     };

@@ -28,6 +28,7 @@ use crate::desired::{set_client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
 use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
 use crate::fleet::Fleet;
+use crate::forecast::Report;
 use crate::history::History;
 #[cfg(test)]
 use crate::ladder::Stage;
@@ -259,6 +260,19 @@ impl Engine {
     pub fn fault_proof(&self, pool: &str) -> Option<Proof> {
         let pool = self.fleet.pools.iter().position(|spec| spec.name == pool)?;
         Some(*self.pools[pool].learning().watch().proof())
+    }
+
+    /// What load is forecast of a pool, or of one of its backends, and how well that went. `None`:
+    /// there is none such, or it was never looked at.
+    pub fn forecast(&self, pool: &str, backend: Option<&str>) -> Option<Report> {
+        let (pool, backend) = match backend {
+            Some(backend) => {
+                let (pool, backend) = self.place(pool, backend)?;
+                (pool, Some(backend))
+            }
+            None => (self.fleet.pools.iter().position(|spec| spec.name == pool)?, None),
+        };
+        self.pools[pool].learning().forecast(backend, self.ticked_at)
     }
 
     fn place(&self, pool: &str, backend: &str) -> Option<(usize, usize)> {

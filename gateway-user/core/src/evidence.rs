@@ -67,7 +67,9 @@ pub struct Evidence {
     pub in_flight: u64,
     /// Finished requests and first responses a second.
     pub requests_per_second: f64,
-    /// The same, as an EWMA with a half-life of two seconds: what to expect until the next tick.
+    /// Finished requests and first responses since the last tick.
+    pub finished_now: u64,
+    /// `requests_per_second`, as an EWMA with a half-life of two seconds: what to expect until the next tick.
     pub load: Option<f64>,
     /// Mean latency of the faster half, failures counted among the slow.
     pub latency_low: Option<f64>,
@@ -218,7 +220,8 @@ impl Memory {
         serving: bool,
     ) -> Evidence {
         self.silence.tick(now, in_flight);
-        self.forecast_load(elapsed);
+        let finished_now = std::mem::take(&mut self.finished_since_tick);
+        self.forecast_load(finished_now, elapsed);
         let recent = self.recent(now);
         let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
         let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
@@ -227,6 +230,7 @@ impl Memory {
         Evidence {
             in_flight,
             requests_per_second: self.window.summary(now, RATE_SPAN, 0).rate(),
+            finished_now,
             load: self.load,
             latency_low: sample.map(|sample| sample.latency),
             latency_p50: wide.answered.quantile(0.5),
@@ -326,14 +330,13 @@ impl Memory {
         self.window.failed(at, failure);
     }
 
-    fn forecast_load(&mut self, elapsed: Duration) {
+    fn forecast_load(&mut self, finished: u64, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         if seconds > 0.0 {
-            let rate = self.finished_since_tick as f64 / seconds;
+            let rate = finished as f64 / seconds;
             let keep = 0.5f64.powf(seconds / LOAD_HALF_LIFE.as_secs_f64());
             self.load = Some(self.load.map_or(rate, |load| keep * load + (1.0 - keep) * rate));
         }
-        self.finished_since_tick = 0;
     }
 }
 

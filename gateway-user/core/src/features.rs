@@ -5,6 +5,7 @@
 //! trained with, and is refused where that is another one than this program's.
 
 pub mod fault;
+pub mod load;
 
 use serde::{Deserialize, Serialize};
 

@@ -7,11 +7,14 @@
 //!
 //! Each task has a folder of its own; this file joins them for a pool and says nothing itself.
 
+use std::time::Duration;
+
 use gateway_common::clock::KtimeNs;
 
 use crate::decision::Answer;
 use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
+use crate::forecast::{Forecasts, Outlook, Report};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::BackendRow;
@@ -29,9 +32,13 @@ pub(crate) struct Learning {
     /// Versions of the models whose standing the seats hold, in the order of [`Task::ALL`].
     versions: [Option<String>; Task::ALL.len()],
     watch: Watch,
+    forecasts: Forecasts,
     #[cfg(test)]
     contrived: Option<Contrived>,
 }
+
+/// A backend's expected load is the highest median up to this far ahead.
+const NEXT: Duration = Duration::from_secs(60);
 
 /// What a model says of each backend at a moment that a test made up.
 #[cfg(test)]
@@ -47,6 +54,7 @@ impl Learning {
             fault: Seat::new(stages.fault),
             versions: Default::default(),
             watch: Watch::default(),
+            forecasts: Forecasts::default(),
             #[cfg(test)]
             contrived: None,
         }
@@ -76,8 +84,10 @@ impl Learning {
             }
             self.versions[at] = version.map(str::to_owned);
             self.seat_mut(task).replace();
-            if task == Task::Fault {
-                self.watch.forget_proof();
+            match task {
+                Task::Fault => self.watch.forget_proof(),
+                Task::Forecast => self.forecasts.forget_model(),
+                Task::Classes => {}
             }
             changed = true;
         }
@@ -187,6 +197,22 @@ impl Learning {
         self.watch.look(now, seen, models.fault.as_deref(), &mut self.fault);
     }
 
+    /// Shows the forecasts what finished of each backend since the last turn.
+    pub(crate) fn count(&mut self, now: KtimeNs, finished: &[(BackendRow, u64)], models: &Models) {
+        self.forecasts.tick(now, finished, models.forecast.as_deref(), &mut self.forecast);
+    }
+
+    /// The load that is expected: by the model so far as it may decide or, not `aided`, as the control
+    /// group has it.
+    pub(crate) fn outlook(&self, aided: bool, now: KtimeNs) -> Outlook {
+        self.forecasts.outlook(aided && self.forecast.barrier(now).is_none())
+    }
+
+    /// What is forecast of the pool (`None`) or of a backend, and how well that went.
+    pub(crate) fn forecast(&self, backend: Option<usize>, now: KtimeNs) -> Option<Report> {
+        self.forecasts.report(backend, self.forecast.barrier(now).is_none())
+    }
+
     /// What the models think of the pool's backends, in its order, so far as they may decide.
     pub(crate) fn opinions(
         &mut self,
@@ -198,6 +224,11 @@ impl Learning {
         if self.fault.barrier(now).is_none() {
             for (opinion, fault) in opinions.iter_mut().zip(self.watch.faults()) {
                 opinion.fault = fault;
+            }
+        }
+        if self.forecast.barrier(now).is_none() {
+            for (opinion, bands) in opinions.iter_mut().zip(self.outlook(true, now).backends) {
+                opinion.load = bands.expected(NEXT);
             }
         }
         #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod features;
 mod fixture;
 pub mod fleet;
 pub mod flows;
+pub mod forecast;
 mod health;
 pub mod history;
 mod interval;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::fault::Forest;
+use crate::forecast::Forecaster;
 use crate::ladder::Task;
 
 /// The models at hand.
@@ -13,13 +14,16 @@ use crate::ladder::Task;
 pub struct Models {
     /// Which backends are faulty.
     pub fault: Option<Arc<Forest>>,
+    /// How much load will come.
+    pub forecast: Option<Arc<dyn Forecaster>>,
 }
 
 impl Models {
     /// Version of the model of a task; `None`: there is none.
     pub fn version(&self, task: Task) -> Option<&str> {
         match task {
-            Task::Classes | Task::Forecast => None,
+            Task::Classes => None,
+            Task::Forecast => self.forecast.as_deref().map(|model| model.spec().version.as_str()),
             Task::Fault => self.fault.as_deref().map(Forest::version),
         }
     }

@@ -27,7 +27,8 @@ pub struct Opinion {
     pub speed: Option<f64>,
     /// Whether it is faulty.
     pub fault: Option<Fault>,
-    /// Requests and first responses a second that it will get until the next tick.
+    /// Requests and first responses a second that it will get: until the next tick, or by a model
+    /// over the next minute.
     pub load: Option<f64>,
 }
 

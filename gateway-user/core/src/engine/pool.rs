@@ -277,12 +277,20 @@ impl PoolLoop {
         let view = PoolView { backends: evidence, elapsed: context.elapsed };
         let substitute = Substitute::new(&spec.policy).opinions(&view);
         self.look(context, evidence, &substitute);
+        self.count(context, evidence);
         let models = self.learning.opinions(&view, context.models, context.now);
         let unaided =
             substitute.iter().map(|rule| ladder::choose(Opinion::default(), *rule)).collect();
         let both = models.into_iter().zip(substitute);
         let verdicts = both.map(|(model, rule)| ladder::choose(model, rule)).collect();
         Verdicts { verdicts, unaided }
+    }
+
+    /// Shows the forecasts what finished.
+    fn count(&mut self, context: &TickContext<'_>, evidence: &[Evidence]) {
+        let finished: Vec<_> =
+            self.rows().zip(evidence).map(|(row, evidence)| (row, evidence.finished_now)).collect();
+        self.learning.count(context.now, &finished, context.models);
     }
 
     /// Shows the watch for faults what it looks at, once it is time.

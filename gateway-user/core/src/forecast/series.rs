@@ -1,0 +1,232 @@
+//! One series of rates, a step at a time: what the EWMA says of its future, what the model says,
+//! and how both came out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::bands::{Band, QUANTILES, Source};
+use super::conformal::Tracker;
+use super::forecaster::{OUTPUT_MAX, OUTPUTS};
+use crate::features::load::{Past, Vector};
+
+/// The most horizons that a pace has.
+const AHEAD_MAX: usize = 3;
+
+/// A model's quantile lies between the EWMA's lowest over this and its highest times this: a model
+/// that is wildly wrong stays bounded until its score takes it off the ladder.
+const APART_MAX: f64 = 3.0;
+
+/// Steps until the EWMA says anything.
+const STEPS_MIN: u32 = 3;
+
+/// How a series is stepped.
+#[derive(Debug)]
+pub struct Pace {
+    /// Length of a step.
+    pub step: Duration,
+    /// What is forecast: the rate of the step that lies this many steps ahead.
+    pub ahead: &'static [usize],
+    /// The EWMA's half-life for each, steps.
+    half_lives: &'static [f64],
+    /// Where its quantiles begin, in deviations; then they are tracked.
+    offsets: &'static [[f32; QUANTILES.len()]],
+}
+
+/// The model's pace: horizons of one, five and fifteen minutes. A minute, as the traces that it
+/// learns from have it; what is said of shorter steps there is chance of single requests.
+pub const MODEL_PACE: Pace = Pace {
+    step: Duration::from_secs(60),
+    ahead: &[1, 5, 15],
+    half_lives: &[2.0, 3.0, 4.0],
+    offsets: &[[-1.3, 0.0, 1.4], [-1.6, 0.0, 1.8], [-2.0, 0.0, 2.4]],
+};
+
+/// The pace of the next ten seconds, for which only the EWMA speaks.
+pub const QUICK_PACE: Pace = Pace {
+    step: Duration::from_secs(10),
+    ahead: &[1],
+    half_lives: &[2.0],
+    offsets: &[[-1.3, 0.0, 1.4]],
+};
+
+/// What was said at one step of each horizon of the pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Issued {
+    habit: f32,
+    rule: [Option<[f32; QUANTILES.len()]>; AHEAD_MAX],
+    model: [Option<[f32; QUANTILES.len()]>; AHEAD_MAX],
+}
+
+impl Issued {
+    /// What somebody said of a horizon of the pace.
+    pub fn band(&self, horizon: usize, source: Source) -> Option<Band> {
+        let said = match source {
+            Source::Model => &self.model,
+            Source::Substitute => &self.rule,
+        };
+        Band::new((*said.get(horizon)?)?.map(f64::from), source)
+    }
+}
+
+/// A forecast whose future has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scored {
+    /// Which horizon of the pace.
+    pub horizon: usize,
+    /// The rate that came, requests a second.
+    pub came: f64,
+    /// The series' long average when it was said, requests a second: what losses are counted in.
+    pub habit: f64,
+    /// What the EWMA had said.
+    pub rule: Band,
+    /// What the model had said, if it spoke.
+    pub model: Option<Band>,
+}
+
+impl Scored {
+    /// A band's loss, relative to the habit.
+    pub fn loss(&self, band: &Band) -> f64 {
+        band.loss(self.came) / self.habit
+    }
+}
+
+/// One series.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pace: &'static Pace,
+    past: Past,
+    steps: u32,
+    centers: [f64; AHEAD_MAX],
+    rule: [Tracker; AHEAD_MAX],
+    model: [Tracker; AHEAD_MAX],
+    /// What was said of late, oldest first; as many as the farthest horizon has steps.
+    said: VecDeque<Issued>,
+}
+
+impl Series {
+    /// Nothing seen yet.
+    pub fn new(pace: &'static Pace) -> Series {
+        Series::with_step(pace, pace.step)
+    }
+
+    /// The same with steps of another length, as a trace has them: horizons are counted in steps.
+    pub fn with_step(pace: &'static Pace, step: Duration) -> Series {
+        let mut rule = [Tracker::new([0.0; QUANTILES.len()]); AHEAD_MAX];
+        for (tracker, offsets) in rule.iter_mut().zip(pace.offsets) {
+            *tracker = Tracker::new(*offsets);
+        }
+        Series {
+            pace,
+            past: Past::new(step.as_secs_f64()),
+            steps: 0,
+            centers: [0.0; AHEAD_MAX],
+            rule,
+            model: [Tracker::new([0.0; QUANTILES.len()]); AHEAD_MAX],
+            said: VecDeque::new(),
+        }
+    }
+
+    /// The rate of a step that is over, requests a second: settles what was said of it, and lets
+    /// the EWMA say what comes.
+    pub fn step(&mut self, rate: f64) -> Vec<Scored> {
+        let rate = if rate.is_finite() { rate.max(0.0) } else { 0.0 };
+        let scored = self.settle(rate);
+        self.past.learn(rate);
+        self.steps = self.steps.saturating_add(1);
+        for (center, half_life) in self.centers.iter_mut().zip(self.pace.half_lives) {
+            let gain = 1.0 - 0.5f64.powf(1.0 / half_life);
+            *center += gain.max(1.0 / f64::from(self.steps)) * (rate - *center);
+        }
+        let farthest = self.pace.ahead.iter().copied().max().unwrap_or(1);
+        if self.said.len() >= farthest {
+            self.said.pop_front();
+        }
+        self.said.push_back(self.issue());
+        scored
+    }
+
+    /// What the model looks at now; `None`: too little was seen.
+    pub fn vector(&self) -> Option<Vector> {
+        self.past.vector()
+    }
+
+    /// What a model's outputs are counted from and in: level and deviation, requests a second.
+    pub fn frame(&self) -> (f64, f64, f64) {
+        (self.past.level(), self.past.scale(), self.past.habit())
+    }
+
+    /// The model's outputs for the step that was last taken in. Whether they are numbers; else
+    /// nothing is said.
+    pub fn hear(&mut self, outputs: &[f32]) -> bool {
+        if outputs.len() != OUTPUTS || outputs.iter().any(|output| !output.is_finite()) {
+            return false;
+        }
+        let (level, scale) = (self.past.level(), self.past.scale());
+        let Some(last) = self.said.back_mut() else { return false };
+        for (horizon, outputs) in outputs.chunks_exact(QUANTILES.len()).enumerate() {
+            let Some([lowest, _, highest]) = last.rule[horizon] else { continue };
+            let (lowest, highest) = (f64::from(lowest) / APART_MAX, f64::from(highest) * APART_MAX);
+            let mut said = self.model[horizon].offsets();
+            for (said, output) in said.iter_mut().zip(outputs) {
+                let apart = f64::from(output.clamp(-OUTPUT_MAX, OUTPUT_MAX));
+                *said = (level + scale * (apart + *said)).clamp(lowest, highest);
+            }
+            last.model[horizon] = sorted(said);
+        }
+        true
+    }
+
+    /// Steps were missed: what was said of them is never settled. What was learnt stays.
+    pub fn interrupt(&mut self) {
+        self.said.clear();
+    }
+
+    /// Another model speaks from now on.
+    pub fn forget_model(&mut self) {
+        self.model = [Tracker::new([0.0; QUANTILES.len()]); AHEAD_MAX];
+        self.said.iter_mut().for_each(|said| said.model = [None; AHEAD_MAX]);
+    }
+
+    /// What is said now; `None`: nothing yet, or since an interruption.
+    pub fn issued(&self) -> Option<&Issued> {
+        self.said.back()
+    }
+
+    fn settle(&mut self, came: f64) -> Vec<Scored> {
+        let mut scored = Vec::with_capacity(self.pace.ahead.len());
+        for (horizon, ahead) in self.pace.ahead.iter().enumerate() {
+            let Some(said) = self.said.len().checked_sub(*ahead).map(|at| self.said[at]) else {
+                continue;
+            };
+            let Some(rule) = said.band(horizon, Source::Substitute) else { continue };
+            self.rule[horizon].learn(rule.quantiles(), came);
+            let model = said.band(horizon, Source::Model);
+            if let Some(model) = &model {
+                self.model[horizon].learn(model.quantiles(), came);
+            }
+            scored.push(Scored { horizon, came, habit: f64::from(said.habit), rule, model });
+        }
+        scored
+    }
+
+    fn issue(&self) -> Issued {
+        let mut issued = Issued { habit: self.past.habit() as f32, ..Issued::default() };
+        if self.steps < STEPS_MIN {
+            return issued;
+        }
+        let scale = self.past.scale();
+        for horizon in 0..self.pace.ahead.len() {
+            let center = self.centers[horizon];
+            let quantiles = self.rule[horizon].offsets().map(|offset| center + scale * offset);
+            issued.rule[horizon] = sorted(quantiles);
+        }
+        issued
+    }
+}
+
+fn sorted(quantiles: [f64; QUANTILES.len()]) -> Option<[f32; QUANTILES.len()]> {
+    Band::new(quantiles, Source::Substitute).map(|band| band.quantiles().map(|q| q as f32))
+}
+
+#[cfg(test)]
+mod tests;

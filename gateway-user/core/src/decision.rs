@@ -214,6 +214,8 @@ pub enum Bound {
     Panic,
     /// The ramp after joining.
     SlowStart,
+    /// Steps are halved, since the pool's weights swung.
+    Damped,
 }
 
 /// Why a decision came out as it did.

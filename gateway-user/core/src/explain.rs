@@ -165,6 +165,7 @@ fn bound_words(bound: Bound) -> &'static str {
         Bound::EjectionMax => "no more of the pool may be ejected",
         Bound::Panic => "too few are healthy, so health is doubted",
         Bound::SlowStart => "the ramp after joining",
+        Bound::Damped => "steps that are halved since the pool's weights swung",
     }
 }
 

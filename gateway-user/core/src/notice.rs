@@ -27,4 +27,8 @@ pub enum What {
         /// In what way the control group did better, if that is why.
         harm: Option<Harm>,
     },
+    /// The pool's weights swing under the simple rules: its steps are halved once more.
+    Damped,
+    /// They are calm: its steps are halved once less.
+    Calmed,
 }

@@ -7,10 +7,12 @@
 mod bounds;
 mod course;
 mod ejection;
+mod swings;
 
 use gateway_common::clock::KtimeNs;
 
 pub(crate) use course::Course;
+pub(crate) use swings::{Damping, Swing, swings};
 
 use crate::decision::{Bound, Health, Reason, WeightSource};
 use crate::evidence::Evidence;
@@ -88,6 +90,16 @@ pub(crate) struct Outcome {
     pub reason: Reason,
     /// Its evidence starts anew: it is on trial.
     pub restart: bool,
+}
+
+impl Outcome {
+    /// Names the halving of the steps where a step was what kept it.
+    pub(crate) fn damped(&mut self) {
+        let is_step = |bound| matches!(bound, &Bound::StepUp | &Bound::StepDown | &Bound::MoveMax);
+        if self.bounds.iter().any(is_step) {
+            self.bounds.push(Bound::Damped);
+        }
+    }
 }
 
 /// How a backend's weight comes about this tick.

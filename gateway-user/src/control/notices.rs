@@ -29,6 +29,12 @@ pub(super) fn restored(outcome: Result<Restored, OtherVersion>, away: Duration) 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notices {
     demotions: Family<DemotionLabels, Counter>,
+    dampings: Family<PoolLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +51,11 @@ impl Notices {
             "gateway_model_demotions",
             "Models that went back to shadow by themselves, by task and why",
             self.demotions.clone(),
+        );
+        registry.register(
+            "gateway_weight_dampings",
+            "Times that the steps of a pool's weights were halved because they swung",
+            self.dampings.clone(),
         );
     }
 
@@ -67,6 +78,11 @@ impl Notices {
                     "model sent back to shadow until it is promoted again"
                 );
             }
+            What::Damped => {
+                self.dampings.get_or_create(&PoolLabels { pool: pool.clone() }).inc();
+                tracing::warn!(pool, "weights swing; their steps are halved");
+            }
+            What::Calmed => tracing::info!(pool, "weights are calm; their steps are let go again"),
         }
     }
 }

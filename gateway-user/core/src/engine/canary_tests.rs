@@ -7,7 +7,7 @@ use gateway_common::limits::{CONTROL_CLASS, CONTROL_SHARE_WHOLE};
 
 use super::tests::{Bench, web};
 use super::*;
-use crate::decision::{Health, Reason};
+use crate::decision::{Bound, Health, Reason};
 use crate::fleet::WeightMode;
 use crate::ladder::{Barrier, Stage, Task};
 use crate::notice::What;
@@ -133,4 +133,56 @@ fn a_restarted_daemon_goes_on_with_both_groups() {
     after.engine.plant(suspects_one, Stage::On);
     let decisions = last(&mut after);
     assert!(decisions[1].written[0] < decisions[1].written[CONTROL], "{:?}", decisions[1]);
+}
+
+/// Holds one backend for the fastest, and a second later another.
+fn cannot_decide(backend: usize, now: KtimeNs) -> Opinion {
+    let second = now.0 / 1_000_000_000;
+    let speed = if second % 2 == backend as u64 % 2 { 2.0 } else { 0.5 };
+    Opinion { speed: Some(speed), ..Opinion::default() }
+}
+
+#[test]
+fn a_model_that_makes_weights_swing_goes_back_to_shadow() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    bench.engine.plant(cannot_decide, Stage::On);
+    let mut swings = 0.0;
+    let turn = (0..80)
+        .find_map(|_| {
+            let (turn, _) = bench.tick();
+            let moved = |d: &Decision| (d.weight_after / d.weight_before).ln().abs();
+            swings += turn.decisions.iter().map(moved).sum::<f64>();
+            (!turn.notices.is_empty()).then_some(turn)
+        })
+        .expect("it is found out");
+    assert!(swings > 2.0, "{swings}");
+    let why = Barrier::Oscillating;
+    let demoted = What::Demoted { task: Task::Fault, why, harm: None };
+    assert_eq!(turn.notices, [Notice { pool: "web".to_owned(), what: demoted }]);
+    assert_eq!(turn.decisions[0].answers[Task::Fault as usize].barrier, Some(why));
+    let weights = |bench: &mut Bench| {
+        bench.tick();
+        bench.weights()
+    };
+    let after = weights(&mut bench);
+    assert_eq!(weights(&mut bench), after, "the substitute has seen nothing and moves nothing");
+}
+
+#[test]
+fn weights_that_swing_without_a_model_take_smaller_steps() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    let mut damped = false;
+    for round in 0..200 {
+        let (fast, slow) = (5, 60);
+        let latencies = if round % 4 < 2 { [fast, slow, slow] } else { [slow, fast, fast] };
+        bench.serve(&latencies);
+        let (turn, _) = bench.tick();
+        damped |= turn.notices.iter().any(|notice| notice.what == What::Damped);
+        let named = turn.decisions.iter().any(|d| d.bounds.contains(&Bound::Damped));
+        assert!(damped || !named);
+        if damped && named {
+            return;
+        }
+    }
+    panic!("damped: {damped}; {:?}", bench.weights());
 }

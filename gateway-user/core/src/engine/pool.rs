@@ -20,7 +20,7 @@ use crate::learning::Learning;
 use crate::models::Models;
 use crate::notice::{Notice, What};
 use crate::observation::{BackendRow, Observation};
-use crate::policy::{self, Case, Course, Outcome};
+use crate::policy::{self, Case, Course, Damping, Outcome};
 use crate::predictor::{Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
@@ -68,6 +68,7 @@ pub(super) struct PoolLoop {
     excess: Excess,
     learning: Learning,
     canary: Canary,
+    damping: Damping,
 }
 
 impl PoolLoop {
@@ -112,6 +113,7 @@ impl PoolLoop {
             excess: Excess::default(),
             learning: Learning::new(spec.models),
             canary: Canary::default(),
+            damping: Damping::default(),
         }
     }
 
@@ -220,6 +222,7 @@ impl PoolLoop {
         turn: &mut Record,
     ) -> bool {
         self.compare_groups(context, spec, &mut turn.notices);
+        self.calm(context, spec, &mut turn.notices);
         let evidence = self.evidence(context, spec);
         let Verdicts { verdicts, unaided } = self.verdicts(context, spec, &evidence);
         let control = self.decide_control(context, spec, &evidence, &unaided);
@@ -320,8 +323,8 @@ impl PoolLoop {
         let cases = self.cases(spec, evidence, verdicts);
         let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
         let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
-        let outcomes = policy::decide(
-            &spec.policy,
+        let mut outcomes = policy::decide(
+            &self.damping.damp(&spec.policy),
             spec.weights,
             context.now,
             context.chance,
@@ -329,6 +332,9 @@ impl PoolLoop {
             &mut courses,
             &mut weights,
         );
+        if self.damping.is_on() {
+            outcomes.iter_mut().for_each(Outcome::damped);
+        }
         let all = self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes);
         for (index, (((backend, course), weight), outcome)) in all.enumerate() {
             if is_incident(backend.course().health(), outcome) {
@@ -354,6 +360,26 @@ impl PoolLoop {
         }
     }
 
+    /// Sends the models that decide back to shadow if weights swing, or halves the steps.
+    fn calm(&mut self, context: &TickContext<'_>, spec: &PoolSpec, notices: &mut Vec<Notice>) {
+        let swings = policy::swings(self.backends.iter().map(|backend| backend.swing().swings()));
+        if swings {
+            self.backends.iter_mut().for_each(BackendLoop::forget_swings);
+        }
+        let mut notice = |what| notices.push(Notice { pool: spec.name.clone(), what });
+        if swings && self.learning.decides(context.now) {
+            for task in self.learning.demote(Barrier::Oscillating, context.now) {
+                notice(What::Demoted { task, why: Barrier::Oscillating, harm: None });
+            }
+            return;
+        }
+        match self.damping.tick(context.now, swings) {
+            Some(true) => notice(What::Damped),
+            Some(false) => notice(What::Calmed),
+            None => {}
+        }
+    }
+
     /// What the control group's flows get: the same policy, without any model. While no part of the
     /// flows is its own, nothing.
     fn decide_control(
@@ -372,7 +398,7 @@ impl PoolLoop {
         let (mut courses, mut weights): (Vec<Course>, Vec<f64>) =
             controls.map(|control| (control.course, control.weight)).unzip();
         let outcomes = policy::decide(
-            &spec.policy,
+            &self.damping.damp(&spec.policy),
             spec.weights,
             context.now,
             context.chance,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::decision::{Decision, Health};
+use crate::decision::{Bound, Decision, Health};
 use crate::fleet::{Algorithm, ProbeKind, ProbeSpec, WeightMode};
 
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=5;
@@ -430,4 +430,14 @@ fn movement(report: &Report, from: f64) -> f64 {
     let all: f64 = decisions.iter().map(|d| d.weight_after).sum();
     // Half, since what one loses another gains; four ticks a second.
     4.0 * moved / 2.0 / all
+}
+
+#[test]
+fn antagonists_that_come_and_go_are_not_taken_for_swinging() {
+    let entry = Entry::named("antagonists").unwrap();
+    let report = run(&entry.scenario(11, &Shapes::fitted()));
+    let damped = |decision: &&Decision| decision.bounds.contains(&Bound::Damped);
+    assert_eq!(report.decisions.iter().find(damped), None);
+    let moved = |d: &Decision| d.weight_before > 0.0 && d.weight_after / d.weight_before > 1.1;
+    assert!(report.decisions.iter().filter(|d| moved(d)).count() > 100, "weights do move");
 }

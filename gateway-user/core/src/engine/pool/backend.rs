@@ -18,7 +18,7 @@ use crate::flows::FlowTally;
 use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
 use crate::observation::{BackendRow, Observation};
-use crate::policy::{Course, Outcome};
+use crate::policy::{Course, Outcome, Swing};
 use crate::saved::{SavedArm, SavedBackend};
 use crate::shares::WEIGHT_RATIO_MAX;
 use crate::window::{SLOT, SLOTS};
@@ -37,6 +37,7 @@ pub(in crate::engine) struct BackendLoop {
     weight: f64,
     /// What the control group's flows get, while a part of the flows is its own.
     control: Option<Control>,
+    swing: Swing,
     /// The data plane had a weight of it when the daemon began.
     is_adopted: bool,
     /// The weight that an earlier daemon had come to.
@@ -88,6 +89,7 @@ impl BackendLoop {
             course,
             weight,
             control: None,
+            swing: Swing::default(),
             is_adopted: false,
             adopted: None,
             weightless_since: (weight == 0.0).then_some(now),
@@ -288,9 +290,21 @@ impl BackendLoop {
     pub(super) fn decided(&mut self, course: Course, weight: f64, restart: bool, now: KtimeNs) {
         self.course = course;
         self.set_weight(weight, now);
+        let is_asked_for = self.course.health() == Health::Healthy;
+        self.swing.moved(now, is_asked_for.then_some(weight));
         if restart {
             self.memory.restart(now);
         }
+    }
+
+    /// How its weight moves.
+    pub(super) fn swing(&self) -> &Swing {
+        &self.swing
+    }
+
+    /// What was counted of that is dealt with.
+    pub(super) fn forget_swings(&mut self) {
+        self.swing.forget();
     }
 
     /// The same for the control group's flows. A trial of theirs begins with what is seen of all.

@@ -256,6 +256,14 @@ impl Engine {
         watch.diagnose(backend, window, self.models.fault.as_deref())
     }
 
+    /// The windows of a pool's backends when they were last looked at, with the rule's
+    /// probabilities, and when that was: what is recorded and trained on. `None`: there is no such
+    /// pool, or it was never looked at.
+    pub fn fault_windows(&self, pool: &str) -> Option<(KtimeNs, Vec<(FaultWindow, f64)>)> {
+        let pool = self.fleet.pools.iter().position(|spec| spec.name == pool)?;
+        self.pools[pool].learning().watch().windows()
+    }
+
     /// How the labels came out in a pool: what the forest is judged by. `None`: no such pool.
     pub fn fault_proof(&self, pool: &str) -> Option<Proof> {
         let pool = self.fleet.pools.iter().position(|spec| spec.name == pool)?;

@@ -21,6 +21,7 @@ pub mod statistics;
 mod traffic;
 mod tries;
 mod vitals;
+mod windows;
 mod world;
 
 pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
@@ -34,7 +35,8 @@ pub use report::{Answer, Cut, Report};
 pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
 pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
 pub use traffic::{ClassSpec, Cost, Profile, Request, Work};
-pub use world::World;
+pub use windows::SLOW_FROM;
+pub use world::{RunError, World};
 
 #[cfg(test)]
 mod tests;

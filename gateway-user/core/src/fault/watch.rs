@@ -197,6 +197,12 @@ impl Watch {
         self.proof.settle(now, &mut spans.collect::<Vec<_>>(), seat);
     }
 
+    /// The windows of the last look with the rule's probabilities, and when that was.
+    pub(crate) fn windows(&self) -> Option<(KtimeNs, Vec<(FaultWindow, f64)>)> {
+        let windows = self.watched.iter().map(|watched| (watched.window, watched.rule));
+        Some((self.looked_at?, windows.collect()))
+    }
+
     /// What the policy may be told of each backend.
     pub(crate) fn faults(&self) -> impl Iterator<Item = Option<Fault>> {
         let looked = self.looked_at.is_some();

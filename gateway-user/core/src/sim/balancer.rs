@@ -20,6 +20,7 @@ use super::server::Server;
 use super::traffic::Request;
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
+use crate::fault::FaultWindow;
 use crate::observation::LoadReport;
 use competitor::Competitor;
 use gateway::Gateway;
@@ -154,6 +155,12 @@ pub(super) trait Balancer {
     /// The share of new requests that it means a backend to get, relative to the others, if it
     /// steers by weights.
     fn weight(&self, server: usize) -> Option<f64>;
+
+    /// What the watch for faults saw this turn, with the rule's probabilities; `None`: it did not
+    /// look, or there is none.
+    fn windows(&self, _now: KtimeNs) -> Option<Vec<(FaultWindow, f64)>> {
+        None
+    }
 
     /// Decisions so far, and what they were made from, if they were kept.
     fn into_recording(self: Box<Self>) -> Option<(Vec<Decision>, Recording)> {

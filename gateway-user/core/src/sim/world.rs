@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
+use thiserror::Error;
 
 use super::balancer::{Ask, Balancer, Balancing, Ended, Outcome, Path, Recording};
 use super::chance::Chance;
@@ -16,7 +17,9 @@ use super::scenario::{Fault, Scenario};
 use super::server::{Busy, Job, Reception, Server};
 use super::traffic::{Arrivals, Request};
 use super::tries::{Tries, Try, TryId};
+use super::windows::Labels;
 use crate::directory::DirectoryError;
+use crate::fault::LabelledWindow;
 use crate::observation::LoadReport;
 
 /// A refusal's or an instant error's way there and back.
@@ -91,6 +94,17 @@ struct Front {
     cut: Vec<bool>,
 }
 
+/// A run that did not come to its end.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The scenario has more backends than fit the tables.
+    #[error("laying out the scenario's fleet")]
+    Fleet(#[from] DirectoryError),
+    /// An invariant did not hold.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}
+
 /// Clients, servers and gateways.
 pub struct World {
     scenario: Scenario,
@@ -105,6 +119,8 @@ pub struct World {
     arriving: Request,
     fronts: Vec<Front>,
     report: Report,
+    /// What is wrong with whom, if windows are labelled.
+    labels: Option<Labels>,
 }
 
 impl World {
@@ -123,6 +139,23 @@ impl World {
     /// If the scenario has more backends than fit the tables.
     pub fn with(scenario: Scenario, balancing: Balancing) -> Result<World, DirectoryError> {
         World::build(scenario, balancing, false)
+    }
+
+    /// The labelled windows of a run with this gateway, as its first gateway sees them.
+    ///
+    /// # Errors
+    /// If the scenario has more backends than fit the tables, or at the first invariant that does
+    /// not hold.
+    pub fn labelled(
+        scenario: Scenario,
+        path: Path,
+        fleet: &str,
+    ) -> Result<Vec<LabelledWindow>, RunError> {
+        let labels = Labels::new(&scenario, fleet);
+        let mut world = World::build(scenario, Balancing::Gateway(path), false)?;
+        world.labels = Some(labels);
+        world.play()?;
+        Ok(world.labels.map(Labels::into_windows).unwrap_or_default())
     }
 
     fn build(
@@ -159,6 +192,7 @@ impl World {
             arrivals,
             fronts,
             report: Report::default(),
+            labels: None,
             scenario,
         };
         world.start();
@@ -170,6 +204,18 @@ impl World {
     /// # Errors
     /// At the first invariant that does not hold.
     pub fn run(mut self) -> Result<(Report, Option<Recording>), Violation> {
+        self.play()?;
+        let mut report = self.report;
+        let recorded =
+            self.fronts.into_iter().next().and_then(|front| front.balancer.into_recording());
+        let recording = recorded.map(|(decisions, recording)| {
+            report.decisions = decisions;
+            recording
+        });
+        Ok((report, recording))
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
         let end = KtimeNs(0) + self.scenario.duration;
         while let Some(at) = self.next_at().filter(|at| *at <= end) {
             self.now = at;
@@ -186,14 +232,7 @@ impl World {
                 }
             }
         }
-        let mut report = self.report;
-        let recorded =
-            self.fronts.into_iter().next().and_then(|front| front.balancer.into_recording());
-        let recording = recorded.map(|(decisions, recording)| {
-            report.decisions = decisions;
-            recording
-        });
-        Ok((report, recording))
+        Ok(())
     }
 
     fn next_at(&mut self) -> Option<KtimeNs> {
@@ -406,6 +445,9 @@ impl World {
         let change = self.scenario.changes[change];
         let server = &mut self.servers[change.server];
         server.fault = change.fault;
+        if let Some(labels) = &mut self.labels {
+            labels.change(self.now, change.server, change.fault);
+        }
         if matches!(change.fault, Fault::Crash | Fault::Hang) {
             server.lose_work(self.now);
         }
@@ -427,6 +469,13 @@ impl World {
             let done = front.balancer.tick(self.now);
             done.map_err(|what| Violation { seed: self.scenario.seed, tick, what })?;
             look(front, self.now.since(KtimeNs(0)), &mut self.report);
+        }
+        if let Some(labels) = &mut self.labels {
+            for (pool, front) in self.fronts.iter().take(self.scenario.pools).enumerate() {
+                if let Some(seen) = front.balancer.windows(self.now) {
+                    labels.look(self.now, pool, front.servers.start, seen);
+                }
+            }
         }
         self.schedule(self.scenario.tick, Event::Tick);
         Ok(())

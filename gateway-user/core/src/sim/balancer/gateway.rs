@@ -17,6 +17,7 @@ use super::{Ask, Balancer, Ended, Outcome, Path};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
+use crate::fault::FaultWindow;
 use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
 use crate::ladder::Stages;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -209,6 +210,11 @@ impl Balancer for Gateway {
 
     fn weight(&self, server: usize) -> Option<f64> {
         self.last.get(server).map(|decision| decision.weight_after)
+    }
+
+    fn windows(&self, now: KtimeNs) -> Option<Vec<(FaultWindow, f64)>> {
+        let pool = &self.engine.fleet().pools[0].name;
+        self.engine.fault_windows(pool).filter(|(at, _)| *at == now).map(|(_, windows)| windows)
     }
 
     fn into_recording(self: Box<Self>) -> Option<(Vec<Decision>, Recording)> {

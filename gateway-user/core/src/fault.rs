@@ -17,5 +17,5 @@ pub use forest::{Answer, Forest, ForestError, ForestSpec, NODES_MAX, Node, TREES
 pub use recording::{LabelledWindow, RECORDING_VERSION};
 pub use standing::{LabelOutcome, Losses, Proof};
 pub(crate) use watch::Watch;
-pub use watch::{APART, Contribution, Diagnosis};
+pub use watch::{APART, Contribution, Diagnosis, Suspicions};
 pub use window::{FaultWindow, WINDOW};

@@ -70,6 +70,22 @@ pub struct Diagnosis {
     pub contributions: Vec<Contribution>,
 }
 
+/// Suspicions of late, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Suspicions(Vec<KtimeNs>);
+
+impl Suspicions {
+    /// One more look: whether it makes a fault certain enough to act on.
+    pub fn confirm(&mut self, now: KtimeNs, suspicious: bool) -> bool {
+        self.0.retain(|at| now.since(*at) <= REMEMBERED);
+        let confirmed = suspicious && self.0.first().is_some_and(|at| now.since(*at) >= APART);
+        if suspicious {
+            self.0.push(now);
+        }
+        confirmed
+    }
+}
+
 /// One pool's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
@@ -87,8 +103,7 @@ struct Watched {
     vector: Option<Vector>,
     probability: Option<f32>,
     rule: f64,
-    /// Suspicions of late, oldest first.
-    suspicions: Vec<KtimeNs>,
+    suspicions: Suspicions,
     confirmed: bool,
     span: Span,
 }
@@ -102,7 +117,7 @@ impl Watched {
             vector: None,
             probability: None,
             rule: 0.0,
-            suspicions: Vec::new(),
+            suspicions: Suspicions::default(),
             confirmed: false,
             span: Span::default(),
         }
@@ -110,12 +125,7 @@ impl Watched {
 
     fn suspect(&mut self, now: KtimeNs, forest: &Forest) {
         let suspicious = self.probability.is_some_and(|p| p >= forest.suspicious_from());
-        self.suspicions.retain(|at| now.since(*at) <= REMEMBERED);
-        self.confirmed =
-            suspicious && self.suspicions.first().is_some_and(|at| now.since(*at) >= APART);
-        if suspicious {
-            self.suspicions.push(now);
-        }
+        self.confirmed = self.suspicions.confirm(now, suspicious);
     }
 
     /// What the policy may be told.
@@ -271,7 +281,8 @@ impl Watch {
         backend: usize,
         forest: Option<&Forest>,
     ) -> Vec<Contribution> {
-        let suspected = self.watched.get(backend).filter(|watched| !watched.suspicions.is_empty());
+        let suspected =
+            self.watched.get(backend).filter(|watched| !watched.suspicions.0.is_empty());
         let asked = forest.zip(suspected.and_then(|watched| watched.vector));
         asked.map_or_else(Vec::new, |(forest, vector)| contributions(forest, &vector))
     }

@@ -38,7 +38,7 @@ const WILSON_Z: f64 = 2.0;
 
 /// The list, in the order of a [`Vector`].
 #[rustfmt::skip]
-pub const FEATURES: [Feature; 26] = [
+pub const FEATURES: [Feature; 29] = [
     feature("p50_own", "ln", RATIO, "median latency over its own usual one"),
     feature("p90_own", "ln", RATIO, "90th percentile over its own usual one"),
     feature("p99_own", "ln", RATIO, "99th percentile over its own usual one"),
@@ -49,6 +49,9 @@ pub const FEATURES: [Feature; 26] = [
     feature("p90_strange", "1", STRANGE, "p90_peers in usual deviations"),
     feature("p50_lately", "1", STRANGE, "p50_strange, averaged over the last windows"),
     feature("p90_lately", "1", STRANGE, "p90_strange, averaged over the last windows"),
+    feature("p50_lead", "ln", RATIO, "p50_own less the largest of any peer"),
+    feature("p90_lead", "ln", RATIO, "p90_own less the largest of any peer"),
+    feature("way_lead", "ln", RATIO, "own deviation of time on the way less any peer's largest"),
     feature("way_p50", "ln", RATIO, "median time on the way over its usual one, less the peers'"),
     feature("way_p90", "ln", RATIO, "its 90th percentile, likewise"),
     feature("way_strange", "1", STRANGE, "way_p50 in usual deviations"),
@@ -144,6 +147,9 @@ fn vector(
         f64::from(p90_strange),
         f64::from(past.lately_p50),
         f64::from(past.lately_p90),
+        known(beside(own.p50, peers.most.p50)),
+        known(beside(own.p90, peers.most.p90)),
+        known(beside(own.way_p50, peers.most.way_p50)),
         known(way_p50),
         known(way_p90),
         f64::from(past.way_p50.strangeness(way_p50)),
@@ -189,7 +195,10 @@ struct Peers {
 
 /// The same without one of them.
 struct Others {
+    /// Medians.
     usual: Deviations,
+    /// The largest.
+    most: Deviations,
     counts: (f64, f64),
     many: (f64, f64),
 }
@@ -214,12 +223,18 @@ impl Peers {
     }
 
     fn without(&self, own: &Deviations, window: &FaultWindow, past: &Past) -> Others {
-        let mut usual = [None; Deviations::KINDS];
-        for ((usual, sorted), own) in usual.iter_mut().zip(&self.sorted).zip(own.all()) {
-            *usual = median_without(sorted, own.filter(|_| window.serving));
+        let (mut usual, mut most) = ([None; Deviations::KINDS], [None; Deviations::KINDS]);
+        for (kind, (sorted, own)) in self.sorted.iter().zip(own.all()).enumerate() {
+            let own = own.filter(|_| window.serving);
+            usual[kind] = median_without(sorted, own);
+            most[kind] = most_without(sorted, own);
         }
-        let mut others =
-            Others { usual: Deviations::from_all(usual), counts: self.counts, many: self.many };
+        let mut others = Others {
+            usual: Deviations::from_all(usual),
+            most: Deviations::from_all(most),
+            counts: self.counts,
+            many: self.many,
+        };
         if window.serving {
             others.counts.0 -= f64::from(window.failed());
             others.counts.1 -= f64::from(window.finished());
@@ -242,6 +257,17 @@ fn median_without(sorted: &[f32], own: Option<f32>) -> Option<f32> {
     let at = (others - 1) / 2;
     let rank = sorted.partition_point(|value| value.total_cmp(&own).is_lt());
     sorted.get(if at < rank { at } else { at + 1 }).copied()
+}
+
+/// The largest of all but one.
+fn most_without(sorted: &[f32], own: Option<f32>) -> Option<f32> {
+    match (sorted, own) {
+        ([.., second, largest], Some(own)) => {
+            Some(if own >= *largest { *second } else { *largest })
+        }
+        ([_], Some(_)) => None,
+        (sorted, _) => sorted.last().copied(),
+    }
 }
 
 #[cfg(test)]

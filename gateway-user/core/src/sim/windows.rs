@@ -15,10 +15,11 @@ use crate::fault::{FaultWindow, LabelledWindow, RECORDING_VERSION};
 pub const SLOW_FROM: f64 = 4.0;
 
 /// A window that a fault has been in for less than this says neither way.
-const BEGINS: Duration = Duration::from_secs(2);
+const BEGINS: Duration = Duration::from_secs(1);
 
-/// The same after a fault ended: queues empty, and the window still holds what was.
-const ENDS: Duration = Duration::from_secs(10);
+/// The same after a fault ended: what hung times out, queues empty, and the window still holds
+/// what was.
+const ENDS: Duration = Duration::from_secs(15);
 
 /// The labels of a run.
 pub(super) struct Labels {
@@ -112,13 +113,13 @@ mod tests {
         };
         assert_eq!(windows.len() % 3, 0);
         assert_eq!(of("s1", 15.0).faulty, Some(false));
-        assert_eq!(of("s1", 21.0).faulty, None, "it has just begun");
+        assert_eq!(of("s1", 20.5).faulty, None, "it has just begun");
         let slow = of("s1", 30.0);
         assert_eq!((slow.faulty, slow.fault.as_str()), (Some(true), "slow"));
         assert_eq!(slow.fault_since, Some(20.0));
         assert!(slow.window.latency_p50 > of("s0", 30.0).window.latency_p50);
         assert_eq!(of("s1", 43.0).faulty, None, "it has just ended");
-        assert_eq!(of("s1", 55.0).faulty, Some(false));
+        assert_eq!(of("s1", 57.0).faulty, Some(false));
         assert!(windows.iter().all(|w| w.backend == "s1" || w.faulty == Some(false)));
     }
 }

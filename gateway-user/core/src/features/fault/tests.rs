@@ -124,4 +124,8 @@ fn the_median_of_the_others_leaves_one_out() {
     assert_eq!(median_without(&sorted, None), Some(2.0));
     assert_eq!(median_without(&[5.0], Some(5.0)), None);
     assert_eq!(median_without(&[], None), None);
+    assert_eq!(most_without(&sorted, Some(4.0)), Some(3.0));
+    assert_eq!(most_without(&sorted, Some(1.0)), Some(4.0));
+    assert_eq!(most_without(&sorted, None), Some(4.0));
+    assert_eq!(most_without(&[5.0], Some(5.0)), None);
 }

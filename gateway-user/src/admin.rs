@@ -1,15 +1,19 @@
 //! The admin pages: metrics, health, state and decisions, on an address apart from traffic.
 //!
-//! Everything here only reads. Answers come from what the loop publishes, so that a busy operator
-//! cannot slow it down; decisions alone are asked of the loop, which answers between two turns.
+//! Answers come from what the loop publishes, so that a busy operator cannot slow it down; decisions
+//! alone are asked of the loop, which answers between two turns. What changes something is a POST with
+//! a token.
 
 mod error;
 mod ready;
+mod rollback;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +21,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use gateway_core::decision::Decision;
 use gateway_core::history::DECISIONS_MAX;
@@ -29,6 +33,7 @@ use tokio::sync::watch;
 
 use self::error::AdminError;
 use self::ready::Turns;
+pub use self::rollback::{Rollback, RolledBack};
 use crate::control;
 
 /// Decisions of one answer unless asked otherwise.
@@ -38,7 +43,8 @@ const DECISIONS_DEFAULT: usize = 100;
 const TURN_AGE_MAX: Duration = Duration::from_secs(20);
 
 /// The pages, by path.
-const PAGES: &[&str] = &["/metrics", "/healthz", "/readyz", "/v1/state", "/v1/decisions"];
+const PAGES: &[&str] =
+    &["/metrics", "/healthz", "/readyz", "/v1/state", "/v1/decisions", "/v1/rollback"];
 
 /// Why the admin address cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,8 @@ pub struct Pages {
     pub registry: Registry,
     /// Where the XDP program is attached.
     pub attachments: Vec<Attachment>,
+    /// File of the token that changes ask for; `None`: nothing can be changed.
+    pub token_file: Option<PathBuf>,
     /// Whether the daemon is about to stop.
     pub stopping: watch::Receiver<bool>,
 }
@@ -85,8 +93,9 @@ fn router(pages: Pages) -> Router {
         .route("/readyz", get(readyz))
         .route("/v1/state", get(state))
         .route("/v1/decisions", get(decisions))
+        .route("/v1/rollback", post(rollback::rollback))
         .fallback(no_such_page)
-        .method_not_allowed_fallback(only_get)
+        .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))
 }
 
@@ -208,6 +217,7 @@ async fn no_such_page() -> AdminError {
     AdminError::new(StatusCode::NOT_FOUND, why)
 }
 
-async fn only_get() -> AdminError {
-    AdminError::new(StatusCode::METHOD_NOT_ALLOWED, "these pages are only read: use GET")
+async fn other_method() -> AdminError {
+    let why = "this page is not asked for like that: use GET to read, POST to change";
+    AdminError::new(StatusCode::METHOD_NOT_ALLOWED, why)
 }

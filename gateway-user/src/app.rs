@@ -129,7 +129,13 @@ impl Daemon {
         }
         tasks.serve_admin(
             listener,
-            admin::Pages { control: control_handle, registry, attachments, stopping: is_stopping },
+            admin::Pages {
+                control: control_handle,
+                registry,
+                attachments,
+                token_file: config.gateway.admin_token_file.clone(),
+                stopping: is_stopping,
+            },
         );
         metrics.reloaded();
         log_start(&config);

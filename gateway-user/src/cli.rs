@@ -6,6 +6,7 @@
 mod client;
 mod explain;
 mod logging;
+mod rollback;
 mod status;
 mod table;
 
@@ -51,6 +52,8 @@ enum Command {
     Status(StatusArgs),
     /// Say why a backend has the weight that it has.
     Explain(ExplainArgs),
+    /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
+    Rollback(rollback::RollbackArgs),
     /// Remove the data plane that outlives the daemon: links, program and maps.
     Detach(DetachArgs),
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(args),
         Command::Status(args) => status::run(args.admin.admin, args.admin.json),
         Command::Explain(args) => explain::run(args.admin.admin, &args.backend, args.admin.json),
+        Command::Rollback(args) => rollback::run(args),
         Command::Detach(args) => detach(args),
     };
     match outcome {

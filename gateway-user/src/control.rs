@@ -90,9 +90,12 @@ pub enum ControlError {
 enum Command {
     Reload { fleet: Fleet, tick: Duration, done: oneshot::Sender<Result<(), ControlError>> },
     Decisions { query: Query, answer: oneshot::Sender<Vec<Decision>> },
-    Save { answer: oneshot::Sender<SavedState> },
+    Ask(Question),
     Stop,
 }
+
+/// Something to do with the engine between two turns.
+struct Question(Box<dyn FnOnce(&mut Engine) + Send>);
 
 /// Which decisions are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -233,9 +236,24 @@ impl Handle {
     /// # Errors
     /// The loop has ended.
     pub async fn save(&self) -> Result<SavedState, ControlError> {
-        let (answer, saved) = oneshot::channel();
-        self.send(Command::Save { answer }).await?;
-        saved.await.map_err(|_| ControlError::Ended)
+        self.ask(|engine| engine.save(clock::now())).await
+    }
+
+    /// Asks the engine something, or changes it, between two turns. It must not take long.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine) -> T + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let (answer, answered) = oneshot::channel();
+        let ask = move |engine: &mut Engine| {
+            // Who does not wait for the answer does not want it.
+            let _ = answer.send(question(engine));
+        };
+        self.send(Command::Ask(Question(Box::new(ask)))).await?;
+        answered.await.map_err(|_| ControlError::Ended)
     }
 
     async fn send(&self, command: Command) -> Result<(), ControlError> {
@@ -282,9 +300,7 @@ impl Loop {
                     Some(Command::Decisions { query, answer }) => {
                         let _ = answer.send(self.decisions(&query));
                     }
-                    Some(Command::Save { answer }) => {
-                        let _ = answer.send(self.engine.save(clock::now()));
-                    }
+                    Some(Command::Ask(question)) => question.0(&mut self.engine),
                     Some(Command::Stop) | None => return,
                 },
                 // A failure is logged, and made up for by the next turn.

@@ -121,16 +121,19 @@ pub enum WeightSource {
     Equal,
     /// The pool is `manual`: nothing was written.
     Manual,
+    /// An operator went back to earlier weights.
+    Pinned,
 }
 
 impl WeightSource {
     /// All, for closed metric labels.
-    pub const ALL: [WeightSource; 5] = [
+    pub const ALL: [WeightSource; 6] = [
         WeightSource::Model,
         WeightSource::Substitute,
         WeightSource::Static,
         WeightSource::Equal,
         WeightSource::Manual,
+        WeightSource::Pinned,
     ];
 
     /// The metric label.
@@ -141,6 +144,7 @@ impl WeightSource {
             WeightSource::Static => "static",
             WeightSource::Equal => "equal",
             WeightSource::Manual => "manual",
+            WeightSource::Pinned => "pinned",
         }
     }
 }

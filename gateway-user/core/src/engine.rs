@@ -30,8 +30,7 @@ use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
 use crate::fleet::Fleet;
 use crate::forecast::Report;
 use crate::history::History;
-#[cfg(test)]
-use crate::ladder::Stage;
+use crate::ladder::{Stage, Task};
 use crate::models::Models;
 use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
@@ -39,6 +38,7 @@ use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::tables::Tables;
+use crate::versions::RollbackError;
 use pool::{PoolLoop, Record, TickContext};
 
 /// What the loop needs to know besides the fleet.
@@ -136,7 +136,11 @@ impl Engine {
             .zip(directory.pools())
             .map(|(spec, entry)| match before.remove(&entry.index) {
                 Some(pool) => pool.reconfigure(spec, entry, now),
-                None => PoolLoop::adopt(spec, entry, &Tables::default(), now),
+                None => {
+                    let mut pool = PoolLoop::adopt(spec, entry, &Tables::default(), now);
+                    pool.models_changed(&self.models);
+                    pool
+                }
             })
             .collect();
         self.fleet = Arc::new(fleet);
@@ -218,6 +222,41 @@ impl Engine {
     /// The fleet as configured.
     pub fn fleet(&self) -> &Arc<Fleet> {
         &self.fleet
+    }
+
+    /// Goes back to an earlier version of a pool's weights, the last unless one is named, and keeps
+    /// the pool there, without any model, until it is released. Which version it is.
+    ///
+    /// # Errors
+    /// There is no such pool or version, or its weights are not the gateway's.
+    pub fn rollback(&mut self, pool: &str, number: Option<u64>) -> Result<u64, RollbackError> {
+        let at = self.position(pool)?;
+        self.pools[at].rollback(&self.fleet.pools[at], number, self.ticked_at)
+    }
+
+    /// Lets a pool follow what is learnt again.
+    ///
+    /// # Errors
+    /// There is no such pool, or it does so already.
+    pub fn release(&mut self, pool: &str) -> Result<(), RollbackError> {
+        let at = self.position(pool)?;
+        self.pools[at].release(&self.fleet.pools[at])
+    }
+
+    /// Lets the model of a task go this far in a pool from now on, and forgives what it was sent back
+    /// for.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn promote(&mut self, pool: &str, task: Task, stage: Stage) -> Result<(), RollbackError> {
+        let at = self.position(pool)?;
+        self.pools[at].promote(task, stage);
+        Ok(())
+    }
+
+    fn position(&self, pool: &str) -> Result<usize, RollbackError> {
+        let found = self.fleet.pools.iter().position(|spec| spec.name == pool);
+        found.ok_or_else(|| RollbackError::NoSuchPool(pool.to_owned()))
     }
 
     /// The models to ask from now on.

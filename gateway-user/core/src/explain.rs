@@ -175,6 +175,9 @@ fn decider(source: WeightSource) -> &'static str {
         WeightSource::Substitute => "the simple rule (speed from low latencies or reported load)",
         WeightSource::Static => "configured capacity",
         WeightSource::Equal => "nobody: the pool is configured `weights = \"equal\"`",
+        WeightSource::Pinned => {
+            "the operator, who went back to earlier weights (`gateway rollback --release` ends it)"
+        }
         WeightSource::Manual => "the operator: the pool is configured `weights = \"manual\"`",
     }
 }

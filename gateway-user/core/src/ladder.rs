@@ -126,11 +126,13 @@ pub enum Barrier {
     Oscillating,
     /// The control group did better; it is back in shadow until an operator promotes it.
     ControlBetter,
+    /// An operator went back to earlier weights, and pinned them.
+    Pinned,
 }
 
 impl Barrier {
     /// All, for closed metric labels.
-    pub const ALL: [Barrier; 8] = [
+    pub const ALL: [Barrier; 9] = [
         Barrier::Missing,
         Barrier::Staged,
         Barrier::Unproven,
@@ -139,6 +141,7 @@ impl Barrier {
         Barrier::Drifted,
         Barrier::Oscillating,
         Barrier::ControlBetter,
+        Barrier::Pinned,
     ];
 
     /// The word in logs and metric labels.
@@ -152,6 +155,7 @@ impl Barrier {
             Barrier::Drifted => "drifted",
             Barrier::Oscillating => "oscillating",
             Barrier::ControlBetter => "control_better",
+            Barrier::Pinned => "pinned",
         }
     }
 }

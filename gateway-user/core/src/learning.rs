@@ -94,6 +94,11 @@ impl Learning {
         changed
     }
 
+    /// Versions of the models whose standing the seats hold, in the order of [`Task::ALL`].
+    pub(crate) fn versions(&self) -> &[Option<String>; Task::ALL.len()] {
+        &self.versions
+    }
+
     /// What outlives the daemon of the seats.
     pub(crate) fn save(&self) -> Vec<SavedSeat> {
         let all = Task::ALL.into_iter().zip(&self.versions);

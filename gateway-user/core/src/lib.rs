@@ -45,4 +45,5 @@ pub mod sim;
 pub mod snapshot;
 pub mod state;
 pub mod tables;
+pub mod versions;
 mod window;

@@ -45,11 +45,23 @@ pub struct SavedPool {
     pub canary: SavedCanary,
     /// By how much its samples vary more than single requests explain.
     pub excess: f64,
+    /// The version of its weights that an operator pinned.
+    #[serde(default)]
+    pub pinned: Option<SavedPin>,
     /// What was proven of the forest.
     #[serde(default)]
     pub fault_proof: Option<Proof>,
     /// Its backends.
     pub backends: Vec<SavedBackend>,
+}
+
+/// Weights that an operator went back to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedPin {
+    /// Which version they were.
+    pub number: u64,
+    /// Backends with their weights.
+    pub weights: Vec<(SocketAddrV4, Ipv4Addr, f64)>,
 }
 
 /// A model's place in a pool.

@@ -9,6 +9,7 @@ use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
 use crate::ladder::{Barrier, Stage, Standing, Task};
+use crate::versions::Version;
 
 /// The whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,12 @@ pub struct PoolState {
     /// How that group fares beside the rest; `None`: they are not compared now.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// The version of its weights that an operator pinned; `None`: it follows what is learnt.
+    #[serde(default)]
+    pub pinned: Option<u64>,
+    /// Versions of its weights to go back to, oldest first.
+    #[serde(default)]
+    pub versions: Vec<Version>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }

@@ -94,6 +94,8 @@ mod tests {
             models: Vec::new(),
             control_share: 0.0,
             comparison: None,
+            pinned: None,
+            versions: Vec::new(),
             backends,
         }
     }

@@ -61,6 +61,7 @@ async fn site() -> Site {
         control: control.handle(),
         registry,
         attachments: vec![attachment],
+        token_file: None,
         stopping: is_stopping,
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

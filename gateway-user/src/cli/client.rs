@@ -1,13 +1,15 @@
 //! Asks the running daemon over its admin address.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderValue, Request, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::TcpStream;
 
 /// The daemon answers from memory; longer means that it does not answer.
@@ -18,28 +20,52 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// The body of `GET path`, if the daemon answers with 200.
 pub(super) fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
+    let request = Request::get(path).body(Full::default());
+    ask(admin, path, request.with_context(|| format!("{path:?} cannot be asked for"))?)
+}
+
+/// The body of the answer to `POST path` with JSON and the token in a file, if that is 200.
+pub(super) fn post(
+    admin: SocketAddr,
+    path: &str,
+    body: &impl Serialize,
+    token_file: Option<&Path>,
+) -> anyhow::Result<Bytes> {
+    let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    if let Some(file) = token_file {
+        let token = std::fs::read_to_string(file)
+            .with_context(|| format!("the token cannot be read from {}", file.display()))?;
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+    }
+    let request = request.body(Full::from(serde_json::to_vec(body)?));
+    ask(admin, path, request.with_context(|| format!("{path:?} cannot be asked"))?)
+}
+
+fn ask(admin: SocketAddr, path: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
     runtime.block_on(async {
-        tokio::time::timeout(ANSWER_TIMEOUT, request(admin, path))
+        tokio::time::timeout(ANSWER_TIMEOUT, send(admin, path, request))
             .await
             .with_context(|| format!("{admin} did not answer within {ANSWER_TIMEOUT:?}"))?
     })
 }
 
-async fn request(admin: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
+async fn send(
+    admin: SocketAddr,
+    path: &str,
+    mut request: Request<Full<Bytes>>,
+) -> anyhow::Result<Bytes> {
     let stream = TcpStream::connect(admin).await.with_context(|| {
         format!("no daemon answers at {admin}; is it running, with this `admin` address?")
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .with_context(|| format!("{admin} does not speak HTTP"))?;
-    let request = Request::get(path)
-        .header(header::HOST, admin.to_string())
-        .body(Empty::<Bytes>::new())
-        .with_context(|| format!("{path:?} cannot be asked for"))?;
+    let host = HeaderValue::try_from(admin.to_string()).context("no host")?;
+    request.headers_mut().insert(header::HOST, host);
     let asking = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

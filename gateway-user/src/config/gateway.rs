@@ -41,6 +41,8 @@ pub struct GatewaySpec {
     pub admin: SocketAddr,
     /// Whether `admin` may be more than loopback.
     pub admin_allow_remote: bool,
+    /// File of the token that changes over `admin` ask for; `None`: nothing can be changed there.
+    pub admin_token_file: Option<PathBuf>,
     /// Between two turns of the decision loop.
     pub tick: Duration,
     /// Flows tracked at once.
@@ -89,6 +91,7 @@ pub(super) fn read(section: Option<Section<'_, '_>>) -> (GatewaySpec, Vec<Span>)
         xdp_mode: xdp_mode.map_or(default.xdp_mode, Spanned::into_inner),
         admin,
         admin_allow_remote,
+        admin_token_file: section.get("admin_token_file").map(Spanned::into_inner),
         tick,
         flows_max: section.within("flows_max", default.flows_max, 1_024..=16_777_216),
         nat_ports: nat_ports.unwrap_or(default.nat_ports),
@@ -114,6 +117,7 @@ fn defaults() -> GatewaySpec {
         xdp_mode: XdpMode::Auto,
         admin: SocketAddr::from(([127, 0, 0, 1], 9_900)),
         admin_allow_remote: false,
+        admin_token_file: None,
         tick: Duration::from_millis(250),
         flows_max: FLOWS_DEFAULT,
         // Below the kernel's own range of source ports (32,768 and up), so that the host's

@@ -88,7 +88,13 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     assert_eq!(shown.fleet.client_classes, [("10.0.0.0".parse().unwrap(), 8, 1)]);
     assert_eq!(shown.fleet.pools, shipped.fleet.pools);
     assert_eq!(shown.gateway.state, Some("/var/lib/gateway/state".into()));
-    let gateway = GatewaySpec { interfaces: Vec::new(), state: None, ..shown.gateway };
+    assert_eq!(shown.gateway.admin_token_file, Some("/etc/gateway/admin-token".into()));
+    let gateway = GatewaySpec {
+        interfaces: Vec::new(),
+        admin_token_file: None,
+        state: None,
+        ..shown.gateway
+    };
     assert_eq!(gateway, shipped.gateway);
 }
 
@@ -98,6 +104,7 @@ const EVERY_KEY: &str = r#"
 interfaces = ["eth0", "eth1"]
 xdp_mode = "native"
 admin = "127.0.0.2:9901"
+admin_token_file = "/etc/gateway/other"
 tick = "100ms"
 flows_max = 4096
 nat_ports = "20000-29999"
@@ -150,6 +157,7 @@ fn every_key_is_read() {
         xdp_mode: XdpMode::Native,
         admin: "127.0.0.2:9901".parse().unwrap(),
         admin_allow_remote: false,
+        admin_token_file: Some("/etc/gateway/other".into()),
         tick: Duration::from_millis(100),
         flows_max: 4_096,
         nat_ports: 20_000..=29_999,

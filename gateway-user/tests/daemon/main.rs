@@ -180,6 +180,43 @@ fn what_was_learnt_outlives_a_restart_and_a_damaged_state_only_the_state() {
 }
 
 #[test]
+fn a_rollback_pins_earlier_weights_until_they_are_released() {
+    let (quick, slow) = (Backend::start("quick", QUICK), Backend::start("slow", SLOW));
+    let daemon = Daemon::start(&[("quick", quick.addr), ("slow", slow.addr)]);
+    let (admin, token) = (daemon.admin.to_string(), daemon.token_path().display().to_string());
+    let rollback = |more: &[&str]| {
+        let asked = ["rollback", "--pool", "web", "--admin", &admin];
+        output(&[&asked, more].concat())
+    };
+    let refused = rollback(&["--token-file", &token]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("has no version yet"), "{}", said(&refused));
+
+    // A stage that changes makes a version of what was before.
+    let staged = config(daemon.vip, daemon.admin, &[("quick", quick.addr), ("slow", slow.addr)])
+        + "[pool.models]\nfault = \"off\"\n";
+    daemon.write_config(&staged);
+    eventually("a version is kept", || {
+        said(&rollback(&["--list"])).contains("before a change").then_some(())
+    });
+    let unknown = rollback(&[]);
+    assert!(said(&unknown).contains("Authorization: Bearer"), "{}", said(&unknown));
+    let done = rollback(&["--token-file", &token]);
+    assert!(said(&done).contains("keeps the weights of version 1"), "{}", said(&done));
+    let load = Load::start(daemon.vip, 8);
+    eventually("requests are served", || (slow.served() > 50).then_some(()));
+    let weights = daemon.weights();
+    assert!((weights[0].1 - weights[1].1).abs() < 0.05, "pinned at equal ones: {weights:?}");
+    let done = rollback(&["--release", "--token-file", &token]);
+    assert!(said(&done).contains("follows what is learnt again"), "{}", said(&done));
+    eventually("the quick backend weighs more than the slow one", || {
+        let weights = daemon.weights();
+        (weights[0].1 > 1.5 * weights[1].1).then_some(())
+    });
+    load.stop();
+}
+
+#[test]
 fn int_is_quick() {
     let gate = Arc::new(Mutex::new(()));
     let _closed = gate.lock().expect("the gate");

@@ -263,6 +263,11 @@ impl Daemon {
         Daemon { child: run(folder.path()), folder, admin, vip }
     }
 
+    /// The file that the admin token lies in.
+    pub(crate) fn token_path(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
     /// Where what was learnt is kept.
     pub(crate) fn state_path(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -334,9 +339,11 @@ impl Daemon {
 /// The daemon by the configuration in a folder, which keeps what was learnt and the log there.
 fn run(folder: &Path) -> Child {
     let log = std::fs::File::create(folder.join("log")).expect("a log file");
-    let state = folder.join("state");
+    let (state, token) = (folder.join("state"), folder.join("token"));
+    std::fs::write(&token, "a token of these tests").expect("the token is written");
     gateway()
         .args(["run", "--log-format", "json"])
+        .args(["--set", &format!("gateway.admin_token_file = {:?}", token.display().to_string())])
         .args(["--set", &format!("gateway.state = {:?}", state.display().to_string())])
         .arg("-c")
         .arg(folder.join("gateway.toml"))

@@ -186,3 +186,55 @@ fn weights_that_swing_without_a_model_take_smaller_steps() {
     }
     panic!("damped: {damped}; {:?}", bench.weights());
 }
+
+/// Weights as the first pool has them.
+fn weights(bench: &mut Bench) -> Vec<f64> {
+    bench.tick();
+    bench.weights()
+}
+
+#[test]
+fn a_rollback_brings_back_the_weights_of_before_and_keeps_them() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    (0..30).for_each(|_| bench.serve(&[10, 10, 40]));
+    let before = weights(&mut bench);
+    bench.engine.plant(suspects_one, Stage::On);
+    (0..30).for_each(|_| bench.serve(&[10, 10, 10]));
+    assert!(weights(&mut bench)[1] == 0.0);
+    let number = bench.engine.rollback("web", Some(1)).unwrap();
+    let decisions = last(&mut bench);
+    assert_eq!((number, share(&bench)), (1, 0.0), "there is one group again");
+    assert_eq!(decisions[0].answers[0].barrier.map(Barrier::as_str), Some("staged"));
+    let fault = decisions[1].answers[Task::Fault as usize];
+    assert_eq!(fault.barrier, Some(Barrier::Pinned));
+    (0..30).for_each(|_| bench.serve(&[10, 10, 10]));
+    for (was, is) in before.iter().zip(weights(&mut bench)) {
+        assert!((was / is - 1.0).abs() < 0.04, "{was} is {is}");
+    }
+    // Health is heard all the same.
+    (0..3).for_each(|_| bench.see(0, Seen::ConnectFailed { class: 0 }));
+    assert_eq!(last(&mut bench)[0].health, Health::Ejected);
+
+    bench.engine.release("web").unwrap();
+    let (turn, _) = bench.tick();
+    assert_eq!(turn.decisions[1].answers[Task::Fault as usize].barrier, None);
+    assert!(bench.engine.release("web").is_err() && bench.engine.rollback("api", None).is_err());
+}
+
+#[test]
+fn a_pin_outlives_a_restart() {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    (0..30).for_each(|_| bench.serve(&[10, 10, 40]));
+    bench.engine.plant(suspects_one, Stage::On);
+    bench.tick();
+    let number = bench.engine.rollback("web", None).unwrap();
+    let pinned = weights(&mut bench);
+    let saved = bench.engine.save(bench.now);
+    let mut after = Bench::new(web(WeightMode::Learned));
+    after.engine.restore(&saved, Duration::from_secs(1), after.now).unwrap();
+    assert_eq!(after.engine.state().pools[0].pinned, Some(number));
+    (0..30).for_each(|_| after.serve(&[10, 10, 10]));
+    for (was, is) in pinned.iter().zip(weights(&mut after)) {
+        assert!((was / is - 1.0).abs() < 0.04, "{was} is {is}");
+    }
+}

@@ -1,6 +1,7 @@
 //! One pool's part of a turn.
 
 mod backend;
+mod rollback;
 mod save;
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use gateway_common::limits::{CONTROL_SHARE_WHOLE, NO_BACKEND};
 
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess};
-use crate::decision::{Bound, ControlDecision, Decision, Health, Reason};
+use crate::decision::{Bound, ControlDecision, Decision, Health, Reason, WeightSource};
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
@@ -25,6 +26,7 @@ use crate::predictor::{Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
+use crate::versions::Versions;
 pub(super) use backend::BackendLoop;
 use backend::{Control, Said};
 
@@ -69,6 +71,7 @@ pub(super) struct PoolLoop {
     learning: Learning,
     canary: Canary,
     damping: Damping,
+    versions: Versions,
 }
 
 impl PoolLoop {
@@ -114,6 +117,7 @@ impl PoolLoop {
             learning: Learning::new(spec.models),
             canary: Canary::default(),
             damping: Damping::default(),
+            versions: Versions::default(),
         }
     }
 
@@ -224,7 +228,14 @@ impl PoolLoop {
         self.compare_groups(context, spec, &mut turn.notices);
         self.calm(context, spec, &mut turn.notices);
         let evidence = self.evidence(context, spec);
-        let Verdicts { verdicts, unaided } = self.verdicts(context, spec, &evidence);
+        let Verdicts { mut verdicts, mut unaided } = self.verdicts(context, spec, &evidence);
+        if let Some(pinned) = self.versions.pinned() {
+            self.backends.iter().zip(&mut unaided).for_each(|(backend, verdict)| {
+                verdict.speed = Some(pinned.weight(backend.row()));
+                verdict.source = WeightSource::Pinned;
+            });
+            verdicts.clone_from(&unaided);
+        }
         let control = self.decide_control(context, spec, &evidence, &unaided);
         let outcomes = match spec.weights {
             WeightMode::Manual => self.watch(context, spec, &verdicts),
@@ -233,6 +244,7 @@ impl PoolLoop {
         self.write_weights(spec, tables, context.now, Some(context));
         let outcomes = outcomes.into_iter().zip(control).collect();
         self.record(context, spec, &evidence, &verdicts, outcomes, &mut turn.decisions);
+        self.keep_version(context.now);
         let joined = self.membership.update(&candidates(&self.backends, spec, context.now));
         self.write_pool(spec, tables) || joined
     }
@@ -352,7 +364,7 @@ impl PoolLoop {
         spec: &PoolSpec,
         notices: &mut Vec<Notice>,
     ) {
-        let decides = self.control_share > 0 && self.learning.decides(context.now);
+        let decides = self.control_share > 0 && self.decides(context.now);
         let Some(harm) = self.canary.tick(context.now, decides) else { return };
         for task in self.learning.demote(Barrier::ControlBetter, context.now) {
             let what = What::Demoted { task, why: Barrier::ControlBetter, harm: Some(harm) };
@@ -367,7 +379,7 @@ impl PoolLoop {
             self.backends.iter_mut().for_each(BackendLoop::forget_swings);
         }
         let mut notice = |what| notices.push(Notice { pool: spec.name.clone(), what });
-        if swings && self.learning.decides(context.now) {
+        if swings && self.decides(context.now) {
             for task in self.learning.demote(Barrier::Oscillating, context.now) {
                 notice(What::Demoted { task, why: Barrier::Oscillating, harm: None });
             }
@@ -435,6 +447,7 @@ impl PoolLoop {
         match spec.weights {
             // There is nothing to compare: the operator's weights are everybody's.
             WeightMode::Manual => 0.0,
+            _ if self.versions.pinned().is_some() => 0.0,
             _ => self.learning.control_share(&spec.canary),
         }
     }
@@ -540,7 +553,7 @@ impl PoolLoop {
         outcomes: Vec<(Outcome, Option<ControlDecision>)>,
         decisions: &mut Vec<Decision>,
     ) {
-        let answers = self.learning.answers(context.now);
+        let answers = self.answers(context.now);
         let speeds: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.speed).collect();
         let speed_mean = speeds.iter().sum::<f64>() / speeds.len().max(1) as f64;
         let watch = self.learning.watch();

@@ -58,6 +58,8 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         table: pool.table(),
         control_share: pool.control_share(),
         comparison: pool.comparison(),
+        pinned: pool.versions().pinned().map(|pinned| pinned.number),
+        versions: pool.versions().kept().copied().collect(),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends
             .enumerate()

@@ -215,6 +215,14 @@ impl BackendLoop {
         }
     }
 
+    /// Takes this weight at once, unless health keeps it from any.
+    pub(super) fn pin(&mut self, weight: f64, now: KtimeNs) {
+        if self.course.health() == Health::Healthy {
+            self.set_weight(weight, now);
+            self.swing = Swing::default();
+        }
+    }
+
     /// The weight that flows get that no model decides for.
     pub(super) fn control_weight(&self) -> f64 {
         self.control.as_ref().map_or(self.weight, |control| control.weight)

@@ -7,8 +7,9 @@ use gateway_common::clock::KtimeNs;
 use super::PoolLoop;
 use crate::canary::Canary;
 use crate::capacity::Excess;
-use crate::fleet::PoolSpec;
-use crate::saved::{Restored, SavedBackend, SavedPool};
+use crate::fleet::{BackendSpec, PoolSpec};
+use crate::saved::{Restored, SavedBackend, SavedPin, SavedPool};
+use crate::versions::Pinned;
 
 impl PoolLoop {
     /// What outlives the daemon.
@@ -20,11 +21,32 @@ impl PoolLoop {
             seats: self.learning.save(),
             canary: self.canary.save(),
             excess: self.excess.save(),
+            pinned: self.save_pin(spec),
             fault_proof: Some(*watch.proof()),
             backends: backends
                 .map(|(backend, spec)| backend.save(spec, watch.past(backend.row()), now))
                 .collect(),
         }
+    }
+
+    fn save_pin(&self, spec: &PoolSpec) -> Option<SavedPin> {
+        let pinned = self.versions.pinned()?;
+        let backends = self.backends.iter().zip(&spec.backends);
+        let weights = backends
+            .map(|(backend, spec)| (spec.addr, spec.nat_addr, pinned.weight(backend.row())))
+            .collect();
+        Some(SavedPin { number: pinned.number, weights })
+    }
+
+    fn restore_pin(&mut self, spec: &PoolSpec, saved: &SavedPin) {
+        let weight = |spec: &BackendSpec| {
+            let is_it = |(addr, nat, _): &&(_, _, f64)| (*addr, *nat) == (spec.addr, spec.nat_addr);
+            saved.weights.iter().find(is_it).map(|(.., weight)| *weight).filter(|w| w.is_finite())
+        };
+        let backends = self.backends.iter().zip(&spec.backends);
+        let weights =
+            backends.filter_map(|(backend, spec)| Some((backend.row(), weight(spec)?))).collect();
+        self.versions.restore(Pinned { number: saved.number, weights });
     }
 
     /// Goes on from there.
@@ -44,6 +66,9 @@ impl PoolLoop {
         };
         self.canary = Canary::restore(saved.canary);
         self.excess = Excess::restore(saved.excess);
+        if let Some(pin) = &saved.pinned {
+            self.restore_pin(spec, pin);
+        }
         let mut pasts = Vec::new();
         for saved in &saved.backends {
             let is_it = |place: &SavedBackend, at: usize| {

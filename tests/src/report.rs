@@ -100,6 +100,13 @@ impl Latency {
         })
     }
 
+    /// The mean latency in ms; `None` without requests.
+    pub fn mean_ms(&self) -> Option<f64> {
+        let count: u64 = self.0.values().sum();
+        let sum_us: f64 = self.0.iter().map(|(&us, &count)| us as f64 * count as f64).sum();
+        (count > 0).then(|| sum_us / count as f64 / 1000.0)
+    }
+
     /// Adds what another histogram counted.
     pub fn merge(&mut self, other: &Latency) {
         for (&latency_us, &count) in &other.0 {
@@ -179,6 +186,7 @@ mod tests {
         assert_eq!(latency.quantile_ms(0.5), Some(1.0));
         assert_eq!(latency.quantile_ms(0.99), Some(5.0));
         assert_eq!(latency.quantile_ms(0.999), Some(9.0));
+        assert_eq!(latency.mean_ms(), Some(1.12));
         assert_eq!(Latency::default().quantile_ms(0.5), None);
     }
 

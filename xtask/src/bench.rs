@@ -5,8 +5,8 @@ mod packet;
 
 use anyhow::Result;
 
-use crate::sim;
 use crate::step::{cargo, run as run_command};
+use crate::{lab, sim};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,9 @@ enum What {
     Tick,
     /// How good decisions are: all policies in all scenarios of the simulator, and the targets.
     Decisions(sim::Args),
+    /// The same with real backends and real load in network namespaces, beside a control group and
+    /// beside the simulator. Needs root.
+    Lab(lab::compare::Args),
 }
 
 /// Measures and prints.
@@ -32,6 +35,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Packet(args) => packet::run(&args),
         What::Tick => tick(),
         What::Decisions(args) => sim::decisions(&args),
+        What::Lab(args) => lab::compare::run(&args),
     }
 }
 

@@ -4,9 +4,14 @@
 //! whose weights are learned and on its control group, at L4 and L7; a backend that becomes slow,
 //! returns, becomes sick and heals. While it runs it is shown; then it is judged.
 
+pub(crate) mod compare;
+mod deciders;
 pub(crate) mod interrupt;
+mod models;
+mod plays;
 mod relay;
 mod script;
+mod stage;
 mod summary;
 mod table;
 mod view;
@@ -25,6 +30,8 @@ use gateway_tests::testbed::{ADMIN, BackendNode, GatewayNode, Testbed};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
+use self::deciders::Deciders;
+pub(crate) use self::models::Models;
 use self::script::{SCENES, Script, VICTIM};
 use self::summary::Summary;
 use self::table::{Frame, Screen};
@@ -54,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) keep: bool,
     /// Which paths get load.
     pub(crate) paths: Paths,
+    /// How far the models of the learned pool may go.
+    pub(crate) models: Models,
 }
 
 /// Runs the lab. Fails by its exit code where a promise was broken.
@@ -68,7 +77,8 @@ pub(crate) fn run(binaries: &Binaries, options: Options) -> Result<ExitCode> {
     let testbed = Testbed::new(binaries, world::SERVICE_TIMES_MS.len())?;
     let backends = world::start_backends(&testbed)?;
     let vips = world::vips(&testbed, options.paths)?;
-    let mut gateway = testbed.start_gateway(&world::config(&testbed, options.paths, &vips))?;
+    let mut gateway =
+        testbed.start_gateway(&world::config(&testbed, options.paths, options.models, &vips))?;
     let view = View::parse(&gateway.get("/v1/state")?)?;
     introduce(&testbed, &view)?;
 
@@ -77,7 +87,8 @@ pub(crate) fn run(binaries: &Binaries, options: Options) -> Result<ExitCode> {
     let start_at_ns = monotonic_ns(HEAD_START);
     let load = world::start_load(&testbed, options.paths, &vips, script, start_at_ns)?;
     let (paths, screen) = (options.paths, Screen::new());
-    let mut show = Show { script, start, paths, screen, scene: None, view };
+    let deciders = Deciders::of(vec![world::LEARNED.to_owned()]);
+    let mut show = Show { script, start, paths, screen, scene: None, view, deciders };
     let complete = show.play(&mut gateway, &backends, &load, options.seconds.is_some())?;
     show.screen.say("\nwaiting for the last answers");
     let reports: Vec<Report> = load.into_iter().map(Load::stop).collect::<Result<_>>()?;
@@ -87,6 +98,7 @@ pub(crate) fn run(binaries: &Binaries, options: Options) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
         println!("\n{summary}");
+        println!("{}", show.deciders);
     }
     if options.keep {
         interrupt::forget();
@@ -136,6 +148,7 @@ struct Show {
     /// Number of the scene that was begun last, counted on when the script repeats.
     scene: Option<usize>,
     view: View,
+    deciders: Deciders,
 }
 
 impl Show {
@@ -159,7 +172,9 @@ impl Show {
             }
             self.begin_scene(since, backends)?;
             gateway.node().still_runs()?;
-            self.view = View::parse(&gateway.get("/v1/state")?)?;
+            let state = gateway.get("/v1/state")?;
+            self.view = View::parse(&state)?;
+            self.deciders.look(&serde_json::from_str(&state).context("reading /v1/state")?);
             if turn % DRAW_EVERY == 0 {
                 self.draw(since, load);
             }

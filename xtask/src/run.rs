@@ -30,8 +30,11 @@ pub(crate) struct Args {
     /// Lab: which paths get load; with one, it gets all of it, and shares the backends with nobody.
     #[arg(long, value_enum, default_value_t = lab::Paths::Both)]
     path: lab::Paths,
+    /// Lab: how far the models of the learned pool may go.
+    #[arg(long, value_enum, default_value_t = lab::Models::Shadow)]
+    models: lab::Models,
     /// Run the daemon with this configuration instead of the lab.
-    #[arg(long, requires = "interface", conflicts_with_all = ["duration", "json", "keep", "path"])]
+    #[arg(long, requires = "interface", conflicts_with_all = ["duration", "json", "keep", "path", "models"])]
     config: Option<PathBuf>,
     /// With --config: the network card to attach to.
     #[arg(long, requires = "config")]
@@ -48,8 +51,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     prepare()?;
     let binaries = Binaries::build(Profile::Release)?;
-    let Args { duration: seconds, json, keep, path: paths, .. } = *args;
-    lab::run(&binaries, lab::Options { seconds, json, keep, paths })
+    let Args { duration: seconds, json, keep, path: paths, models, .. } = *args;
+    lab::run(&binaries, lab::Options { seconds, json, keep, paths, models })
 }
 
 /// Installs, mounts or names what is missing for work with privilege.

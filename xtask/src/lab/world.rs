@@ -13,6 +13,7 @@ use gateway_tests::config::{GatewayConfig, HTTP_PROBE, Pool, Vip};
 use gateway_tests::load::{Load, LoadOptions, Mode};
 use gateway_tests::testbed::{BackendNode, BackendOptions, Testbed};
 
+use super::models::Models;
 use super::script::Script;
 
 /// Mean time of a request at a worker of each backend, in ms: long beside what two busy cores add
@@ -20,7 +21,7 @@ use super::script::Script;
 pub(crate) const SERVICE_TIMES_MS: [u64; 5] = [16, 20, 28, 40, 64];
 
 /// Requests that a backend serves at once, in each pool.
-const WORKERS: u32 = 4;
+pub(crate) const WORKERS: u32 = 4;
 
 /// Load of each pool as a share of what its backends can serve: high enough that a wrong share
 /// means waiting, low enough that four backends can carry it.
@@ -162,26 +163,31 @@ pub(crate) fn vips(testbed: &Testbed, paths: Paths) -> Result<Vec<SocketAddr>> {
 }
 
 /// The gateway's configuration.
-pub(crate) fn config(testbed: &Testbed, paths: Paths, vips: &[SocketAddr]) -> GatewayConfig {
+pub(crate) fn config(
+    testbed: &Testbed,
+    paths: Paths,
+    models: Models,
+    vips: &[SocketAddr],
+) -> GatewayConfig {
     let vips = paths.streams().iter().zip(vips).map(|(stream, &addr)| Vip {
         name: stream.name.to_owned(),
         addr,
         layer: stream.layer,
         pool: stream.pool.to_owned(),
     });
-    let pool = |stream: &Stream, weights| Pool {
+    let pool = |stream: &Stream, weights, models: Models| Pool {
         name: stream.pool.to_owned(),
         weights,
         lines: String::new(),
         backends: (1..=SERVICE_TIMES_MS.len())
             .map(|number| testbed.backend_at(number, stream.port))
             .collect(),
-        sections: HTTP_PROBE.to_owned(),
+        sections: format!("{HTTP_PROBE}{}", models.section()),
     };
     GatewayConfig {
         gateway_lines: String::new(),
         vips: vips.collect(),
-        pools: vec![pool(&STREAMS[0], "learned"), pool(&STREAMS[1], "equal")],
+        pools: vec![pool(&STREAMS[0], "learned", models), pool(&STREAMS[1], "equal", Models::Off)],
     }
 }
 

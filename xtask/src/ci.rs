@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::ebpf;
+use crate::model;
 use crate::step::{cargo, run, timed};
 use crate::summary::Count;
 use crate::test;
@@ -36,6 +37,7 @@ pub(crate) fn run_all() -> Result<ExitCode> {
         run(cargo(doc).env("RUSTDOCFLAGS", "-D warnings"))
     });
     step("committed BPF objects", &mut || ebpf::run(ebpf::Args { check: true }));
+    step("shipped models", &mut model::check_all);
     let mut count = Count::default();
     step("tests", &mut || {
         count = test::run_tiers(&test::Args::default())?;

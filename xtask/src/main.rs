@@ -39,7 +39,7 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Compare policies in the simulator.
     Sim(sim::Args),
-    /// Record what models are made from.
+    /// Record, train, evaluate, export and check models.
     Model(model::Args),
     /// Measure what things cost on this machine.
     Bench(bench::Args),

@@ -1,57 +1,36 @@
 //! Models from nothing to a folder: `cargo xtask model VERB TASK`.
 //!
-//! Each task has a file of its own, which knows where its data comes from; what is the same in the
-//! daemon and here is in the library.
+//! Each task has a file of its own, which knows where its data comes from and offers the verbs that
+//! it can do; what is the same in the daemon and here is in the library.
 
 mod fault;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Record, train, evaluate, export and check models.
+/// Train, evaluate, export and check models.
 #[derive(Debug, Parser)]
-struct Args {
+#[command(name = "cargo xtask model")]
+struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Writes the labelled recordings that a model is trained on.
-    Record {
+    /// Plays what a model is trained on in the simulator, and writes it down.
+    Play {
         task: Task,
-        /// Where they go.
+        /// Where it goes.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Trains a model, with nothing but a seed, and writes its folder.
-    Train {
-        task: Task,
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Recordings to learn from besides those of the simulator: files of the lab's or of the
-        /// daemon's own.
-        #[arg(long = "recording", value_name = "FILE")]
-        recordings: Vec<PathBuf>,
-        /// Where the model goes.
-        #[arg(long)]
-        out: Option<PathBuf>,
-    },
+    /// Trains a model, with nothing but data and a seed, and writes its folder.
+    Train(Train),
     /// Judges a model on what it was not trained on, and writes its scores beside it.
-    Evaluate {
-        task: Task,
-        /// Recordings to judge by besides those of the simulator.
-        #[arg(long = "recording", value_name = "FILE")]
-        recordings: Vec<PathBuf>,
-        /// Measured traces; without them only simulated recordings judge.
-        #[arg(long, default_value = "../shared/data")]
-        data: PathBuf,
-        /// The model's folder.
-        #[arg(long)]
-        model: Option<PathBuf>,
-    },
+    Evaluate(Evaluate),
     /// Copies a trained model to where it ships from, with golden cases.
     Export {
         task: Task,
@@ -62,33 +41,89 @@ enum Verb {
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Loads a model as the daemon does, and replays its golden cases.
+    /// Loads models as the daemon does, and replays their golden cases.
     Check {
-        task: Task,
+        /// Without it, all that ship.
+        task: Option<Task>,
         /// The model's folder.
-        #[arg(long)]
+        #[arg(long, requires = "task")]
         model: Option<PathBuf>,
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What is trained, and from what.
+#[derive(Debug, Args)]
+struct Train {
+    task: Task,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Recordings to learn from besides what is played: files of `cargo xtask model record`, or of
+    /// the daemon's own history. May be repeated.
+    #[arg(long, alias = "recording", value_name = "FILE")]
+    recordings: Vec<PathBuf>,
+    /// Where the model goes.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// What is judged, and by what.
+#[derive(Debug, Args)]
+struct Evaluate {
+    task: Task,
+    /// Recordings to judge by besides what is played. May be repeated.
+    #[arg(long, alias = "recording", value_name = "FILE")]
+    recordings: Vec<PathBuf>,
+    /// Measured traces; without them only what is played judges.
+    #[arg(long, default_value = "../shared/data")]
+    data: PathBuf,
+    /// The model's folder.
+    #[arg(long)]
+    model: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
     /// Which backends are faulty.
     Fault,
 }
 
 fn main() -> Result<()> {
-    match Args::parse().verb {
-        Verb::Record { task: Task::Fault, out } => fault::record(&out),
-        Verb::Train { task: Task::Fault, seed, recordings, out } => {
-            fault::train(seed, &recordings, out.as_deref())
-        }
-        Verb::Evaluate { task: Task::Fault, recordings, data, model } => {
-            fault::evaluate(&recordings, &data, model.as_deref())
-        }
+    match Cli::parse().verb {
+        Verb::Play { task: Task::Fault, out } => fault::record(&out),
+        Verb::Train(asked) => train(&asked),
+        Verb::Evaluate(asked) => evaluate(&asked),
         Verb::Export { task: Task::Fault, model, out } => {
             fault::export(model.as_deref(), out.as_deref())
         }
-        Verb::Check { task: Task::Fault, model } => fault::check(model.as_deref()),
+        Verb::Check { task: Some(Task::Fault), model } => fault::check(model.as_deref()),
+        Verb::Check { task: None, .. } => check_all(),
     }
+}
+
+fn train(asked: &Train) -> Result<()> {
+    match asked.task {
+        Task::Fault => fault::train(asked.seed, &asked.recordings, asked.out.as_deref()),
+    }
+}
+
+fn evaluate(asked: &Evaluate) -> Result<()> {
+    match asked.task {
+        Task::Fault => fault::evaluate(&asked.recordings, &asked.data, asked.model.as_deref()),
+    }
+}
+
+/// Every model, also after one that is refused: whoever repairs them wants to know all.
+fn check_all() -> Result<()> {
+    let outcomes = [("fault", fault::check(None))];
+    let mut refused = Vec::new();
+    for (task, outcome) in outcomes {
+        if let Err(error) = outcome {
+            eprintln!("models/{task}: {error:#}");
+            refused.push(task);
+        }
+    }
+    if !refused.is_empty() {
+        bail!("refused: {}", refused.join(", "));
+    }
+    Ok(())
 }

@@ -37,6 +37,24 @@ impl Schema {
         let names = features.iter().map(|feature| feature.name.to_owned()).collect();
         Schema { version, names }
     }
+
+    /// The first thing that this schema has otherwise than this program's, in words; `None`: they
+    /// are the same.
+    pub fn difference(&self, ours: &Schema) -> Option<String> {
+        if self == ours {
+            return None;
+        }
+        let longest = self.names.len().max(ours.names.len());
+        let differs = (0..longest).find(|at| self.names.get(*at) != ours.names.get(*at));
+        Some(match differs {
+            Some(at) => {
+                let say = |name: Option<&String>| name.map_or("none", String::as_str).to_owned();
+                let (theirs, ours) = (say(self.names.get(at)), say(ours.names.get(at)));
+                format!("feature {at} is {theirs}, and should be {ours}")
+            }
+            None => format!("version {} instead of {}", self.version, ours.version),
+        })
+    }
 }
 
 /// A number held within its feature's range; what is no number becomes the lower end.
@@ -48,6 +66,25 @@ pub fn hold(value: f64, feature: &Feature) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_feature_that_differs_is_named() {
+        let schema = |version, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            Schema { version, names }
+        };
+        let ours = schema(2, &["a", "b"]);
+        assert_eq!(ours.difference(&ours), None);
+        let differences = [
+            (schema(1, &["a", "c"]), "feature 1 is c, and should be b"),
+            (schema(2, &["a"]), "feature 1 is none, and should be b"),
+            (schema(2, &["a", "b", "c"]), "feature 2 is c, and should be none"),
+            (schema(1, &["a", "b"]), "version 1 instead of 2"),
+        ];
+        for (theirs, difference) in differences {
+            assert_eq!(theirs.difference(&ours).as_deref(), Some(difference));
+        }
+    }
 
     #[test]
     fn what_is_no_number_or_out_of_range_is_held() {

@@ -13,7 +13,7 @@ mod samples;
 mod train;
 
 pub use calibration::{calibrate, isotonic, suspicious_from};
-pub use folder::{FolderError, Golden, check, export, load};
+pub use folder::{FolderError, Golden, MODEL, check, check_files, export, load};
 pub use judge::{Judgement, Scores, average_precision, judge};
 pub use recording::{RecordingError, read, write};
 pub use samples::{Sample, samples};

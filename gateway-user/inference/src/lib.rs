@@ -3,4 +3,6 @@
 //! A crate of its own, since two programs need it and neither should pay for the other: the daemon,
 //! and the tools that train, evaluate and check models (`cargo xtask model`, `cargo xtask sim`).
 
+pub mod artefact;
 pub mod fault;
+pub mod registry;

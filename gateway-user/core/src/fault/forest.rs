@@ -77,13 +77,11 @@ pub struct ForestSpec {
 pub enum ForestError {
     /// Trained with other features.
     #[error(
-        "the forest was trained with features of schema {theirs}, this program has {ours}: train it again (`cargo xtask model train fault`)"
+        "the forest was trained with other features than this program's: {difference}; train it again (`cargo xtask model train fault`)"
     )]
     Schema {
-        /// Of the file.
-        theirs: u32,
-        /// Of this program.
-        ours: u32,
+        /// The first thing that differs.
+        difference: String,
     },
     /// No trees, too many, or one that is empty or too large.
     #[error("a forest has 1 to {TREES_MAX} trees of 1 to {NODES_MAX} nodes; the file is damaged")]
@@ -126,8 +124,8 @@ impl Forest {
     /// It is not, or was trained with other features than this program's.
     pub fn new(spec: ForestSpec) -> Result<Forest, ForestError> {
         let ours = fault::schema();
-        if spec.schema != ours {
-            return Err(ForestError::Schema { theirs: spec.schema.version, ours: ours.version });
+        if let Some(difference) = spec.schema.difference(&ours) {
+            return Err(ForestError::Schema { difference });
         }
         if spec.trees.is_empty() || spec.trees.len() > TREES_MAX {
             return Err(ForestError::Size);
@@ -155,6 +153,12 @@ impl Forest {
     /// Who it is.
     pub fn version(&self) -> &str {
         &self.spec.version
+    }
+
+    /// The same under another name.
+    pub fn renamed(mut self, version: &str) -> Forest {
+        version.clone_into(&mut self.spec.version);
+        self
     }
 
     /// The probability from which it suspects a fault, `0..=1`.

@@ -8,17 +8,16 @@ use gateway_core::features::fault::{FEATURES, VERSION, Vector};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::artefact::{Artefact, ArtefactError};
+
 /// The model.
-const MODEL: &str = "forest.json";
+pub const MODEL: &str = "forest.json";
 
 /// What it looks at.
 const FEATURES_FILE: &str = "features.json";
 
 /// Inputs and what they gave when it was exported.
 const GOLDEN: &str = "golden.json";
-
-/// The largest file that is read: ten times what a forest takes.
-const FILE_MAX: u64 = 4 << 20;
 
 /// How far a golden case may be off: sums of floats differ by machine in their last digits.
 const GOLDEN_ERROR: f32 = 1e-4;
@@ -35,19 +34,16 @@ pub struct Golden {
 /// Why a folder holds no forest that can be used.
 #[derive(Debug, Error)]
 pub enum FolderError {
-    /// A file cannot be read or written.
-    #[error("{path}: reading or writing it")]
+    /// A file cannot be read.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    /// A file cannot be written.
+    #[error("{path}: writing it")]
     File {
         /// Which.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
-    },
-    /// A file is far larger than a forest is.
-    #[error("{path}: larger than {FILE_MAX} bytes, so it is no forest")]
-    Size {
-        /// Which.
-        path: PathBuf,
     },
     /// A file is not what it should be.
     #[error("{path}: not what `cargo xtask model export fault` writes")]
@@ -66,10 +62,12 @@ pub enum FolderError {
         source: ForestError,
     },
     /// The list of features is another one than this program's.
-    #[error("{path}: these are not this program's features; train the model again")]
+    #[error("{path}: not this program's features: {difference}; train the model again")]
     Features {
         /// Which.
         path: PathBuf,
+        /// The first that differs.
+        difference: String,
     },
     /// A golden case comes out differently.
     #[error("{path}: case {case} should give {expected}, and gives {given}")]
@@ -90,8 +88,12 @@ pub enum FolderError {
 /// # Errors
 /// It is not there, damaged, or trained with other features.
 pub fn load(folder: &Path) -> Result<Forest, FolderError> {
-    let path = folder.join(MODEL);
-    let spec: ForestSpec = parse(&path)?;
+    load_files(&Artefact::from(folder))
+}
+
+fn load_files(artefact: &Artefact) -> Result<Forest, FolderError> {
+    let spec: ForestSpec = parse(artefact, MODEL)?;
+    let path = artefact.path(MODEL);
     Forest::new(spec).map_err(|source| FolderError::Forest { path, source })
 }
 
@@ -100,13 +102,21 @@ pub fn load(folder: &Path) -> Result<Forest, FolderError> {
 /// # Errors
 /// As [`load`], or the features or a case differ.
 pub fn check(folder: &Path) -> Result<Forest, FolderError> {
-    let forest = load(folder)?;
-    let path = folder.join(FEATURES_FILE);
-    if parse::<serde_json::Value>(&path)? != features() {
-        return Err(FolderError::Features { path });
+    check_files(&Artefact::from(folder))
+}
+
+/// [`check`], wherever the files are.
+///
+/// # Errors
+/// As those of `check`.
+pub fn check_files(artefact: &Artefact) -> Result<Forest, FolderError> {
+    let forest = load_files(artefact)?;
+    let theirs: serde_json::Value = parse(artefact, FEATURES_FILE)?;
+    if let Some(difference) = difference(&theirs, &features()) {
+        return Err(FolderError::Features { path: artefact.path(FEATURES_FILE), difference });
     }
-    let path = folder.join(GOLDEN);
-    for (case, golden) in parse::<Vec<Golden>>(&path)?.iter().enumerate() {
+    let path = artefact.path(GOLDEN);
+    for (case, golden) in parse::<Vec<Golden>>(artefact, GOLDEN)?.iter().enumerate() {
         let input = Vector::try_from(golden.input.as_slice());
         let given = input.map_or(f32::NAN, |input| forest.ask(&input).probability);
         let expected = golden.probability;
@@ -117,6 +127,27 @@ pub fn check(folder: &Path) -> Result<Forest, FolderError> {
         }
     }
     Ok(forest)
+}
+
+/// The first thing that a list of features has otherwise, in words; `None`: they are the same.
+fn difference(theirs: &serde_json::Value, ours: &serde_json::Value) -> Option<String> {
+    if theirs == ours {
+        return None;
+    }
+    let list = |all: &serde_json::Value| all["features"].as_array().cloned().unwrap_or_default();
+    let (of_theirs, of_ours) = (list(theirs), list(ours));
+    let longest = of_theirs.len().max(of_ours.len());
+    let say = |feature: Option<&serde_json::Value>| {
+        feature.map_or_else(|| "none".to_owned(), serde_json::Value::to_string)
+    };
+    let differs = (0..longest).find(|at| of_theirs.get(*at) != of_ours.get(*at));
+    Some(match differs {
+        Some(at) => {
+            let (theirs, ours) = (say(of_theirs.get(at)), say(of_ours.get(at)));
+            format!("feature {at} is {theirs}, and should be {ours}")
+        }
+        None => format!("version {} instead of {}", theirs["version"], ours["version"]),
+    })
 }
 
 /// Writes a forest, its features, and golden cases of these inputs.
@@ -147,14 +178,12 @@ fn features() -> serde_json::Value {
     serde_json::json!({ "version": VERSION, "features": list.collect::<Vec<_>>() })
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, FolderError> {
-    let file_error = |source| FolderError::File { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(file_error)?.len() > FILE_MAX {
-        return Err(FolderError::Size { path: path.to_owned() });
-    }
-    let text = fs::read(path).map_err(file_error)?;
-    serde_json::from_slice(&text)
-        .map_err(|source| FolderError::Json { path: path.to_owned(), source })
+fn parse<T: serde::de::DeserializeOwned>(
+    artefact: &Artefact,
+    file: &str,
+) -> Result<T, FolderError> {
+    let json = |source| FolderError::Json { path: artefact.path(file), source };
+    serde_json::from_slice(&artefact.read(file)?).map_err(json)
 }
 
 fn print(path: &Path, text: &Result<String, serde_json::Error>) -> Result<(), FolderError> {
@@ -173,7 +202,6 @@ fn print(path: &Path, text: &Result<String, serde_json::Error>) -> Result<(), Fo
 mod tests {
     use gateway_core::fault::Node;
     use gateway_core::features::fault::schema;
-    use sha2::Digest;
 
     use super::*;
 
@@ -208,9 +236,9 @@ mod tests {
     fn the_forest_that_ships_is_what_its_folder_says() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fault");
         let forest = check(&folder).unwrap();
-        let metrics: serde_json::Value = parse(&folder.join("metrics.json")).unwrap();
-        let digest = sha2::Sha256::digest(fs::read(folder.join(MODEL)).unwrap());
-        assert_eq!(metrics["sha256"], format!("{digest:x}"), "scores of another file");
+        let artefact = Artefact::from(&*folder);
+        artefact.verified(MODEL).unwrap();
+        let metrics: serde_json::Value = parse(&artefact, "metrics.json").unwrap();
         assert_eq!(metrics["version"], forest.version());
     }
 
@@ -240,6 +268,7 @@ mod tests {
         let path = folder.path().join(FEATURES_FILE);
         let features = fs::read_to_string(&path).unwrap();
         fs::write(&path, features.replace("p99_own", "p98_own")).unwrap();
-        assert!(matches!(check(folder.path()), Err(FolderError::Features { .. })));
+        let error = check(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("feature 2 is {") && error.contains("p98_own"), "{error}");
     }
 }

@@ -1,0 +1,360 @@
+//! The models that the daemon has: which version of each task's, loaded and tried.
+//!
+//! ```text
+//! folder ─► digest ─► schema ─► golden cases ─► trial ─► in use ─► the core's `Models`
+//!    └──────── refused at any of them: the model before stays, and the reason is told
+//! ```
+//!
+//! Nothing is loaded that was not checked in full, and a refusal never takes a model away. Whoever
+//! calls this does so apart from the loop: a check takes tens of milliseconds.
+
+mod built_in;
+mod shelf;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_core::fault::{Forest, ForestError};
+use gateway_core::ladder::Task;
+use gateway_core::models::Models;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use self::shelf::Shelf;
+use crate::artefact::{Artefact, ArtefactError, METRICS};
+use crate::fault::{self, FolderError};
+
+pub use self::shelf::{BUILT_IN, ShelfError};
+pub use self::trial::{ANSWER_MAX, TrialError};
+
+/// Tasks whose models come from files, and the file that each has and no other.
+const TASKS: [(Task, &str); 1] = [(Task::Fault, fault::MODEL)];
+
+/// Files that a version has besides its model.
+const BESIDE: [&str; 4] = ["features.json", "golden.json", METRICS, "CARD.md"];
+
+/// Why a model is refused.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// A folder without any model.
+    #[error("{path}: holds none of {known}; name the folder that `cargo xtask model export` wrote")]
+    Unknown {
+        /// Which.
+        path: PathBuf,
+        /// The files that would tell.
+        known: String,
+    },
+    /// A file of it.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    /// A forest.
+    #[error(transparent)]
+    Fault(#[from] FolderError),
+    /// It was loaded, and does not stand the trial.
+    #[error("{path}: refused in its trial")]
+    Trial {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: TrialError,
+    },
+    /// The folder of versions.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
+    /// Nothing can be changed.
+    #[error(
+        "there is no folder of models; set `gateway.models`, so that a change outlives the daemon"
+    )]
+    NoFolder,
+}
+
+impl RegistryError {
+    /// In one word, for metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            RegistryError::Unknown { .. } => "unknown",
+            RegistryError::Artefact(error) => artefact_reason(error),
+            RegistryError::Fault(error) => match error {
+                FolderError::Artefact(error) => artefact_reason(error),
+                FolderError::File { .. } => "file",
+                FolderError::Json { .. } => "damaged",
+                FolderError::Forest { source: ForestError::Schema { .. }, .. }
+                | FolderError::Features { .. } => "schema",
+                FolderError::Forest { .. } => "damaged",
+                FolderError::Golden { .. } => "golden",
+            },
+            RegistryError::Trial { source: TrialError::Slow { .. }, .. } => "slow",
+            RegistryError::Trial { .. } => "no_number",
+            RegistryError::Shelf(_) | RegistryError::NoFolder => "file",
+        }
+    }
+}
+
+fn artefact_reason(error: &ArtefactError) -> &'static str {
+    match error {
+        ArtefactError::Read { .. } => "file",
+        ArtefactError::TooLarge { .. } | ArtefactError::Digest { .. } => "damaged",
+        ArtefactError::NoDigest { .. } => "unscored",
+    }
+}
+
+/// A model that was checked.
+#[derive(Clone, Debug)]
+enum Model {
+    Fault(Arc<Forest>),
+}
+
+/// A model that was checked, and what is known of it.
+#[derive(Clone, Debug)]
+struct Checked {
+    task: Task,
+    model: Model,
+    /// Of its content: what seats, logs and metrics know it by.
+    id: String,
+    /// For an answer to one input.
+    took: Duration,
+}
+
+/// What a look at the folder brought.
+#[derive(Debug)]
+pub enum Change {
+    /// Another model is in use.
+    Loaded {
+        /// Of which task.
+        task: Task,
+        /// The version's name on the shelf.
+        version: String,
+        /// What seats, logs and metrics know it by.
+        id: String,
+        /// For an answer to one input.
+        took: Duration,
+    },
+    /// A model was refused; the one before stays in use.
+    Refused {
+        /// Of which task.
+        task: Task,
+        /// The version's name on the shelf; `None`: the list of versions cannot be read.
+        version: Option<String>,
+        /// Why.
+        error: RegistryError,
+    },
+}
+
+/// A version, as `gateway models list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// What it is asked.
+    pub task: Task,
+    /// Name on the shelf.
+    pub version: String,
+    /// Whether it is the one in use.
+    pub in_use: bool,
+    /// Whether it is what a rollback would lead to.
+    pub is_earlier: bool,
+}
+
+/// One task's model in use.
+#[derive(Clone, Debug)]
+struct InUse {
+    version: String,
+    /// Of all that was read when it was loaded or refused last, so that it is not read in vain.
+    seen: Option<String>,
+    checked: Option<Checked>,
+}
+
+/// The models in use, and where others come from.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    dir: Option<PathBuf>,
+    in_use: BTreeMap<Task, InUse>,
+}
+
+impl Registry {
+    /// With the models that are built in; [`look`](Registry::look) finds those of the folder.
+    ///
+    /// # Errors
+    /// A model that is built in does not stand the check: this build cannot use it.
+    pub fn new(dir: Option<&Path>) -> Result<Registry, RegistryError> {
+        let mut in_use = BTreeMap::new();
+        for (task, _) in TASKS {
+            let built_in = built_in::built_in(task).map(Artefact::BuiltIn);
+            let checked = built_in.map(|artefact| check(task, &artefact)).transpose()?;
+            let version = BUILT_IN.to_owned();
+            in_use.insert(task, InUse { version, seen: None, checked });
+        }
+        Ok(Registry { dir: dir.map(Path::to_owned), in_use })
+    }
+
+    /// The folder of models.
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// The models in use.
+    pub fn models(&self) -> Models {
+        let mut models = Models::default();
+        for checked in self.in_use.values().filter_map(|in_use| in_use.checked.as_ref()) {
+            match &checked.model {
+                Model::Fault(forest) => models.fault = Some(Arc::clone(forest)),
+            }
+        }
+        models
+    }
+
+    /// Looks into the folder, and takes over what changed there and stands the check.
+    pub fn look(&mut self) -> Vec<Change> {
+        let Some(dir) = self.dir.clone() else { return Vec::new() };
+        let look = |(task, model)| self.look_at(&Shelf::new(&dir, task), task, model);
+        TASKS.into_iter().filter_map(look).collect()
+    }
+
+    fn look_at(&mut self, shelf: &Shelf, task: Task, model: &str) -> Option<Change> {
+        let in_use = self.in_use.get_mut(&task)?;
+        let version = match shelf.in_use() {
+            Ok(mut versions) => versions.swap_remove(0),
+            Err(error) => {
+                let seen = Some(error.to_string());
+                let is_new = std::mem::replace(&mut in_use.seen, seen.clone()) != seen;
+                let refused = Change::Refused { task, version: None, error: error.into() };
+                return is_new.then_some(refused);
+            }
+        };
+        let artefact = artefact(shelf, task, &version)?;
+        let seen = Some(seen(&artefact, model, &version));
+        if std::mem::replace(&mut in_use.seen, seen.clone()) == seen {
+            return None;
+        }
+        match check(task, &artefact) {
+            Ok(checked) => {
+                let before = in_use.checked.as_ref().map(|checked| checked.id.clone());
+                let (id, took) = (checked.id.clone(), checked.took);
+                let is_other = before.as_ref() != Some(&id);
+                in_use.version.clone_from(&version);
+                in_use.checked = Some(checked);
+                is_other.then_some(Change::Loaded { task, version, id, took })
+            }
+            Err(error) => Some(Change::Refused { task, version: Some(version), error }),
+        }
+    }
+
+    /// Takes a folder's model onto the shelf and into use, if it stands the check. Which it is.
+    ///
+    /// # Errors
+    /// It does not, or cannot be written; then nothing has changed.
+    pub fn load(&mut self, folder: &Path) -> Result<(Task, String), RegistryError> {
+        let dir = self.dir.clone().ok_or(RegistryError::NoFolder)?;
+        let artefact = Artefact::from(folder);
+        let found = TASKS.into_iter().find(|(_, model)| artefact.has(model));
+        let Some((task, model)) = found else {
+            let known = TASKS.map(|(_, model)| model).join(", ");
+            return Err(RegistryError::Unknown { path: folder.to_owned(), known });
+        };
+        let checked = check(task, &artefact)?;
+        let mut files = Vec::new();
+        for name in [model].into_iter().chain(BESIDE).filter(|name| artefact.has(name)) {
+            files.push((name.to_owned(), artefact.read(name)?.into_owned()));
+        }
+        let (shelf, version) = (Shelf::new(&dir, task), checked.id.clone());
+        shelf.put(&version, &files)?;
+        shelf.use_version(&version)?;
+        self.take(&shelf, model, version.clone(), checked);
+        Ok((task, version))
+    }
+
+    /// Goes back to the version that a task's model was in use before. Which it is.
+    ///
+    /// # Errors
+    /// There is none, or it does not stand the check any more; then nothing has changed.
+    pub fn roll_back(&mut self, task: Task) -> Result<String, RegistryError> {
+        let dir = self.dir.clone().ok_or(RegistryError::NoFolder)?;
+        let shelf = Shelf::new(&dir, task);
+        let version = shelf.earlier()?;
+        let found = TASKS.into_iter().find(|(of, _)| *of == task);
+        let unknown = || RegistryError::Unknown {
+            path: shelf.folder(&version),
+            known: TASKS.map(|(_, model)| model).join(", "),
+        };
+        let (_, model) = found.ok_or_else(unknown)?;
+        let artefact = artefact(&shelf, task, &version).ok_or_else(unknown)?;
+        let checked = check(task, &artefact)?;
+        shelf.go_back()?;
+        self.take(&shelf, model, version.clone(), checked);
+        Ok(version)
+    }
+
+    fn take(&mut self, shelf: &Shelf, model: &str, version: String, checked: Checked) {
+        let artefact = artefact(shelf, checked.task, &version);
+        let seen = artefact.map(|artefact| seen(&artefact, model, &version));
+        self.in_use.insert(checked.task, InUse { version, seen, checked: Some(checked) });
+    }
+
+    /// All versions that there are.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>, RegistryError> {
+        let mut listed = Vec::new();
+        for (task, in_use) in &self.in_use {
+            let mut versions = vec![BUILT_IN.to_owned()];
+            let mut earlier = None;
+            if let Some(dir) = &self.dir {
+                let shelf = Shelf::new(dir, *task);
+                versions.extend(shelf.versions()?);
+                earlier = shelf.earlier().ok();
+            }
+            listed.extend(versions.into_iter().map(|version| Listed {
+                task: *task,
+                in_use: version == in_use.version,
+                is_earlier: earlier.as_ref() == Some(&version),
+                version,
+            }));
+        }
+        Ok(listed)
+    }
+}
+
+fn artefact(shelf: &Shelf, task: Task, version: &str) -> Option<Artefact> {
+    if version == BUILT_IN {
+        return built_in::built_in(task).map(Artefact::BuiltIn);
+    }
+    Some(Artefact::Folder(shelf.folder(version)))
+}
+
+/// Loads a model and tries it.
+fn check(task: Task, artefact: &Artefact) -> Result<Checked, RegistryError> {
+    let trial = |file: &str, source| RegistryError::Trial { path: artefact.path(file), source };
+    match task {
+        Task::Fault => {
+            let digest = artefact.verified(fault::MODEL)?;
+            let forest = fault::check_files(artefact)?;
+            let took = trial::fault(&forest).map_err(|error| trial(fault::MODEL, error))?;
+            // Versions that people name may be the same of two models; contents are not.
+            let id = format!("{}-{digest:.12}", forest.version());
+            let forest = Arc::new(forest.renamed(&id));
+            Ok(Checked { task, model: Model::Fault(forest), id, took })
+        }
+        Task::Classes | Task::Forecast => {
+            let known = TASKS.map(|(_, model)| model).join(", ");
+            Err(RegistryError::Unknown { path: artefact.path(""), known })
+        }
+    }
+}
+
+/// What is there of a version: names, sizes and times would not tell a file that was written twice
+/// within a clock's tick.
+fn seen(artefact: &Artefact, model: &str, version: &str) -> String {
+    let mut all = version.as_bytes().to_vec();
+    for file in [model].into_iter().chain(BESIDE) {
+        let text = match artefact.read(file) {
+            Ok(bytes) => crate::artefact::digest(&bytes),
+            Err(error) => error.to_string(),
+        };
+        all.extend(text.into_bytes());
+    }
+    crate::artefact::digest(&all)
+}

@@ -1,0 +1,92 @@
+//! What a model is tried with before it takes a seat: inputs from all over its features' ranges.
+//!
+//! Golden cases show that it is the model that was trained; this shows that it says numbers,
+//! whatever it is shown, and says them in time. It also warms the model up, so that its first
+//! answer in the loop takes no longer than the others.
+
+use std::time::{Duration, Instant};
+
+use gateway_core::fault::Forest;
+use gateway_core::features::{self, Feature};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
+use thiserror::Error;
+
+/// Inputs of a trial: as many as a large pool has backends.
+const INPUTS: usize = 1_000;
+
+/// The longest that an answer to one input may take. A thousand backends then take 25 ms of a tick,
+/// all that it may have. Unoptimised builds, which only tests are, take ten times as long.
+pub const ANSWER_MAX: Duration =
+    Duration::from_micros(if cfg!(debug_assertions) { 250 } else { 25 });
+
+/// Turns of which the quickest counts, since other work of the machine is not the model's fault.
+const TURNS: usize = 5;
+
+/// The same inputs each time.
+const SEED: u64 = 14;
+
+/// A model may not take a seat.
+#[derive(Debug, Error)]
+pub enum TrialError {
+    /// It says what is no number.
+    #[error(
+        "it says {said} of an input within its features' ranges, so it is damaged or was trained badly; train it again"
+    )]
+    NoNumber {
+        /// What it said.
+        said: f32,
+    },
+    /// It takes too long.
+    #[error(
+        "an answer takes {took:?}, and a tick has room for {ANSWER_MAX:?}; train a smaller one"
+    )]
+    Slow {
+        /// Mean over the quickest turn.
+        took: Duration,
+    },
+}
+
+/// Tries a forest.
+///
+/// # Errors
+/// It says no numbers, or too slowly.
+pub(super) fn fault(forest: &Forest) -> Result<Duration, TrialError> {
+    let inputs = inputs(&features::fault::FEATURES);
+    let mut answers = Vec::with_capacity(INPUTS);
+    timed(|| {
+        answers.clear();
+        answers.extend(inputs.iter().map(|input| forest.ask(input).probability));
+        numbers(&answers)
+    })
+}
+
+/// The mean time of an input in the quickest turn.
+fn timed(mut turn: impl FnMut() -> Result<(), TrialError>) -> Result<Duration, TrialError> {
+    let mut quickest = Duration::MAX;
+    for _ in 0..TURNS {
+        let begun = Instant::now();
+        turn()?;
+        quickest = quickest.min(begun.elapsed());
+    }
+    let took = quickest / INPUTS as u32;
+    if took > ANSWER_MAX { Err(TrialError::Slow { took }) } else { Ok(took) }
+}
+
+fn numbers(said: &[f32]) -> Result<(), TrialError> {
+    match said.iter().find(|number| !number.is_finite()) {
+        Some(said) => Err(TrialError::NoNumber { said: *said }),
+        None => Ok(()),
+    }
+}
+
+/// Inputs within the features' ranges.
+fn inputs<const N: usize>(features: &[Feature; N]) -> Vec<[f32; N]> {
+    let mut chance = Xoshiro256PlusPlus::seed_from_u64(SEED);
+    let mut within = |feature: &Feature| {
+        let [low, high] = feature.range;
+        let part = chance.next_u32() as f32 / u32::MAX as f32;
+        (low + part * (high - low)).clamp(low, high)
+    };
+    (0..INPUTS).map(|_| std::array::from_fn(|at| within(&features[at]))).collect()
+}

@@ -50,8 +50,8 @@ enum Command {
     Check(CheckArgs),
     /// Show VIPs, pools and backends of the running daemon.
     Status(StatusArgs),
-    /// Say why a backend has the weight that it has.
-    Explain(ExplainArgs),
+    /// Say why a backend has the weight that it has, or had it a moment ago.
+    Explain(explain::ExplainArgs),
     /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
     Rollback(rollback::RollbackArgs),
     /// Remove the data plane that outlives the daemon: links, program and maps.
@@ -112,14 +112,6 @@ struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
-struct ExplainArgs {
-    /// Name of the backend, or `pool/backend` where several pools have one of that name.
-    backend: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
 struct DetachArgs {
     /// Configuration file that says where the data plane is pinned.
     #[arg(short, long, value_name = "FILE", conflicts_with = "pin_dir")]
@@ -136,7 +128,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Check(args) => check(args),
         Command::Status(args) => status::run(args.admin.admin, args.admin.json),
-        Command::Explain(args) => explain::run(args.admin.admin, &args.backend, args.admin.json),
+        Command::Explain(args) => explain::run(&args),
         Command::Rollback(args) => rollback::run(args),
         Command::Detach(args) => detach(args),
     };

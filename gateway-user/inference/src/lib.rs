@@ -5,4 +5,5 @@
 
 pub mod artefact;
 pub mod fault;
+pub mod forecast;
 pub mod registry;

@@ -6,10 +6,13 @@
 //! distribution shift", 2021; in this form Angelopoulos, Candès and Tibshirani, "Conformal PID
 //! control for time series prediction", 2023).
 
+use std::cmp::Ordering;
+
 use super::bands::QUANTILES;
 
-/// How far one outcome moves an offset in the long run, in deviations of the series.
-const STEP: f32 = 0.08;
+/// How far one outcome moves an offset in the long run, in deviations of the series. Of 0.03, 0.08,
+/// 0.15 and 0.3 the one with the least loss on the days to choose by.
+const STEP: f32 = 0.03;
 
 /// At first it moves further, as offsets begin as guesses: this much over the outcomes' root.
 const STEP_FIRST: f32 = 0.5;
@@ -38,8 +41,13 @@ impl Tracker {
         self.outcomes = self.outcomes.saturating_add(1);
         let step = STEP.max(STEP_FIRST / (self.outcomes as f32).sqrt());
         for ((offset, level), said) in self.offsets.iter_mut().zip(QUANTILES).zip(said) {
-            let below = if came <= said { 1.0 } else { 0.0 };
-            *offset = (*offset + step * (level as f32 - below)).clamp(-OFFSET_MAX, OFFSET_MAX);
+            // What came exactly so (a quiet pool's zero) says nothing against the quantile.
+            let moved = match came.total_cmp(&said) {
+                Ordering::Less => level as f32 - 1.0,
+                Ordering::Equal => 0.0,
+                Ordering::Greater => level as f32,
+            };
+            *offset = (*offset + step * moved).clamp(-OFFSET_MAX, OFFSET_MAX);
         }
     }
 }
@@ -49,6 +57,13 @@ mod tests {
     use gateway_common::hash::mix;
 
     use super::*;
+
+    #[test]
+    fn days_without_a_request_move_nothing() {
+        let mut tracker = Tracker::new([-1.0, 0.0, 1.0]);
+        (0..5000).for_each(|_| tracker.learn([0.0; 3], 0.0));
+        assert_eq!(tracker.offsets(), [-1.0, 0.0, 1.0]);
+    }
 
     #[test]
     fn a_quantile_is_exceeded_as_often_as_it_should_be_whatever_comes() {

@@ -4,6 +4,7 @@
 //! it can do; what is the same in the daemon and here is in the library.
 
 mod fault;
+mod forecast;
 
 use std::path::PathBuf;
 
@@ -61,6 +62,9 @@ struct Train {
     /// the daemon's own history. May be repeated.
     #[arg(long, alias = "recording", value_name = "FILE")]
     recordings: Vec<PathBuf>,
+    /// Measured traces: what the forecast learns from.
+    #[arg(long, default_value = "../shared/data")]
+    data: PathBuf,
     /// Where the model goes.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -76,6 +80,9 @@ struct Evaluate {
     /// Measured traces; without them only what is played judges.
     #[arg(long, default_value = "../shared/data")]
     data: PathBuf,
+    /// Not what judges, but what constants are chosen by; the forecast has such days.
+    #[arg(long)]
+    choosing: bool,
     /// The model's folder.
     #[arg(long)]
     model: Option<PathBuf>,
@@ -85,17 +92,28 @@ struct Evaluate {
 enum Task {
     /// Which backends are faulty.
     Fault,
+    /// How much load will come.
+    Forecast,
 }
 
 fn main() -> Result<()> {
     match Cli::parse().verb {
         Verb::Play { task: Task::Fault, out } => fault::record(&out),
+        Verb::Play { task: Task::Forecast, .. } => {
+            bail!(
+                "the forecast learns from measured traces (`train --data`), not from what is played"
+            )
+        }
         Verb::Train(asked) => train(&asked),
         Verb::Evaluate(asked) => evaluate(&asked),
         Verb::Export { task: Task::Fault, model, out } => {
             fault::export(model.as_deref(), out.as_deref())
         }
+        Verb::Export { task: Task::Forecast, model, out } => {
+            forecast::export(model.as_deref(), out.as_deref())
+        }
         Verb::Check { task: Some(Task::Fault), model } => fault::check(model.as_deref()),
+        Verb::Check { task: Some(Task::Forecast), model } => forecast::check(model.as_deref()),
         Verb::Check { task: None, .. } => check_all(),
     }
 }
@@ -103,18 +121,20 @@ fn main() -> Result<()> {
 fn train(asked: &Train) -> Result<()> {
     match asked.task {
         Task::Fault => fault::train(asked.seed, &asked.recordings, asked.out.as_deref()),
+        Task::Forecast => forecast::train(asked.seed, &asked.data, asked.out.as_deref()),
     }
 }
 
 fn evaluate(asked: &Evaluate) -> Result<()> {
     match asked.task {
         Task::Fault => fault::evaluate(&asked.recordings, &asked.data, asked.model.as_deref()),
+        Task::Forecast => forecast::evaluate(&asked.data, asked.model.as_deref(), asked.choosing),
     }
 }
 
 /// Every model, also after one that is refused: whoever repairs them wants to know all.
 fn check_all() -> Result<()> {
-    let outcomes = [("fault", fault::check(None))];
+    let outcomes = [("fault", fault::check(None)), ("forecast", forecast::check(None))];
     let mut refused = Vec::new();
     for (task, outcome) in outcomes {
         if let Err(error) = outcome {

@@ -59,13 +59,13 @@ fn a_model_that_says_nonsense_says_nothing() {
 }
 
 #[test]
-fn a_model_that_is_far_too_high_stays_bounded_and_is_corrected() {
+fn a_model_that_is_far_too_high_stays_bounded() {
     let mut series = Series::new(&MODEL_PACE);
-    let scored = run(&mut series, 0..3000, |_| vec![25.0; OUTPUTS]);
+    let scored = run(&mut series, 0..500, |_| vec![25.0; OUTPUTS]);
     let high = |s: &Scored| s.model.unwrap().high / s.rule.high;
-    let said: Vec<_> = scored.iter().filter(|s| s.horizon == 0).collect();
-    assert!(said.iter().skip(20).all(|s| high(s) <= APART_MAX + 1e-3));
-    assert!(high(said.last().unwrap()) < 1.2, "the outcomes pull it back");
+    let said: Vec<_> = scored.iter().skip(20).collect();
+    assert!(said.iter().all(|s| high(s) <= APART_MAX + 1e-3));
+    assert!(said.iter().any(|s| high(s) > 1.5), "and it is too high indeed");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! a token.
 
 mod error;
+mod label;
+mod models;
 mod ready;
 mod rollback;
 #[cfg(test)]
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -32,9 +34,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::error::AdminError;
+pub use self::label::{Label, Labelled};
+pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
 use self::ready::Turns;
 pub use self::rollback::{Rollback, RolledBack};
 use crate::control;
+use crate::models::Keeper;
 
 /// Decisions of one answer unless asked otherwise.
 const DECISIONS_DEFAULT: usize = 100;
@@ -43,8 +48,19 @@ const DECISIONS_DEFAULT: usize = 100;
 const TURN_AGE_MAX: Duration = Duration::from_secs(20);
 
 /// The pages, by path.
-const PAGES: &[&str] =
-    &["/metrics", "/healthz", "/readyz", "/v1/state", "/v1/decisions", "/v1/rollback"];
+const PAGES: &[&str] = &[
+    "/metrics",
+    "/healthz",
+    "/readyz",
+    "/v1/state",
+    "/v1/decisions",
+    "/v1/rollback",
+    "/v1/models",
+    "/v1/models/load",
+    "/v1/models/stage",
+    "/v1/models/rollback",
+    "/v1/label",
+];
 
 /// Why the admin address cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +80,8 @@ pub struct Pages {
     pub registry: Registry,
     /// Where the XDP program is attached.
     pub attachments: Vec<Attachment>,
+    /// The models in use.
+    pub models: Keeper,
     /// File of the token that changes ask for; `None`: nothing can be changed.
     pub token_file: Option<PathBuf>,
     /// Whether the daemon is about to stop.
@@ -94,6 +112,11 @@ fn router(pages: Pages) -> Router {
         .route("/v1/state", get(state))
         .route("/v1/decisions", get(decisions))
         .route("/v1/rollback", post(rollback::rollback))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/load", post(models::load))
+        .route("/v1/models/stage", post(models::set_stage))
+        .route("/v1/models/rollback", post(models::roll_back))
+        .route("/v1/label", post(label::label))
         .fallback(no_such_page)
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))
@@ -197,6 +220,13 @@ async fn decisions(
         .await
         .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     Ok(Json(Decisions { decisions }))
+}
+
+/// What a request's body asks.
+fn body<T>(asked: Result<Json<T>, JsonRejection>) -> Result<T, AdminError> {
+    let asked = asked
+        .map_err(|rejection| AdminError::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    Ok(asked.0)
 }
 
 /// Whether `name` is a backend's, alone or as `pool/backend`.

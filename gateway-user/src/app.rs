@@ -30,13 +30,13 @@ use tokio::sync::watch::Sender;
 use crate::config::{Config, Origin};
 use crate::control::{self, Control};
 use crate::telemetry::Telemetry;
-use crate::{admin, dataplane, l7};
+use crate::{admin, dataplane, l7, models};
 
 use self::metrics::Metrics;
 use self::signals::{Signal, Signals};
 use self::start::Steering;
 use self::tasks::Tasks;
-use self::watch::Watch;
+use self::watch::{FolderWatch, Watch};
 
 /// Threads for everything but traffic: the loop, probes, admin pages.
 const CONTROL_THREADS: usize = 2;
@@ -101,6 +101,7 @@ struct Daemon {
     proxy: l7::Proxy,
     tasks: Tasks,
     metrics: Metrics,
+    models: models::Keeper,
     /// The last reload was taken over, but not all of its writes are done.
     is_late: bool,
     /// Told `true` when the daemon is about to stop: `/readyz` says so.
@@ -113,8 +114,11 @@ impl Daemon {
         let (telemetry, observations) = Telemetry::new();
         let steering = start::start(&config, &telemetry, observations).await?;
         let metrics = Metrics::default();
-        let registry = registry(&metrics, &steering, &telemetry);
+        let model_metrics = models::Metrics::default();
+        let registry = registry(&metrics, &model_metrics, &steering, &telemetry);
         let Steering { control, proxy, ring, attachments, .. } = steering;
+        let dir = config.gateway.models.clone();
+        let models = models::Keeper::start(dir, control.handle(), model_metrics).await;
 
         let mut tasks = Tasks::new();
         if let Some(ring) = ring {
@@ -133,29 +137,45 @@ impl Daemon {
                 control: control_handle,
                 registry,
                 attachments,
+                models: models.clone(),
                 token_file: config.gateway.admin_token_file.clone(),
                 stopping: is_stopping,
             },
         );
         metrics.reloaded();
         log_start(&config);
-        Ok(Daemon { origin, config, control, proxy, tasks, metrics, is_late: false, stopping })
+        Ok(Daemon {
+            origin,
+            config,
+            control,
+            proxy,
+            tasks,
+            metrics,
+            models,
+            is_late: false,
+            stopping,
+        })
     }
 
     /// Until a signal ends it, or a part of it is gone; then everything ends in order.
     async fn run(mut self, mut signals: Signals, mut watch: Watch) -> anyhow::Result<()> {
         let published = Arc::clone(self.control.handle().published());
+        let mut folder = FolderWatch::start(self.config.gateway.models.as_deref());
+        // For what changed before somebody watched.
+        self.models.look("the daemon starts").await;
         let (is_quick, outcome) = loop {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Reload => {
                         watch.mark_read();
                         self.reload("SIGHUP").await;
+                        self.models.look("SIGHUP").await;
                     }
                     Signal::Drain => break (false, Ok(())),
                     Signal::Quick => break (true, Ok(())),
                 },
                 () = watch.changed() => self.reload("the file changed").await,
+                () = folder.changed() => self.models.look("the folder of models changed").await,
                 () = published.caught_up(), if self.is_late => self.came_into_force(),
                 error = self.control.ended() => break (false, Err(error.into())),
                 error = self.tasks.ended() => break (false, Err(error)),
@@ -197,9 +217,15 @@ impl Daemon {
 }
 
 /// Everything that is counted, registered by its owners.
-fn registry(metrics: &Metrics, steering: &Steering, telemetry: &Telemetry) -> Registry {
+fn registry(
+    metrics: &Metrics,
+    models: &models::Metrics,
+    steering: &Steering,
+    telemetry: &Telemetry,
+) -> Registry {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    models.register(&mut registry);
     steering.loop_metrics.register(&mut registry);
     steering.proxy.metrics().register(&mut registry);
     let published = steering.control.handle().published().clone();

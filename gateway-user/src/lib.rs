@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod l7;
+pub mod models;
 pub mod neighbours;
 mod net;
 pub mod probe;

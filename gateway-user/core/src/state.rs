@@ -85,6 +85,9 @@ pub struct ModelState {
     pub standing: Standing,
     /// What keeps it from deciding; `None`: it decides.
     pub barrier: Option<Barrier>,
+    /// Seconds since its last answer; `None`: it never gave one.
+    #[serde(default)]
+    pub answered_seconds: Option<f64>,
 }
 
 /// A backend.

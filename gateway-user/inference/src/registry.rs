@@ -167,6 +167,27 @@ struct InUse {
     checked: Option<Checked>,
 }
 
+impl InUse {
+    fn take(&mut self, version: String, checked: Checked) -> Option<Change> {
+        let before = self.checked.as_ref().map(|checked| checked.id.clone());
+        let Checked { task, ref id, took, .. } = checked;
+        let id = id.clone();
+        self.version.clone_from(&version);
+        self.checked = Some(checked);
+        (before.as_ref() != Some(&id)).then_some(Change::Loaded { task, version, id, took })
+    }
+
+    /// To what is built in, where nothing is in use yet.
+    fn fall_back(&mut self, task: Task) -> Option<Change> {
+        if self.checked.is_some() {
+            return None;
+        }
+        let artefact = built_in::built_in(task).map(Artefact::BuiltIn)?;
+        let checked = check(task, &artefact).ok()?;
+        self.take(BUILT_IN.to_owned(), checked)
+    }
+}
+
 /// The models in use, and where others come from.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -175,19 +196,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// With the models that are built in; [`look`](Registry::look) finds those of the folder.
-    ///
-    /// # Errors
-    /// A model that is built in does not stand the check: this build cannot use it.
-    pub fn new(dir: Option<&Path>) -> Result<Registry, RegistryError> {
-        let mut in_use = BTreeMap::new();
-        for (task, _) in TASKS {
-            let built_in = built_in::built_in(task).map(Artefact::BuiltIn);
-            let checked = built_in.map(|artefact| check(task, &artefact)).transpose()?;
-            let version = BUILT_IN.to_owned();
-            in_use.insert(task, InUse { version, seen: None, checked });
-        }
-        Ok(Registry { dir: dir.map(Path::to_owned), in_use })
+    /// Without any model yet: the first [`look`](Registry::look) takes those of the folder, or else
+    /// those that are built in.
+    pub fn new(dir: Option<&Path>) -> Registry {
+        let nothing = || InUse { version: BUILT_IN.to_owned(), seen: None, checked: None };
+        let in_use = TASKS.into_iter().map(|(task, _)| (task, nothing())).collect();
+        Registry { dir: dir.map(Path::to_owned), in_use }
     }
 
     /// The folder of models.
@@ -208,37 +222,35 @@ impl Registry {
 
     /// Looks into the folder, and takes over what changed there and stands the check.
     pub fn look(&mut self) -> Vec<Change> {
-        let Some(dir) = self.dir.clone() else { return Vec::new() };
-        let look = |(task, model)| self.look_at(&Shelf::new(&dir, task), task, model);
-        TASKS.into_iter().filter_map(look).collect()
+        let look = |(task, model)| self.look_at(task, model);
+        TASKS.into_iter().flat_map(look).collect()
     }
 
-    fn look_at(&mut self, shelf: &Shelf, task: Task, model: &str) -> Option<Change> {
-        let in_use = self.in_use.get_mut(&task)?;
-        let version = match shelf.in_use() {
-            Ok(mut versions) => versions.swap_remove(0),
-            Err(error) => {
-                let seen = Some(error.to_string());
-                let is_new = std::mem::replace(&mut in_use.seen, seen.clone()) != seen;
-                let refused = Change::Refused { task, version: None, error: error.into() };
-                return is_new.then_some(refused);
+    fn look_at(&mut self, task: Task, model: &str) -> Vec<Change> {
+        let shelf = self.dir.as_deref().map(|dir| Shelf::new(dir, task));
+        let Some(in_use) = self.in_use.get_mut(&task) else { return Vec::new() };
+        let (version, seen, checked) = match in_use_on(shelf.as_ref()) {
+            Ok(version) => {
+                let Some(artefact) = artefact(shelf.as_ref(), task, &version) else {
+                    return Vec::new();
+                };
+                let seen = seen(&artefact, model, &version);
+                if in_use.seen.as_ref() == Some(&seen) {
+                    return Vec::new();
+                }
+                (Some(version), seen, check(task, &artefact))
             }
+            Err(error) if in_use.seen.as_ref() == Some(&error.to_string()) => return Vec::new(),
+            Err(error) => (None, error.to_string(), Err(error.into())),
         };
-        let artefact = artefact(shelf, task, &version)?;
-        let seen = Some(seen(&artefact, model, &version));
-        if std::mem::replace(&mut in_use.seen, seen.clone()) == seen {
-            return None;
-        }
-        match check(task, &artefact) {
-            Ok(checked) => {
-                let before = in_use.checked.as_ref().map(|checked| checked.id.clone());
-                let (id, took) = (checked.id.clone(), checked.took);
-                let is_other = before.as_ref() != Some(&id);
-                in_use.version.clone_from(&version);
-                in_use.checked = Some(checked);
-                is_other.then_some(Change::Loaded { task, version, id, took })
+        in_use.seen = Some(seen);
+        match (version, checked) {
+            (Some(version), Ok(checked)) => in_use.take(version, checked).into_iter().collect(),
+            (version, Err(error)) => {
+                let refused = Change::Refused { task, version, error };
+                [refused].into_iter().chain(in_use.fall_back(task)).collect()
             }
-            Err(error) => Some(Change::Refused { task, version: Some(version), error }),
+            (None, Ok(_)) => Vec::new(),
         }
     }
 
@@ -280,7 +292,7 @@ impl Registry {
             known: TASKS.map(|(_, model)| model).join(", "),
         };
         let (_, model) = found.ok_or_else(unknown)?;
-        let artefact = artefact(&shelf, task, &version).ok_or_else(unknown)?;
+        let artefact = artefact(Some(&shelf), task, &version).ok_or_else(unknown)?;
         let checked = check(task, &artefact)?;
         shelf.go_back()?;
         self.take(&shelf, model, version.clone(), checked);
@@ -288,7 +300,7 @@ impl Registry {
     }
 
     fn take(&mut self, shelf: &Shelf, model: &str, version: String, checked: Checked) {
-        let artefact = artefact(shelf, checked.task, &version);
+        let artefact = artefact(Some(shelf), checked.task, &version);
         let seen = artefact.map(|artefact| seen(&artefact, model, &version));
         self.in_use.insert(checked.task, InUse { version, seen, checked: Some(checked) });
     }
@@ -318,11 +330,16 @@ impl Registry {
     }
 }
 
-fn artefact(shelf: &Shelf, task: Task, version: &str) -> Option<Artefact> {
+fn in_use_on(shelf: Option<&Shelf>) -> Result<String, ShelfError> {
+    let in_use = shelf.map(Shelf::in_use).transpose()?;
+    Ok(in_use.map_or_else(|| BUILT_IN.to_owned(), |mut versions| versions.swap_remove(0)))
+}
+
+fn artefact(shelf: Option<&Shelf>, task: Task, version: &str) -> Option<Artefact> {
     if version == BUILT_IN {
         return built_in::built_in(task).map(Artefact::BuiltIn);
     }
-    Some(Artefact::Folder(shelf.folder(version)))
+    shelf.map(|shelf| Artefact::Folder(shelf.folder(version)))
 }
 
 /// Loads a model and tries it.

@@ -57,7 +57,9 @@ async fn site() -> Site {
     registry.register_collector(Box::new(Gauges::new(published, telemetry)));
     let (stopping, is_stopping) = watch::channel(false);
     let attachment = Attachment { interface: "eth0".to_owned(), mode: "native".to_owned() };
+    let models = Keeper::start(None, control.handle(), crate::models::Metrics::default());
     let pages = Pages {
+        models: models.await,
         control: control.handle(),
         registry,
         attachments: vec![attachment],

@@ -122,6 +122,7 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         nat_ports,
         pin_dir,
         state,
+        models,
         weights_age_max,
         proxy_threads,
         drain_timeout: _,
@@ -136,6 +137,7 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         ("gateway.nat_ports", *nat_ports != new.nat_ports),
         ("gateway.pin_dir", *pin_dir != new.pin_dir),
         ("gateway.state", *state != new.state),
+        ("gateway.models", *models != new.models),
         ("gateway.weights_age_max", *weights_age_max != new.weights_age_max),
         ("gateway.proxy_threads", *proxy_threads != new.proxy_threads),
     ];

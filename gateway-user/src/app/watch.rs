@@ -1,4 +1,4 @@
-//! Notices that the configuration file changed.
+//! Notices that the configuration file changed, or what lies in the folder of models.
 //!
 //! The folder is watched, not the file: editors and configuration managers put a new file in the
 //! place of the old one, and a watched file would be the old one for ever.
@@ -60,20 +60,62 @@ impl Watch {
     }
 }
 
+/// Watches what lies in a folder, however deep.
+pub(super) struct FolderWatch {
+    events: mpsc::Receiver<()>,
+    /// Watches as long as it lives; `None` if there is no folder, or the system refused.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl FolderWatch {
+    /// Watches `folder`, if there is to be one; it is made where it is missing. Where the system
+    /// refuses, that is logged, and a look takes a SIGHUP.
+    pub(super) fn start(folder: Option<&Path>) -> FolderWatch {
+        let (changed, events) = mpsc::channel(1);
+        let watch = |folder: &Path| {
+            std::fs::create_dir_all(folder).map_err(notify::Error::io)?;
+            watch(folder, RecursiveMode::Recursive, changed)
+        };
+        let watcher = folder.map(watch).transpose().unwrap_or_else(|error| {
+            let path = folder.map(|folder| folder.display().to_string());
+            tracing::warn!(%error, path, "the models are not watched; look again by SIGHUP");
+            None
+        });
+        FolderWatch { events, _watcher: watcher }
+    }
+
+    /// Until something changed, and whoever changed it has finished.
+    pub(super) async fn changed(&mut self) {
+        if self.events.recv().await.is_none() {
+            // Nobody watches.
+            std::future::pending::<()>().await;
+        }
+        while let Ok(Some(())) = tokio::time::timeout(QUIET, self.events.recv()).await {}
+    }
+}
+
 /// The file's text; `None` if it cannot be read.
 pub(super) fn text_of(path: &Path) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
 }
 
 fn watch_folder(path: &Path, changed: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive, changed)
+}
+
+fn watch(
+    folder: &Path,
+    mode: RecursiveMode,
+    changed: mpsc::Sender<()>,
+) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Our own reading is no change.
         if !event.is_ok_and(|event| event.kind.is_access()) {
             let _ = changed.try_send(());
         }
     })?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    watcher.watch(folder.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)?;
+    watcher.watch(folder, mode)?;
     Ok(watcher)
 }
 
@@ -100,6 +142,20 @@ mod tests {
         std::fs::write(&other, "a = 3").unwrap();
         std::fs::rename(&other, &path).unwrap();
         assert!(is_reported(&mut watch).await, "replaced by another file");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_anywhere_in_a_folder_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("models");
+        let mut watch = FolderWatch::start(Some(&deep));
+        std::fs::create_dir_all(deep.join("fault")).unwrap();
+        let reported = async |watch: &mut FolderWatch| {
+            tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.is_ok()
+        };
+        assert!(reported(&mut watch).await, "a folder was made");
+        std::fs::write(deep.join("fault/current"), "first").unwrap();
+        assert!(reported(&mut watch).await, "a file was written");
     }
 
     #[tokio::test]

@@ -53,6 +53,8 @@ pub struct GatewaySpec {
     pub pin_dir: PathBuf,
     /// Where what was learnt is kept over a restart; `None`: it is not.
     pub state: Option<PathBuf>,
+    /// Folder of further versions of models; `None`: those that are built in are all there are.
+    pub models: Option<PathBuf>,
     /// Learned weights older than this are replaced by configured capacity; zero: never.
     pub weights_age_max: Duration,
     /// Threads of the proxy.
@@ -97,6 +99,7 @@ pub(super) fn read(section: Option<Section<'_, '_>>) -> (GatewaySpec, Vec<Span>)
         nat_ports: nat_ports.unwrap_or(default.nat_ports),
         pin_dir: section.get_or("pin_dir", default.pin_dir),
         state: section.get("state").map(Spanned::into_inner),
+        models: section.get("models").map(Spanned::into_inner),
         weights_age_max: read_weights_age_max(&mut section, default.weights_age_max, tick),
         proxy_threads: section.within("proxy_threads", default.proxy_threads as u32, 1..=256)
             as usize,
@@ -125,6 +128,7 @@ fn defaults() -> GatewaySpec {
         nat_ports: 10_000..=32_767,
         pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
         state: None,
+        models: None,
         weights_age_max: Duration::from_secs(30),
         proxy_threads: std::thread::available_parallelism().map_or(1, usize::from),
         drain_timeout: Duration::from_secs(30),

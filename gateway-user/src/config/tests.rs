@@ -88,11 +88,13 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     assert_eq!(shown.fleet.client_classes, [("10.0.0.0".parse().unwrap(), 8, 1)]);
     assert_eq!(shown.fleet.pools, shipped.fleet.pools);
     assert_eq!(shown.gateway.state, Some("/var/lib/gateway/state".into()));
+    assert_eq!(shown.gateway.models, Some("/var/lib/gateway/models".into()));
     assert_eq!(shown.gateway.admin_token_file, Some("/etc/gateway/admin-token".into()));
     let gateway = GatewaySpec {
         interfaces: Vec::new(),
         admin_token_file: None,
         state: None,
+        models: None,
         ..shown.gateway
     };
     assert_eq!(gateway, shipped.gateway);
@@ -110,6 +112,7 @@ flows_max = 4096
 nat_ports = "20000-29999"
 pin_dir = "/sys/fs/bpf/other"
 state = "/var/lib/gateway/other"
+models = "/var/lib/gateway/other-models"
 weights_age_max = "0s"
 proxy_threads = 3
 drain_timeout = "5s"
@@ -163,6 +166,7 @@ fn every_key_is_read() {
         nat_ports: 20_000..=29_999,
         pin_dir: "/sys/fs/bpf/other".into(),
         state: Some("/var/lib/gateway/other".into()),
+        models: Some("/var/lib/gateway/other-models".into()),
         weights_age_max: Duration::ZERO,
         proxy_threads: 3,
         drain_timeout: Duration::from_secs(5),

@@ -2,6 +2,7 @@
 //! configuration leaves the metrics with it.
 
 mod canary;
+mod models;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -55,6 +56,7 @@ impl Collector for Gauges {
         page.health(&state)?;
         page.load(&state)?;
         page.canary(&state)?;
+        page.models(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;

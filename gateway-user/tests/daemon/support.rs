@@ -268,6 +268,11 @@ impl Daemon {
         self.folder.path().join("token")
     }
 
+    /// Where versions of models are kept.
+    pub(crate) fn models_path(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
     /// Where what was learnt is kept.
     pub(crate) fn state_path(&self) -> PathBuf {
         self.folder.path().join("state")
@@ -340,10 +345,12 @@ impl Daemon {
 fn run(folder: &Path) -> Child {
     let log = std::fs::File::create(folder.join("log")).expect("a log file");
     let (state, token) = (folder.join("state"), folder.join("token"));
+    let models = folder.join("models");
     std::fs::write(&token, "a token of these tests").expect("the token is written");
     gateway()
         .args(["run", "--log-format", "json"])
         .args(["--set", &format!("gateway.admin_token_file = {:?}", token.display().to_string())])
+        .args(["--set", &format!("gateway.models = {:?}", models.display().to_string())])
         .args(["--set", &format!("gateway.state = {:?}", state.display().to_string())])
         .arg("-c")
         .arg(folder.join("gateway.toml"))

@@ -73,7 +73,13 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
 
 fn model(now: KtimeNs, pool: &PoolLoop, task: Task) -> ModelState {
     let seat = pool.learning().seat(task);
-    ModelState { task, stage: seat.stage(), standing: seat.standing(), barrier: seat.barrier(now) }
+    ModelState {
+        task,
+        stage: seat.stage(),
+        standing: seat.standing(),
+        barrier: seat.barrier(now),
+        answered_seconds: seat.age(now).map(|age| age.as_secs_f64()),
+    }
 }
 
 fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) -> BackendState {

@@ -16,7 +16,8 @@ struct Bench {
 
 fn bench() -> Bench {
     let (models, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let registry = Registry::new(Some(models.path())).unwrap();
+    let mut registry = Registry::new(Some(models.path()));
+    assert!(!registry.look().is_empty(), "what is built in is taken");
     Bench { models, other, registry }
 }
 
@@ -72,7 +73,9 @@ impl Bench {
 
 #[test]
 fn without_a_folder_the_models_that_are_built_in_are_in_use() {
-    let mut registry = Registry::new(None).unwrap();
+    let mut registry = Registry::new(None);
+    assert_eq!(registry.models().version(Task::Fault), None);
+    registry.look();
     let models = registry.models();
     assert!(models.version(Task::Fault).unwrap().starts_with("fault-"));
     assert!(registry.look().is_empty());
@@ -108,10 +111,24 @@ fn a_new_daemon_goes_on_with_the_version_that_was_in_use() {
     let mut bench = bench();
     write(bench.other.path(), spec("kept", 0.9));
     let (_, kept) = bench.registry.load(bench.other.path()).unwrap();
-    let mut registry = Registry::new(Some(bench.models.path())).unwrap();
+    let mut registry = Registry::new(Some(bench.models.path()));
     let changes = registry.look();
     assert!(matches!(&changes[..], [Change::Loaded { id, .. }] if *id == kept), "{changes:?}");
     assert_eq!(registry.models().version(Task::Fault), Some(&*kept));
+}
+
+#[test]
+fn a_new_daemon_whose_version_is_bad_begins_with_what_is_built_in() {
+    let bench = bench();
+    bench.name("nowhere");
+    let mut registry = Registry::new(Some(bench.models.path()));
+    let changes = registry.look();
+    let refused_and_loaded = matches!(
+        &changes[..],
+        [Change::Refused { .. }, Change::Loaded { version, .. }] if version == BUILT_IN
+    );
+    assert!(refused_and_loaded, "{changes:?}");
+    assert_eq!(registry.models().version(Task::Fault), Some(&*bench.id()));
 }
 
 #[test]

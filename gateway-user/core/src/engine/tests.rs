@@ -341,3 +341,5 @@ fn state_is_the_same_after_a_trip_through_json() {
     let json = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<State>(&json).unwrap().pools.len(), state.pools.len());
 }
+
+mod wrong_forest;

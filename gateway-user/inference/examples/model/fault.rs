@@ -4,6 +4,7 @@
 //! them, nor by real faults.
 
 mod drills;
+mod mesh;
 mod nezha;
 mod petshop;
 mod scores;
@@ -21,6 +22,9 @@ use gateway_inference::fault::{
 /// Fleets that are learnt from, and on which days.
 const FLEETS: std::ops::RangeInclusive<u64> = 1..=10;
 const DAYS: [u64; 2] = [1, 2];
+
+/// Meshes of unlike services that are learnt from.
+const MESHES: std::ops::RangeInclusive<u64> = 1..=8;
 
 /// What calibration and threshold are chosen by: other days, and other fleets.
 const FLEETS_CALIBRATING: std::ops::RangeInclusive<u64> = 1..=14;
@@ -54,12 +58,19 @@ pub(crate) fn record(out: &Path) -> Result<()> {
             println!("{}: {} windows", path.display(), windows.len());
         }
     }
+    for fleet in MESHES {
+        let windows = mesh::record(fleet);
+        let path = out.join(format!("mesh-{fleet}.jsonl"));
+        library::write(&path, &windows)?;
+        println!("{}: {} windows", path.display(), windows.len());
+    }
     Ok(())
 }
 
 /// Trains on drills and on further recordings.
 pub(crate) fn train(seed: u64, recordings: &[PathBuf], out: Option<&Path>) -> Result<()> {
     let mut learnt = drilled(FLEETS, DAYS)?;
+    MESHES.for_each(|fleet| learnt.extend(samples(&mesh::record(fleet))));
     learnt.extend(read(recordings)?);
     let learnt = thinned(&learnt);
     let held_out = drilled(FLEETS_CALIBRATING, DAYS_CALIBRATING)?;

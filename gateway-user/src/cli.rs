@@ -52,8 +52,8 @@ enum Command {
     Check(CheckArgs),
     /// Show VIPs, pools and backends of the running daemon.
     Status(StatusArgs),
-    /// Say why a backend has the weight that it has.
-    Explain(ExplainArgs),
+    /// Say why a backend has the weight that it has, or had it a moment ago.
+    Explain(explain::ExplainArgs),
     /// Show models, take one into use, let it decide or not, go back to the one before.
     Models(models::ModelsArgs),
     /// Say that a backend was faulty, or well, so that its model is judged by it.
@@ -118,14 +118,6 @@ struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
-struct ExplainArgs {
-    /// Name of the backend, or `pool/backend` where several pools have one of that name.
-    backend: String,
-    #[command(flatten)]
-    admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
 struct DetachArgs {
     /// Configuration file that says where the data plane is pinned.
     #[arg(short, long, value_name = "FILE", conflicts_with = "pin_dir")]
@@ -142,7 +134,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Check(args) => check(args),
         Command::Status(args) => status::run(args.admin.admin, args.admin.json),
-        Command::Explain(args) => explain::run(args.admin.admin, &args.backend, args.admin.json),
+        Command::Explain(args) => explain::run(&args),
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
         Command::Rollback(args) => rollback::run(args),

@@ -1,14 +1,17 @@
 //! Decisions in words, for a person on call.
 
+mod models;
+
 use std::fmt::Write as _;
 
 use crate::decision::{Bound, Decision, Health, Reason, WeightSource};
+use crate::state::PoolState;
 
 /// What became of a backend and why: its present state first, then how it came to it.
 ///
 /// `decisions` are those of one backend, oldest first, as the engine keeps them. Stretches without
-/// change are one line.
-pub fn explain(decisions: &[Decision]) -> String {
+/// change are one line. `pool` tells how its models do now, if it is known.
+pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
     let Some(last) = decisions.last() else {
         return "No decision is kept for this backend: the loop has not turned yet, or there is no \
                 backend of this name.\n"
@@ -22,7 +25,13 @@ pub fn explain(decisions: &[Decision]) -> String {
     if let Some(bounds) = bounds(last) {
         let _ = writeln!(text, "  held back by: {bounds}");
     }
+    let _ = writeln!(
+        text,
+        "  weight: {:.2} before tick {}, {:.2} after it; {:.2} was asked for",
+        last.weight_before, last.tick, last.weight_after, last.weight_wanted
+    );
     let _ = writeln!(text, "  decided by: {}", decider(last.source));
+    models::write(&mut text, last, pool);
     let changes = changes(decisions);
     if !changes.is_empty() {
         let _ = writeln!(text, "How it came to this:");
@@ -36,6 +45,25 @@ pub fn explain(decisions: &[Decision]) -> String {
                 because(change)
             );
         }
+    }
+    text
+}
+
+/// All backends of one tick, a line each.
+pub fn explain_tick(decisions: &[Decision]) -> String {
+    let mut text = String::new();
+    for decision in decisions {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{}/{}: weight {:.2} → {:.2}, {}: {}",
+            decision.pool,
+            decision.backend,
+            decision.weight_before,
+            decision.weight_after,
+            decision.health.as_str(),
+            because(decision)
+        );
     }
     text
 }

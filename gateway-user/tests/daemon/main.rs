@@ -46,6 +46,16 @@ fn weights_follow_what_is_seen_and_every_page_shows_it() {
     let explained = output(&["explain", "slow", "--admin", &admin]);
     assert!(explained.status.success());
     assert!(said(&explained).contains("web/slow"), "{}", said(&explained));
+    let tick = daemon.state()["tick"].as_u64().expect("a tick").to_string();
+    let of_tick = said(&output(&["explain", "--tick", &tick, "--admin", &admin]));
+    assert!(
+        of_tick.contains("web/quick: weight") && of_tick.contains("web/slow: weight"),
+        "{of_tick}"
+    );
+    let ago = said(&output(&["explain", "slow", "--ago", "200ms", "--admin", &admin]));
+    assert!(ago.contains("web/slow") && ago.contains("was asked for"), "{ago}");
+    let never = output(&["explain", "slow", "--tick", "999999", "--admin", &admin]);
+    assert!(said(&never).contains("no decision of that moment is kept"), "{}", said(&never));
     let unknown = output(&["explain", "nobody", "--admin", &admin]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(said(&unknown).contains("there is no backend \"nobody\""), "{}", said(&unknown));

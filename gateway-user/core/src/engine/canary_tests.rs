@@ -238,3 +238,22 @@ fn a_pin_outlives_a_restart() {
         assert!((was / is - 1.0).abs() < 0.04, "{was} is {is}");
     }
 }
+
+#[test]
+fn the_same_observations_give_the_same_decisions_byte_for_byte_with_a_model_too() {
+    let story = || {
+        let mut bench = bench(Stage::On);
+        let mut decisions = last(&mut bench);
+        for round in 0..20 {
+            bench.serve(&[10, 12, 14 + round]);
+            (0..u32::from(round % 5 == 0) * 3)
+                .for_each(|_| bench.see(2, Seen::ConnectFailed { class: 0 }));
+            decisions.extend(last(&mut bench));
+        }
+        serde_json::to_vec(&decisions).unwrap()
+    };
+    let bytes = story();
+    assert_eq!(bytes, story());
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.contains("\"control\":{\"health\":\"ejected\""), "the groups differ in it");
+}

@@ -10,12 +10,15 @@
 //! The model steps once a minute, as its training data does; the EWMA alone says what the next ten
 //! seconds bring. Whose bands are used is the ladder's to say, for all minutes' horizons at once.
 
+mod autoscale;
 mod bands;
 mod conformal;
 mod forecaster;
 mod outlook;
 mod series;
 
+pub(crate) use autoscale::Ability;
+pub use autoscale::Hint;
 pub use bands::{Band, Bands, HORIZONS, Horizon, QUANTILES, Source};
 pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
 pub(crate) use outlook::Forecasts;

@@ -12,9 +12,10 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 
 use crate::decision::Answer;
+use crate::evidence::Evidence;
 use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
-use crate::forecast::{Forecasts, Outlook, Report};
+use crate::forecast::{Ability, Forecasts, Hint, Outlook, Report};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::BackendRow;
@@ -33,6 +34,7 @@ pub(crate) struct Learning {
     versions: [Option<String>; Task::ALL.len()],
     watch: Watch,
     forecasts: Forecasts,
+    ability: Ability,
     #[cfg(test)]
     contrived: Option<Contrived>,
 }
@@ -55,6 +57,7 @@ impl Learning {
             versions: Default::default(),
             watch: Watch::default(),
             forecasts: Forecasts::default(),
+            ability: Ability::default(),
             #[cfg(test)]
             contrived: None,
         }
@@ -205,6 +208,16 @@ impl Learning {
     /// Shows the forecasts what finished of each backend since the last turn.
     pub(crate) fn count(&mut self, now: KtimeNs, finished: &[(BackendRow, u64)], models: &Models) {
         self.forecasts.tick(now, finished, models.forecast.as_deref(), &mut self.forecast);
+    }
+
+    /// Shows what the backends did while they were so busy.
+    pub(crate) fn see_ability(&mut self, backends: &[Evidence], elapsed: Duration) {
+        self.ability.learn(backends, elapsed);
+    }
+
+    /// How many backends the load that may come wants; `None`: it cannot be said.
+    pub(crate) fn autoscale(&self, now: KtimeNs) -> Option<Hint> {
+        Hint::new(&self.outlook(true, now).pool, self.ability.each()?)
     }
 
     /// The load that is expected: by the model so far as it may decide or, not `aided`, as the control

@@ -8,6 +8,7 @@ use crate::canary::Comparison;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
+use crate::forecast::Hint;
 use crate::ladder::{Barrier, Stage, Standing, Task};
 use crate::versions::Version;
 
@@ -70,6 +71,9 @@ pub struct PoolState {
     /// Versions of its weights to go back to, oldest first.
     #[serde(default)]
     pub versions: Vec<Version>,
+    /// How many backends the load that is forecast wants; `None`: it cannot be said.
+    #[serde(default)]
+    pub autoscale: Option<Hint>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }

@@ -94,6 +94,7 @@ mod tests {
             models: Vec::new(),
             control_share: 0.0,
             comparison: None,
+            autoscale: None,
             pinned: None,
             versions: Vec::new(),
             backends,

@@ -2,6 +2,7 @@
 //! configuration leaves the metrics with it.
 
 mod canary;
+mod forecast;
 mod models;
 
 use std::collections::{BTreeMap, HashMap};
@@ -57,6 +58,7 @@ impl Collector for Gauges {
         page.load(&state)?;
         page.canary(&state)?;
         page.models(&state)?;
+        page.autoscale(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;

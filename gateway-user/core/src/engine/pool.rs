@@ -306,6 +306,7 @@ impl PoolLoop {
         let finished: Vec<_> =
             self.rows().zip(evidence).map(|(row, evidence)| (row, evidence.finished_now)).collect();
         self.learning.count(context.now, &finished, context.models);
+        self.learning.see_ability(evidence, context.elapsed);
     }
 
     /// Shows the watch for faults what it looks at, once it is time.

@@ -89,6 +89,7 @@ fn pool(model: ModelState) -> PoolState {
         weights: "learned".to_owned(),
         row: 0,
         table: 0,
+        autoscale: None,
         models: vec![model],
         control_share: 0.05,
         comparison: Some(Comparison {

@@ -12,7 +12,7 @@ use gateway_core::features::load::{FEATURES, Vector};
 use gateway_core::forecast::{ForecastError, ForecastSpec, Forecaster, OUTPUTS};
 use tract_onnx::prelude::*;
 
-pub use folder::{Described, Golden, LoadError, check, load};
+pub use folder::{Described, Golden, LoadError, MODEL, check_files, load};
 
 /// An LSTM that tract runs.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_core::fault::{Forest, ForestError};
+use gateway_core::forecast::Forecaster;
 use gateway_core::ladder::Task;
 use gateway_core::models::Models;
 use serde::{Deserialize, Serialize};
@@ -28,12 +29,13 @@ use thiserror::Error;
 use self::shelf::Shelf;
 use crate::artefact::{Artefact, ArtefactError, METRICS};
 use crate::fault::{self, FolderError};
+use crate::forecast::{self, LoadError, Lstm};
 
 pub use self::shelf::{BUILT_IN, ShelfError};
 pub use self::trial::{ANSWER_MAX, TrialError};
 
 /// Tasks whose models come from files, and the file that each has and no other.
-const TASKS: [(Task, &str); 1] = [(Task::Fault, fault::MODEL)];
+const TASKS: [(Task, &str); 2] = [(Task::Forecast, forecast::MODEL), (Task::Fault, fault::MODEL)];
 
 /// Files that a version has besides its model.
 const BESIDE: [&str; 4] = ["features.json", "golden.json", METRICS, "CARD.md"];
@@ -55,6 +57,9 @@ pub enum RegistryError {
     /// A forest.
     #[error(transparent)]
     Fault(#[from] FolderError),
+    /// A forecaster.
+    #[error(transparent)]
+    Forecast(#[from] LoadError),
     /// It was loaded, and does not stand the trial.
     #[error("{path}: refused in its trial")]
     Trial {
@@ -88,6 +93,12 @@ impl RegistryError {
                 FolderError::Forest { .. } => "damaged",
                 FolderError::Golden { .. } => "golden",
             },
+            RegistryError::Forecast(error) => match error {
+                LoadError::Artefact(error) => artefact_reason(error),
+                LoadError::Json { .. } | LoadError::Network { .. } => "damaged",
+                LoadError::Other { .. } => "schema",
+                LoadError::Golden { .. } => "golden",
+            },
             RegistryError::Trial { source: TrialError::Slow { .. }, .. } => "slow",
             RegistryError::Trial { .. } => "no_number",
             RegistryError::Shelf(_) | RegistryError::NoFolder => "file",
@@ -107,6 +118,7 @@ fn artefact_reason(error: &ArtefactError) -> &'static str {
 #[derive(Clone, Debug)]
 enum Model {
     Fault(Arc<Forest>),
+    Forecast(Arc<Lstm>),
 }
 
 /// A model that was checked, and what is known of it.
@@ -215,6 +227,7 @@ impl Registry {
         for checked in self.in_use.values().filter_map(|in_use| in_use.checked.as_ref()) {
             match &checked.model {
                 Model::Fault(forest) => models.fault = Some(Arc::clone(forest)),
+                Model::Forecast(lstm) => models.forecast = Some(Arc::clone(lstm) as _),
             }
         }
         models
@@ -355,7 +368,14 @@ fn check(task: Task, artefact: &Artefact) -> Result<Checked, RegistryError> {
             let forest = Arc::new(forest.renamed(&id));
             Ok(Checked { task, model: Model::Fault(forest), id, took })
         }
-        Task::Classes | Task::Forecast => {
+        Task::Forecast => {
+            artefact.verified(forecast::MODEL)?;
+            let lstm = forecast::check_files(artefact)?;
+            let took = trial::forecast(&lstm).map_err(|error| trial(forecast::MODEL, error))?;
+            let id = lstm.spec().version.clone();
+            Ok(Checked { task, model: Model::Forecast(Arc::new(lstm)), id, took })
+        }
+        Task::Classes => {
             let known = TASKS.map(|(_, model)| model).join(", ");
             Err(RegistryError::Unknown { path: artefact.path(""), known })
         }

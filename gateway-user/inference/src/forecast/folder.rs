@@ -1,21 +1,25 @@
 //! A folder with a forecast model: what is read of it, and what it must be to be asked.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use gateway_core::features::Schema;
 use gateway_core::features::load::{FEATURES, Vector, schema};
 use gateway_core::forecast::{ForecastSpec, Forecaster, MODEL_PACE, OUTPUTS, QUANTILES};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tract_onnx::prelude::TractError;
 
 use super::Lstm;
+use crate::artefact::{Artefact, ArtefactError, digest};
 
-/// The largest file that is read: the model that ships has a tenth of it.
-const FILE_MAX: u64 = 1 << 20;
+/// The network.
+pub const MODEL: &str = "model.onnx";
+
+/// What it looks at and says.
+const FEATURES_FILE: &str = "features.json";
+
+/// Inputs and what they gave when it was trained.
+const GOLDEN: &str = "golden.json";
 
 /// The most state a series that is kept: 10,000 backends then have 20 MB of it.
 const STATE_MAX: usize = 512;
@@ -53,22 +57,9 @@ pub struct Golden {
 /// A folder is no model that this program can ask.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// A file is not there or cannot be read.
-    #[error("reading {path}")]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is larger than a forecast model is.
-    #[error("{path} has {size} bytes; a forecast model has at most {FILE_MAX}")]
-    TooLarge {
-        /// Which.
-        path: PathBuf,
-        /// Its size.
-        size: u64,
-    },
+    /// A file.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
     /// A file is not what it should be.
     #[error("{path} is no description of a forecast model")]
     Json {
@@ -106,14 +97,21 @@ pub enum LoadError {
     },
 }
 
-/// Loads the model of a folder, and replays its golden cases, which warms it up, too.
+/// Loads the model of a folder, and replays its golden cases.
 ///
 /// # Errors
 /// It cannot be read, is for another program, or says other things than it should.
 pub fn load(folder: &Path) -> Result<Lstm, LoadError> {
-    let path = folder.join("features.json");
-    let described: Described = parse(&path)?;
-    let other = |what| LoadError::Other { path: path.clone(), what };
+    check_files(&Artefact::from(folder))
+}
+
+/// Loads a model, and replays its golden cases, which warms it up, too.
+///
+/// # Errors
+/// See [`load`].
+pub fn check_files(artefact: &Artefact) -> Result<Lstm, LoadError> {
+    let described: Described = parse(artefact, FEATURES_FILE)?;
+    let other = |what| LoadError::Other { path: artefact.path(FEATURES_FILE), what };
     if described.schema != schema() || described.usual.len() != FEATURES.len() {
         return Err(other("features"));
     }
@@ -123,30 +121,24 @@ pub fn load(folder: &Path) -> Result<Lstm, LoadError> {
     if !(1..=STATE_MAX).contains(&described.state) {
         return Err(other("state"));
     }
-    let path = folder.join("model.onnx");
-    let bytes = read(&path)?;
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = artefact.read(MODEL)?;
     let spec = ForecastSpec {
-        version: digest[..VERSION_DIGITS].to_owned(),
+        version: digest(&bytes)[..VERSION_DIGITS].to_owned(),
         schema: described.schema,
         state: described.state,
         usual: described.usual,
     };
-    let network = |source| LoadError::Network { path: path.clone(), source };
+    let network = |source| LoadError::Network { path: artefact.path(MODEL), source };
     let lstm = Lstm::new(spec, &bytes).map_err(network)?;
-    check(&lstm, folder)?;
+    replay(&lstm, artefact)?;
     Ok(lstm)
 }
 
-/// Replays a folder's golden cases.
-///
-/// # Errors
-/// They cannot be read, or come out differently.
-pub fn check(lstm: &Lstm, folder: &Path) -> Result<(), LoadError> {
-    let path = folder.join("golden.json");
-    let golden: Golden = parse(&path)?;
+/// Replays the golden cases.
+fn replay(lstm: &Lstm, artefact: &Artefact) -> Result<(), LoadError> {
+    let golden: Golden = parse(artefact, GOLDEN)?;
     let mut state = vec![0.0; lstm.spec().state];
-    let wrong = |step| LoadError::Golden { path: folder.join("model.onnx"), step };
+    let wrong = |step| LoadError::Golden { path: artefact.path(MODEL), step };
     if golden.inputs.is_empty() || golden.inputs.len() != golden.outputs.len() {
         return Err(wrong(0));
     }
@@ -162,17 +154,7 @@ pub fn check(lstm: &Lstm, folder: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
-    let bytes = read(path)?;
-    let json = |source| LoadError::Json { path: path.to_owned(), source };
-    serde_json::from_slice(&bytes).map_err(json)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let failed = |source| LoadError::Read { path: path.to_owned(), source };
-    let size = fs::metadata(path).map_err(failed)?.len();
-    if size > FILE_MAX {
-        return Err(LoadError::TooLarge { path: path.to_owned(), size });
-    }
-    fs::read(path).map_err(failed)
+fn parse<T: DeserializeOwned>(artefact: &Artefact, file: &str) -> Result<T, LoadError> {
+    let json = |source| LoadError::Json { path: artefact.path(file), source };
+    serde_json::from_slice(&artefact.read(file)?).map_err(json)
 }

@@ -8,7 +8,8 @@ use crate::artefact::BuiltIn;
 pub(super) fn built_in(task: Task) -> Option<&'static BuiltIn> {
     match task {
         Task::Fault => Some(&FAULT),
-        Task::Classes | Task::Forecast => None,
+        Task::Forecast => Some(&FORECAST),
+        Task::Classes => None,
     }
 }
 
@@ -25,5 +26,15 @@ static FAULT: BuiltIn = BuiltIn {
         file!("models/fault", "features.json"),
         file!("models/fault", "golden.json"),
         file!("models/fault", "metrics.json"),
+    ],
+};
+
+static FORECAST: BuiltIn = BuiltIn {
+    folder: "models/forecast",
+    files: &[
+        file!("models/forecast", "model.onnx"),
+        file!("models/forecast", "features.json"),
+        file!("models/forecast", "golden.json"),
+        file!("models/forecast", "metrics.json"),
     ],
 };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gateway_core::fault::Forest;
 use gateway_core::features::{self, Feature};
+use gateway_core::forecast::{ForecastError, Forecaster};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use thiserror::Error;
@@ -19,6 +20,9 @@ const INPUTS: usize = 1_000;
 /// all that it may have. Unoptimised builds, which only tests are, take ten times as long.
 pub const ANSWER_MAX: Duration =
     Duration::from_micros(if cfg!(debug_assertions) { 250 } else { 25 });
+
+/// Series of a forecaster's trial: enough to be asked as a batch.
+const SERIES: usize = 100;
 
 /// Turns of which the quickest counts, since other work of the machine is not the model's fault.
 const TURNS: usize = 5;
@@ -37,6 +41,9 @@ pub enum TrialError {
         /// What it said.
         said: f32,
     },
+    /// It cannot be asked.
+    #[error("it cannot be asked; train it again")]
+    Forecast(#[from] ForecastError),
     /// It takes too long.
     #[error(
         "an answer takes {took:?}, and a tick has room for {ANSWER_MAX:?}; train a smaller one"
@@ -52,24 +59,40 @@ pub enum TrialError {
 /// # Errors
 /// It says no numbers, or too slowly.
 pub(super) fn fault(forest: &Forest) -> Result<Duration, TrialError> {
-    let inputs = inputs(&features::fault::FEATURES);
+    let inputs = inputs(&features::fault::FEATURES, INPUTS);
     let mut answers = Vec::with_capacity(INPUTS);
-    timed(|| {
+    timed(inputs.len(), || {
         answers.clear();
         answers.extend(inputs.iter().map(|input| forest.ask(input).probability));
         numbers(&answers)
     })
 }
 
+/// Tries a forecaster: step after step, so that its state, too, has to stay a number.
+///
+/// # Errors
+/// It cannot be asked, says no numbers, or too slowly.
+pub(super) fn forecast(model: &dyn Forecaster) -> Result<Duration, TrialError> {
+    let inputs = inputs(&features::load::FEATURES, SERIES);
+    let mut states = vec![0.0; SERIES * model.spec().state];
+    timed(SERIES, || {
+        numbers(&model.step(&inputs, &mut states)?)?;
+        numbers(&states)
+    })
+}
+
 /// The mean time of an input in the quickest turn.
-fn timed(mut turn: impl FnMut() -> Result<(), TrialError>) -> Result<Duration, TrialError> {
+fn timed(
+    inputs: usize,
+    mut turn: impl FnMut() -> Result<(), TrialError>,
+) -> Result<Duration, TrialError> {
     let mut quickest = Duration::MAX;
     for _ in 0..TURNS {
         let begun = Instant::now();
         turn()?;
         quickest = quickest.min(begun.elapsed());
     }
-    let took = quickest / INPUTS as u32;
+    let took = quickest / inputs as u32;
     if took > ANSWER_MAX { Err(TrialError::Slow { took }) } else { Ok(took) }
 }
 
@@ -81,12 +104,12 @@ fn numbers(said: &[f32]) -> Result<(), TrialError> {
 }
 
 /// Inputs within the features' ranges.
-fn inputs<const N: usize>(features: &[Feature; N]) -> Vec<[f32; N]> {
+fn inputs<const N: usize>(features: &[Feature; N], count: usize) -> Vec<[f32; N]> {
     let mut chance = Xoshiro256PlusPlus::seed_from_u64(SEED);
     let mut within = |feature: &Feature| {
         let [low, high] = feature.range;
         let part = chance.next_u32() as f32 / u32::MAX as f32;
         (low + part * (high - low)).clamp(low, high)
     };
-    (0..INPUTS).map(|_| std::array::from_fn(|at| within(&features[at]))).collect()
+    (0..count).map(|_| std::array::from_fn(|at| within(&features[at]))).collect()
 }

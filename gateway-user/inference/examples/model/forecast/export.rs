@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use gateway_core::features::load::schema;
 use gateway_core::forecast::{MODEL_PACE, QUANTILES, Series};
+use gateway_inference::artefact::digest;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::traces::{CHOOSE_UNTIL, LEARN_UNTIL, Trace, Use};
 
@@ -45,7 +45,7 @@ pub(super) fn export(traces: &[Trace], folder: &Path) -> Result<()> {
         "schema": schema(),
         "ahead": MODEL_PACE.ahead,
         "quantiles": QUANTILES,
-        "sha256": hex(&Sha256::digest(&numbers)),
+        "sha256": digest(&numbers),
         "series": series,
     });
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -55,8 +55,4 @@ pub(super) fn export(traces: &[Trace], folder: &Path) -> Result<()> {
 
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

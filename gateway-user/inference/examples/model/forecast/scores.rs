@@ -7,6 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use gateway_core::features::load::Vector;
 use gateway_core::forecast::Forecaster;
+use gateway_inference::artefact::digest;
+use gateway_inference::forecast::MODEL;
 use serde_json::{Value, json};
 
 use super::judge::{Row, ratio};
@@ -92,6 +94,9 @@ pub(super) fn write(rows: &[Row], path: &Path) -> Result<()> {
             "q90_covers_substitute": mean(&of, |row| row.substitute.covered),
         })
     });
+    let model = path.with_file_name(MODEL);
+    let bytes = fs::read(&model).with_context(|| format!("reading {}", model.display()))?;
+    metrics["sha256"] = digest(&bytes).into();
     metrics["judged"] = json!({ "groups": groups, "rows": rows });
     let text = serde_json::to_string_pretty(&metrics)? + "\n";
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))

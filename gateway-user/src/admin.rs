@@ -8,6 +8,7 @@ mod error;
 mod label;
 mod models;
 mod ready;
+mod requests;
 mod rollback;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use gateway_core::decision::Decision;
 use gateway_core::history::DECISIONS_MAX;
+use gateway_core::recent::Recent;
 use gateway_core::state;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,7 @@ const PAGES: &[&str] = &[
     "/v1/models/stage",
     "/v1/models/rollback",
     "/v1/label",
+    "/v1/requests",
 ];
 
 /// Why the admin address cannot be served.
@@ -82,6 +85,8 @@ pub struct Pages {
     pub attachments: Vec<Attachment>,
     /// The models in use.
     pub models: Keeper,
+    /// The proxy's last requests.
+    pub recent: Arc<Recent>,
     /// File of the token that changes ask for; `None`: nothing can be changed.
     pub token_file: Option<PathBuf>,
     /// Whether the daemon is about to stop.
@@ -111,6 +116,7 @@ fn router(pages: Pages) -> Router {
         .route("/readyz", get(readyz))
         .route("/v1/state", get(state))
         .route("/v1/decisions", get(decisions))
+        .route("/v1/requests", get(requests::request))
         .route("/v1/rollback", post(rollback::rollback))
         .route("/v1/models", get(models::list))
         .route("/v1/models/load", post(models::load))

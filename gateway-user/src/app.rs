@@ -138,6 +138,7 @@ impl Daemon {
                 registry,
                 attachments,
                 models: models.clone(),
+                recent: proxy.recent(),
                 token_file: config.gateway.admin_token_file.clone(),
                 stopping: is_stopping,
             },

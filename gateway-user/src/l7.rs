@@ -15,6 +15,7 @@ mod exchange;
 mod head;
 mod listen;
 mod metrics;
+mod note;
 mod options;
 mod orca;
 mod proxy;

@@ -37,6 +37,7 @@ pub mod observation;
 pub mod plan;
 mod policy;
 pub mod predictor;
+pub mod recent;
 pub mod rows;
 pub mod saved;
 pub mod shares;

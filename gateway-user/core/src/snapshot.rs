@@ -14,6 +14,7 @@ use gateway_common::limits::NO_BACKEND;
 
 use crate::fleet::{Algorithm, Fleet};
 use crate::observation::BackendRow;
+use crate::recent::Candidate;
 use crate::rows::Rows;
 use crate::tables::Slots;
 
@@ -117,6 +118,35 @@ impl Snapshot {
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
         self.members(pool, class, now_ns, rows)?.least_loaded(hash, Some(tried))
+    }
+
+    /// Who takes requests of a class now, the least loaded for its weight first: what a choice looks
+    /// at, for people.
+    pub fn candidates(
+        &self,
+        pool: usize,
+        class: u8,
+        now_ns: u64,
+        rows: &dyn Rows,
+    ) -> Vec<Candidate> {
+        let backends = self.pools.get(pool).map_or(&[][..], |pool| &pool.backends);
+        let candidate = |backend: &BackendSnapshot| {
+            let weights = rows.weights(backend.row.row);
+            let weight = draw::weight_now(&weights, class, now_ns, self.weights_age_max_ns);
+            let name = self.backend_name(pool, backend.row)?.to_owned();
+            let in_flight = rows.in_flight(backend.row.row);
+            (weight > 0).then_some(Candidate { backend: name, weight, in_flight })
+        };
+        let mut candidates: Vec<Candidate> = backends.iter().filter_map(candidate).collect();
+        candidates.sort_by(|a, b| a.load().total_cmp(&b.load()));
+        candidates
+    }
+
+    /// The name of a pool's backend.
+    pub fn backend_name(&self, pool: usize, row: BackendRow) -> Option<&str> {
+        let &(at, backend) = self.by_row.get(&row.row)?;
+        let spec = self.fleet.pools.get(pool).filter(|_| at == pool)?;
+        spec.backends.get(backend).map(|spec| spec.name.as_str())
     }
 
     fn members<'a>(
@@ -282,6 +312,16 @@ mod tests {
         assert_eq!(picked(&two, None), [1].into());
         assert_eq!(picked(&two, Some(1)), [].into());
         assert_eq!(picked(&pool(&[0, 0], &[0, 0]), None), [].into());
+    }
+
+    #[test]
+    fn candidates_are_those_that_take_requests_the_least_loaded_first() {
+        let (snapshot, rows) = pool(&[WEIGHT_MAX, 0, WEIGHT_MAX / 4], &[3, 0, 1]);
+        let named = snapshot.candidates(0, 0, 1, &rows);
+        let names: Vec<_> = named.iter().map(|candidate| candidate.backend.as_str()).collect();
+        let name = |index: usize| snapshot.fleet.pools[0].backends[index].name.as_str();
+        assert_eq!(names, [name(0), name(2)]);
+        assert!((named[1].load() - 8.0).abs() < 0.01, "{named:?}");
     }
 
     #[test]

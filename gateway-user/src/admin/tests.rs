@@ -63,6 +63,7 @@ async fn site() -> Site {
         control: control.handle(),
         registry,
         attachments: vec![attachment],
+        recent: Arc::default(),
         token_file: None,
         stopping: is_stopping,
     };

@@ -9,6 +9,7 @@ use clap::Args;
 use gateway_core::decision::Decision;
 use gateway_core::explain::{explain, explain_tick};
 use gateway_core::history::{DECISIONS_MAX, TICKS_MAX};
+use gateway_core::recent::{RequestRecord, explain as explain_request};
 use gateway_core::state::PoolState;
 
 use super::{AdminArgs, client, say};
@@ -18,7 +19,7 @@ use crate::admin::{Decisions, Status};
 pub(super) struct ExplainArgs {
     /// Name of the backend, or `pool/backend` where several pools have one of that name. Without one:
     /// all backends of a tick.
-    #[arg(required_unless_present_any = ["tick", "ago"])]
+    #[arg(required_unless_present_any = ["tick", "ago", "request_id"])]
     backend: Option<String>,
     /// As it was at this turn of the loop.
     #[arg(long, value_name = "N", conflicts_with = "ago")]
@@ -26,6 +27,9 @@ pub(super) struct ExplainArgs {
     /// As it was so long ago, such as `30s`; about four minutes are kept.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     ago: Option<Duration>,
+    /// Instead, why a request of the proxy went where it did: its `X-Request-ID`, or `last`.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["backend", "tick", "ago"])]
+    request_id: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -33,6 +37,9 @@ pub(super) struct ExplainArgs {
 /// Asks the daemon and says it in words, or in JSON as the daemon answers.
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let admin = args.admin.admin;
+    if let Some(id) = &args.request_id {
+        return run_request(admin, id, args.admin.json);
+    }
     let path = match &args.backend {
         Some(name) => {
             format!("/v1/decisions?backend={}&limit={TICKS_MAX}", query_value(name))
@@ -62,6 +69,20 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         _ => None,
     };
     say(&explain(&decisions, pool.as_ref()))
+}
+
+fn run_request(admin: SocketAddr, id: &str, json: bool) -> anyhow::Result<()> {
+    let path = match id {
+        "last" => "/v1/requests".to_owned(),
+        id => format!("/v1/requests?id={}", query_value(id)),
+    };
+    let body = client::get(admin, &path)?;
+    if json {
+        return say(&format!("{}\n", String::from_utf8_lossy(&body)));
+    }
+    let record: RequestRecord = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} answered something that is no request"))?;
+    say(&explain_request(&record))
 }
 
 /// Those up to the moment that is asked for.

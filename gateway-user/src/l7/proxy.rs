@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use gateway_core::fleet::Layer;
+use gateway_core::recent::Recent;
 use gateway_core::rows::Rows;
 use gateway_core::snapshot::Snapshot;
 use tokio::runtime::{Builder, LocalOptions};
@@ -38,6 +39,7 @@ pub struct Proxy {
     threads: Vec<Thread>,
     listening: BTreeMap<SocketAddrV4, String>,
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
 }
 
 struct Thread {
@@ -68,10 +70,18 @@ impl Proxy {
         let count = options.threads.max(1);
         let current = snapshot.load_full();
         let metrics_of_threads = Arc::clone(&metrics);
-        let shared = Shared { options, snapshot, rows, telemetry, metrics: metrics_of_threads };
+        let recent = Arc::new(Recent::default());
+        let shared = Shared {
+            options,
+            snapshot,
+            rows,
+            telemetry,
+            metrics: metrics_of_threads,
+            recent: Arc::clone(&recent),
+        };
         let threads = (0..count).map(|thread| Thread::start(thread, shared.clone()));
         let threads = threads.collect::<Result<_, _>>()?;
-        let mut proxy = Proxy { threads, listening: BTreeMap::new(), metrics };
+        let mut proxy = Proxy { threads, listening: BTreeMap::new(), metrics, recent };
         proxy.reconfigure(&current)?;
         Ok(proxy)
     }
@@ -115,6 +125,11 @@ impl Proxy {
             Ok(Opened { vip: vip.clone(), addr, listeners })
         })
         .collect()
+    }
+
+    /// The last requests: a sample.
+    pub fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.recent)
     }
 
     /// What the proxy counts.
@@ -212,8 +227,12 @@ mod tests {
         let (commands, received) = mpsc::unbounded_channel();
         let gone = Thread { commands, handle: std::thread::spawn(move || drop(received)) };
         let threads = vec![running, gone];
-        let proxy =
-            Proxy { threads, listening: BTreeMap::new(), metrics: Arc::new(Metrics::default()) };
+        let proxy = Proxy {
+            threads,
+            listening: BTreeMap::new(),
+            metrics: Arc::default(),
+            recent: Arc::default(),
+        };
         assert_eq!(proxy.ended().await, 1);
     }
 }

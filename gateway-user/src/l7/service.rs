@@ -25,6 +25,7 @@ use super::body::{Exchange, Relayed, ResponseBody, outcome_of};
 use super::exchange::{Outgoing, exchange};
 use super::head::{self, Client};
 use super::metrics::{CheckoutSource, ReportResult, RetryReason};
+use super::note::Note;
 use super::orca;
 use super::reply::Fault;
 use super::upstream::{self, Conn, ConnectError};
@@ -51,11 +52,16 @@ pub(super) async fn serve(
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
     let class = worker.class(&view, vip.pool);
-    let route = Route { worker: &worker, view: &view, vip, class };
-    Ok(match route.answer(&mut outgoing).await {
+    let note = Note::begin(&worker, vip, class, &request_id);
+    let route = Route { worker: &worker, view: &view, vip, class, note: note.as_ref() };
+    let response = match route.answer(&mut outgoing).await {
         Ok(answer) => answer.pass_on(journey, vip, &request_id),
         Err(fault) => journey.fail(fault, &request_id),
-    })
+    };
+    if let Some(note) = note {
+        note.answered(response.status().as_u16());
+    }
+    Ok(response)
 }
 
 /// Where a request goes.
@@ -65,6 +71,8 @@ struct Route<'a> {
     vip: &'a VipView,
     /// Class whose weights it is drawn by.
     class: u8,
+    /// Where it is noted, if it is.
+    note: Option<&'a Note>,
 }
 
 impl Route<'_> {
@@ -74,6 +82,9 @@ impl Route<'_> {
         let mut backend = self.worker.pick(self.view, pool, class).ok_or(Fault::NoBackend)?;
         let mut retries_left = self.vip.http.retries;
         loop {
+            if let Some(note) = self.note {
+                note.chose(self.view, pool, &backend);
+            }
             let ended = self.try_backend(outgoing, &backend).await;
             let reason = retry_reason(&ended, outgoing).filter(|_| retries_left > 0);
             // Without another backend the first one's answer is better than none.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use gateway_core::observation::BackendRow;
+use gateway_core::recent::Recent;
 use gateway_core::rows::Rows;
 use gateway_core::snapshot::{BackendSnapshot, Snapshot};
 use hyper::server::conn::http1;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) rows: Arc<dyn Rows>,
     pub(super) telemetry: Telemetry,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) recent: Arc<Recent>,
 }
 
 /// One traffic thread.
@@ -39,6 +41,8 @@ pub(super) struct Worker {
     pub(super) rows: Arc<dyn Rows>,
     pub(super) telemetry: Telemetry,
     pub(super) metrics: Arc<Metrics>,
+    /// The last requests, of which a sample is noted.
+    pub(super) recent: Arc<Recent>,
     pub(super) pool: Pool,
     pub(super) options: Options,
     current: RefCell<Current>,
@@ -55,7 +59,7 @@ struct Current {
 
 impl Worker {
     pub(super) fn new(shared: Shared) -> Worker {
-        let Shared { options, snapshot, rows, telemetry, metrics } = shared;
+        let Shared { options, snapshot, rows, telemetry, metrics, recent } = shared;
         let mut snapshot = Cache::new(snapshot);
         let view = Rc::new(View::new(Arc::clone(snapshot.load()), &metrics));
         let mut server = http1::Builder::new();
@@ -73,6 +77,7 @@ impl Worker {
             rows,
             telemetry,
             metrics,
+            recent,
             server,
         }
     }

@@ -54,6 +54,16 @@ fn weights_follow_what_is_seen_and_every_page_shows_it() {
     );
     let ago = said(&output(&["explain", "slow", "--ago", "200ms", "--admin", &admin]));
     assert!(ago.contains("web/slow") && ago.contains("was asked for"), "{ago}");
+    let request = said(&output(&["explain", "--request-id", "last", "--admin", &admin]));
+    assert!(
+        request.contains("to site, pool web") && request.contains("of 2 that took"),
+        "{request}"
+    );
+    let id = request.split(' ').nth(1).expect("its id");
+    let same = said(&output(&["explain", "--request-id", id, "--admin", &admin]));
+    assert!(same.contains(&format!("request {id} to site")), "{same}");
+    let none = said(&output(&["explain", "--request-id", "none", "--admin", &admin]));
+    assert!(none.contains("no such request is kept"), "{none}");
     let never = output(&["explain", "slow", "--tick", "999999", "--admin", &admin]);
     assert!(said(&never).contains("no decision of that moment is kept"), "{}", said(&never));
     let unknown = output(&["explain", "nobody", "--admin", &admin]);

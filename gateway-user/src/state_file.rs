@@ -15,8 +15,8 @@ use gateway_core::saved::{SavedState, VERSION};
 /// The first word.
 const NAME: &str = "gateway-state";
 
-/// A state file larger than this is none: a gateway with all the backends that it has room for
-/// writes 4 MiB.
+/// A state file larger than this is none: with two kilobytes a backend, all that there is room for
+/// take 8 MiB.
 const BYTES_MAX: u64 = 256 << 20;
 
 /// A state, and how long ago it was saved.

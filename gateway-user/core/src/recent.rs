@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 /// Requests kept: about a minute of a busy gateway's sample.
 pub const REQUESTS_MAX: usize = 4_096;
 
-/// Requests noted in a second: beside what one costs to note, 2 µs, nothing.
+/// Requests noted in a second: enough to find one of its kind, too few to cost anything beside the
+/// thousands that a thread serves.
 const NOTED_PER_SECOND: u64 = 64;
 
 /// Candidates kept of one choice: the best.

@@ -145,3 +145,16 @@ fn numbers_that_are_none_are_not_believed() {
         assert!(decision.weight_after.is_finite() && decision.weight_after > 0.0, "{decision:?}");
     }
 }
+
+#[test]
+fn a_backend_takes_less_than_two_kilobytes() {
+    let mut bench = learnt();
+    bench.engine.plant(suspects_one, Stage::On);
+    bench.tick();
+    let saved = bench.engine.save(bench.now);
+    for backend in &saved.pools[0].backends {
+        assert!(backend.control.is_some() && backend.fault_past.is_some());
+        let bytes = serde_json::to_vec(backend).unwrap().len();
+        assert!(bytes < 2_048, "{bytes}");
+    }
+}

@@ -5,6 +5,7 @@
 //! write between a plan and its application. Others read what it publishes, and ask it by
 //! commands, which it answers between two turns.
 
+mod fits;
 mod gauges;
 mod metrics;
 mod notices;
@@ -39,6 +40,7 @@ pub use self::metrics::Metrics;
 pub use self::plane::{Counters, HeapPlane, Plane, PlaneError};
 pub use self::published::Published;
 
+use self::fits::Fits;
 use self::notices::Notices;
 use self::transitions::Transitions;
 
@@ -154,6 +156,7 @@ impl Control {
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
+        engine.set_models(fits::built_in());
         if let Some((state, away)) = saved {
             notices::restored(engine.restore(&state, away, now), away);
         }
@@ -168,6 +171,7 @@ impl Control {
             notices: metrics.notices().clone(),
             metrics,
             transitions: Transitions::default(),
+            fits: Fits::default(),
             is_torn: false,
             snapshot_due: false,
             apply_failing: false,
@@ -275,6 +279,7 @@ struct Loop {
     published: Arc<Published>,
     metrics: Metrics,
     transitions: Transitions,
+    fits: Fits,
     notices: Notices,
     apply_failing: bool,
     counted_at: Option<Instant>,
@@ -349,7 +354,9 @@ impl Loop {
         let started = Instant::now();
         let observed = self.observe();
         let now = clock::now();
+        self.fits.take_in(&mut self.engine);
         let turn = self.engine.tick(now, &*self.rows);
+        self.fits.begin(&mut self.engine);
         let decided = Instant::now();
         self.metrics.ticked(decided - started, observed, &turn.decisions);
         self.snapshot_due |= turn.snapshot_changed;

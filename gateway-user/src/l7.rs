@@ -12,6 +12,7 @@ mod body;
 mod downstream;
 mod error;
 mod exchange;
+mod facts;
 mod head;
 mod listen;
 mod metrics;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
+use gateway_core::classes::Profile;
 use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fault::Forest;
 use gateway_core::fleet::{
@@ -96,6 +97,8 @@ fn observations(backends: &[BackendRow], since: KtimeNs, tick: u64) -> Vec<Obser
                     first_byte_after: after,
                     after,
                     class: 0,
+                    profile: Profile::default(),
+                    among: 1,
                     report: None,
                 },
             });

@@ -23,6 +23,7 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 
+use crate::classes::{Fit, FitJob};
 use crate::decision::Decision;
 use crate::desired::{set_client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
@@ -257,6 +258,24 @@ impl Engine {
     fn position(&self, pool: &str) -> Result<usize, RollbackError> {
         let found = self.fleet.pools.iter().position(|spec| spec.name == pool);
         found.ok_or_else(|| RollbackError::NoSuchPool(pool.to_owned()))
+    }
+
+    /// Classes of requests to be made, once it is time. Running them takes milliseconds, and may be
+    /// done elsewhere while the loop turns.
+    pub fn fit_jobs(&mut self) -> Vec<FitJob> {
+        let (now, models) = (self.ticked_at, &self.models);
+        let job = |pool: &mut PoolLoop| {
+            let index = pool.index();
+            pool.learning_mut().fit_job(index, now, models)
+        };
+        self.pools.iter_mut().filter_map(job).collect()
+    }
+
+    /// Classes that were made. Those of a pool that is gone are dropped.
+    pub fn fitted(&mut self, fit: Fit) {
+        if let Some(pool) = self.pools.iter_mut().find(|pool| pool.index() == fit.pool) {
+            pool.learning_mut().fitted(fit);
+        }
     }
 
     /// The models to ask from now on.

@@ -6,6 +6,7 @@
 
 pub mod fault;
 pub mod load;
+pub mod profile;
 
 use serde::{Deserialize, Serialize};
 

@@ -221,6 +221,8 @@ pub struct HttpSpec {
     pub idle_timeout: Duration,
     /// Further tries of an idempotent request on another backend: 0 or 1.
     pub retries: u32,
+    /// Header, in lower case, that says whose a request is; `None`: none does.
+    pub tenant_header: Option<String>,
 }
 
 impl Default for HttpSpec {
@@ -230,6 +232,7 @@ impl Default for HttpSpec {
             response_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
             retries: 1,
+            tenant_header: None,
         }
     }
 }

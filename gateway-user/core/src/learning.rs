@@ -7,10 +7,12 @@
 //!
 //! Each task has a folder of its own; this file joins them for a pool and says nothing itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
+use crate::classes::{ClassView, Classes, Fit, FitJob};
 use crate::decision::Answer;
 use crate::evidence::Evidence;
 use crate::fault::{FaultWindow, Watch};
@@ -18,7 +20,7 @@ use crate::fleet::CanarySpec;
 use crate::forecast::{Ability, Forecasts, Hint, Outlook, Report};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
-use crate::observation::BackendRow;
+use crate::observation::{BackendRow, Seen};
 use crate::predictor::{Opinion, PoolView};
 use crate::saved::SavedSeat;
 
@@ -35,6 +37,11 @@ pub(crate) struct Learning {
     watch: Watch,
     forecasts: Forecasts,
     ability: Ability,
+    requests: Classes,
+    /// The classes that requests are told apart by: none, unless they may decide.
+    view: Arc<ClassView>,
+    /// The view without classes.
+    none: Arc<ClassView>,
     #[cfg(test)]
     contrived: Option<Contrived>,
 }
@@ -49,6 +56,7 @@ pub(crate) type Contrived = fn(usize, KtimeNs) -> Opinion;
 impl Learning {
     /// Nothing learnt yet.
     pub(crate) fn new(stages: Stages) -> Learning {
+        let none = Arc::default();
         Learning {
             stages,
             classes: Seat::new(stages.classes),
@@ -58,6 +66,9 @@ impl Learning {
             watch: Watch::default(),
             forecasts: Forecasts::default(),
             ability: Ability::default(),
+            requests: Classes::default(),
+            view: Arc::clone(&none),
+            none,
             #[cfg(test)]
             contrived: None,
         }
@@ -90,7 +101,7 @@ impl Learning {
             match task {
                 Task::Fault => self.watch.forget_proof(),
                 Task::Forecast => self.forecasts.forget_model(),
-                Task::Classes => {}
+                Task::Classes => self.requests.forget_fit(),
             }
             changed = true;
         }
@@ -183,6 +194,39 @@ impl Learning {
         } else {
             0.0
         }
+    }
+
+    /// The classes that requests are told apart by now.
+    pub(crate) fn classes(&self) -> Arc<ClassView> {
+        Arc::clone(&self.view)
+    }
+
+    /// Takes in what was seen of a backend (its place in the pool).
+    pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) {
+        self.requests.observe(backend, seen);
+    }
+
+    /// Scores the classes; whether others than before decide now.
+    pub(crate) fn classify(&mut self, now: KtimeNs, elapsed: Duration) -> bool {
+        self.requests.tick(now, elapsed, &mut self.classes);
+        let decides = self.classes.barrier(now).is_none();
+        let view = if decides { Arc::clone(self.requests.view()) } else { Arc::clone(&self.none) };
+        let changed = !Arc::ptr_eq(&view, &self.view);
+        self.view = view;
+        changed
+    }
+
+    /// Classes to be made of the requests of a pool (its index in the tables), once it is time.
+    pub(crate) fn fit_job(&mut self, pool: u32, now: KtimeNs, models: &Models) -> Option<FitJob> {
+        if self.classes.stage() == Stage::Off {
+            return None;
+        }
+        self.requests.job(pool, now, models.classes.as_ref()?)
+    }
+
+    /// They are made.
+    pub(crate) fn fitted(&mut self, fit: Fit) {
+        self.requests.fitted(fit);
     }
 
     /// The watch for faults.

@@ -12,6 +12,7 @@
 
 pub mod canary;
 mod capacity;
+pub mod classes;
 pub mod decision;
 mod desired;
 pub mod directory;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::classes::Clusterer;
 use crate::fault::Forest;
 use crate::forecast::Forecaster;
 use crate::ladder::Task;
@@ -12,6 +13,8 @@ use crate::ladder::Task;
 /// The models at hand.
 #[derive(Clone, Debug, Default)]
 pub struct Models {
+    /// What makes classes of requests.
+    pub classes: Option<Arc<dyn Clusterer>>,
     /// Which backends are faulty.
     pub fault: Option<Arc<Forest>>,
     /// How much load will come.
@@ -22,7 +25,7 @@ impl Models {
     /// Version of the model of a task; `None`: there is none.
     pub fn version(&self, task: Task) -> Option<&str> {
         match task {
-            Task::Classes => None,
+            Task::Classes => self.classes.as_deref().map(Clusterer::version),
             Task::Forecast => self.forecast.as_deref().map(|model| model.spec().version.as_str()),
             Task::Fault => self.fault.as_deref().map(Forest::version),
         }

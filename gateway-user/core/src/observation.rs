@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
+use crate::classes::Profile;
+
 /// A backend's row in the data plane's tables, and the generation that tells a reused row apart.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
@@ -77,6 +79,10 @@ pub enum Seen {
         after: Duration,
         /// Class whose weights it was drawn by: the request's own, or the control group's.
         class: u8,
+        /// What it is known by.
+        profile: Profile,
+        /// Requests that the backend had in flight when it began, itself included.
+        among: u32,
         /// What the backend reported of itself (ORCA), if it did.
         report: Option<LoadReport>,
     },

@@ -4,7 +4,7 @@
 //! XDP program steer by the same numbers at the same moment; without XDP they lie on the heap.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytemuck::Zeroable;
 use gateway_common::layout::Weights;
@@ -20,6 +20,40 @@ pub trait Rows: Send + Sync {
     fn begin(&self, row: u32);
     /// One fewer; never below zero.
     fn end(&self, row: u32);
+    /// What the proxy's requests in flight are expected to cost more than one each, in thousandths of
+    /// a mean request; together with [`in_flight`](Rows::in_flight) the expected work.
+    fn surplus(&self, row: u32) -> i64;
+    /// Changes that, by [`surplus_of`] a request when it begins and back when it ends.
+    fn shift_surplus(&self, row: u32, thousandths: i64);
+}
+
+/// What a request of this expected cost adds to its backend's surplus, in thousandths.
+pub fn surplus_of(cost: f32) -> i64 {
+    ((cost - 1.0) * 1000.0) as i64
+}
+
+/// The surplus of each row, kept by one process for its own requests.
+#[derive(Debug)]
+pub struct Surplus(Vec<AtomicI64>);
+
+impl Default for Surplus {
+    fn default() -> Surplus {
+        Surplus((0..BACKENDS_MAX).map(|_| AtomicI64::new(0)).collect())
+    }
+}
+
+impl Surplus {
+    /// Of a row.
+    pub fn of(&self, row: u32) -> i64 {
+        self.0.get(row as usize).map_or(0, |surplus| surplus.load(Ordering::Relaxed))
+    }
+
+    /// Changes a row's.
+    pub fn shift(&self, row: u32, thousandths: i64) {
+        if let Some(surplus) = self.0.get(row as usize) {
+            surplus.fetch_add(thousandths, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Rows on the heap.
@@ -27,6 +61,7 @@ pub trait Rows: Send + Sync {
 pub struct HeapRows {
     weights: Mutex<Vec<Weights>>,
     in_flight: Vec<AtomicU64>,
+    surplus: Surplus,
 }
 
 impl Default for HeapRows {
@@ -34,6 +69,7 @@ impl Default for HeapRows {
         HeapRows {
             weights: Mutex::new(vec![Weights::zeroed(); BACKENDS_MAX as usize]),
             in_flight: (0..BACKENDS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            surplus: Surplus::default(),
         }
     }
 }
@@ -68,5 +104,12 @@ impl Rows for HeapRows {
         if let Some(count) = self.in_flight.get(row as usize) {
             let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         }
+    }
+    fn surplus(&self, row: u32) -> i64 {
+        self.surplus.of(row)
+    }
+
+    fn shift_surplus(&self, row: u32, thousandths: i64) {
+        self.surplus.shift(row, thousandths);
     }
 }

@@ -4,6 +4,7 @@
 //! and the tools that train, evaluate and check models (`cargo xtask model`, `cargo xtask sim`).
 
 pub mod artefact;
+pub mod classes;
 pub mod fault;
 pub mod forecast;
 pub mod registry;

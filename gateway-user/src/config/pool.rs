@@ -12,6 +12,7 @@ use gateway_core::fleet::{
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
+use http::HeaderName;
 use toml::Spanned;
 
 use super::mistake::Mistake;
@@ -371,9 +372,22 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
         ),
         idle_timeout: section.within("idle_timeout", default.idle_timeout, MILLISECOND..=HOUR),
         retries: section.within("retries", default.retries, 0..=1),
+        tenant_header: read_header(&mut section, "tenant_header"),
     };
     section.finish();
     spec
+}
+
+/// The name of a header, in lower case.
+fn read_header(section: &mut Section<'_, '_>, key: &'static str) -> Option<String> {
+    let name = section.get::<String>(key)?;
+    let header = HeaderName::from_bytes(name.get_ref().as_bytes());
+    if header.is_err() {
+        let title = format!("`{}` is {:?}", section.name(key), name.get_ref());
+        let mistake = Mistake::at(name.span(), title).label("not the name of a header");
+        section.mistake(mistake.help("write it like `x-tenant`"));
+    }
+    header.ok().map(|header| header.as_str().to_owned())
 }
 
 fn read_models(mut section: Section<'_, '_>) -> (Stages, CanarySpec) {

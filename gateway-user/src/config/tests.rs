@@ -77,8 +77,13 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
             || line == "# [[client_class]]"
     };
     let uncomment = |line: &str| match line {
-        // The host and the rest of the file decide these.
-        line if line.contains("nat_address") || line.contains("proxy_threads") => line.to_owned(),
+        // The host and the rest of the file decide these; of the last there is none by default.
+        line if ["nat_address", "proxy_threads", "tenant_header"]
+            .iter()
+            .any(|k| line.contains(k)) =>
+        {
+            line.to_owned()
+        }
         line if is_key(line) => line["# ".len()..].to_owned(),
         line => line.to_owned(),
     };
@@ -147,6 +152,7 @@ slow_start = "0s"
 [pool.http]
 retries = 0
 connect_timeout = "250ms"
+tenant_header = "X-Tenant"
 [[client_class]]
 prefix = "192.0.2.0/24"
 class = 6
@@ -191,6 +197,7 @@ fn every_key_is_read() {
     assert_eq!(pool.policy.weight_min, 0.1);
     assert_eq!(pool.policy.slow_start, Duration::ZERO);
     assert_eq!((pool.http.retries, pool.http.connect_timeout), (0, Duration::from_millis(250)));
+    assert_eq!(pool.http.tenant_header.as_deref(), Some("x-tenant"));
     assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 6)]);
 }
 
@@ -350,6 +357,8 @@ fn numbers_outside_their_bounds_are_mistakes() {
     has_one(&policy("failures_in_a_row = 0"), "7:21", &["must be from 1 to 1000"]);
     let http = format!("{FIVE_LINES}[pool.http]\nretries = 2\n");
     has_one(&http, "7:11", &["`pool.http.retries` is 2", "must be from 0 to 1"]);
+    let http = format!("{FIVE_LINES}[pool.http]\ntenant_header = \"x tenant\"\n");
+    has_one(&http, "7:17", &["`pool.http.tenant_header` is", "not the name of a header"]);
     let tick = L4.replace("[gateway]", "[gateway]\ntick = \"1ms\"");
     has_one(&tick, "2:8", &["`gateway.tick` is 1ms", "must be from 10ms to 10s"]);
 }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_core::classes::Profile;
 use gateway_core::decision::Health;
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
     WeightMode,
 };
-use gateway_core::ladder::Stages;
-use gateway_core::observation::Seen;
+use gateway_core::ladder::{Stage, Stages};
+use gateway_core::observation::{RequestOutcome, Seen};
 use gateway_core::tables::Write;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -298,4 +299,38 @@ async fn who_asks_after_the_end_is_told_so() {
     control.stop().await;
     let outcome = handle.decisions(Query::default()).await;
     assert!(matches!(outcome, Err(ControlError::Ended)));
+}
+
+#[tokio::test]
+async fn requests_of_unlike_costs_come_to_be_told_apart() {
+    let mut fleet = fleet(&["a"]);
+    fleet.pools[0].models.classes = Stage::On;
+    let (telemetry, observations) = Telemetry::new();
+    let engine = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 7 };
+    let (options, plane) = (Options { tick: TICK, engine }, Box::new(HeapPlane::default()));
+    let control = Control::start(fleet, options, plane, observations, Metrics::default()).unwrap();
+    let snapshot = control.handle().published().snapshot();
+    let classes = eventually("classes decide", || {
+        let backend = snapshot.load().pools[0].backends[0].row;
+        for number in 0..20 {
+            let id = 1 + number % 2;
+            let after = Duration::from_millis(if id == 1 { 1 } else { 100 });
+            let seen = Seen::Request {
+                outcome: RequestOutcome::Answered,
+                first_byte_after: after,
+                after,
+                class: 0,
+                profile: Profile { id, ..Profile::default() },
+                among: 1,
+                report: None,
+            };
+            telemetry.report(Observation { at: clock::now(), backend, seen });
+        }
+        let classes = snapshot.load().pools[0].classes.classes().to_vec();
+        (!classes.is_empty()).then_some(classes)
+    });
+    let classes = classes.await;
+    assert_eq!(classes.len(), 2);
+    assert!(classes[1].cost / classes[0].cost > 50.0, "{classes:?}");
+    control.stop().await;
 }

@@ -7,7 +7,7 @@ use aya::maps::MapData;
 use bytemuck::Zeroable;
 use gateway_common::layout::{Live, Weights, map_name};
 use gateway_common::limits::BACKENDS_MAX;
-use gateway_core::rows::Rows;
+use gateway_core::rows::{Rows, Surplus};
 
 use super::census::Counts;
 use super::error::DataplaneError;
@@ -31,6 +31,7 @@ pub struct MappedRows {
     /// What [`Rows::begin`] and [`Rows::end`] of this process have left in `LIVE`, by row: the
     /// proxy's share, so that the rest is the L4 flows'.
     proxy: Vec<AtomicU64>,
+    surplus: Surplus,
 }
 
 impl MappedRows {
@@ -44,6 +45,7 @@ impl MappedRows {
             weights: map(map_name::WEIGHTS, weights, WEIGHTS_WORDS)?,
             live: map(map_name::LIVE, live, LIVE_WORDS)?,
             proxy: (0..BACKENDS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            surplus: Surplus::default(),
         })
     }
 
@@ -117,6 +119,14 @@ impl Rows for MappedRows {
         if ended.is_ok() {
             self.adjust(row, -1);
         }
+    }
+
+    fn surplus(&self, row: u32) -> i64 {
+        self.surplus.of(row)
+    }
+
+    fn shift_surplus(&self, row: u32, thousandths: i64) {
+        self.surplus.shift(row, thousandths);
     }
 }
 

@@ -6,7 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_core::classes::Profile;
 use gateway_core::observation::{BackendRow, LoadReport, Observation, RequestOutcome, Seen};
+use gateway_core::rows::surplus_of;
+use gateway_core::snapshot::Demand;
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
@@ -16,16 +19,21 @@ use super::view::{BackendSeries, VipView};
 use super::worker::Worker;
 use crate::clock;
 
-/// Class of every request until requests are classified.
-pub(super) const CLASS: u8 = 0;
+/// What is thought of a request before a backend has seen it.
+#[derive(Clone, Copy)]
+pub(super) struct Thought {
+    pub(super) demand: Demand,
+    pub(super) profile: Profile,
+}
 
 /// One try at a backend, in flight until it is finished or dropped.
 pub(super) struct Attempt {
     worker: Rc<Worker>,
     series: Rc<BackendSeries>,
     backend: BackendRow,
-    /// Class whose weights it was drawn by.
-    class: u8,
+    thought: Thought,
+    /// Requests in flight at the backend when it began, itself included.
+    among: u32,
     started: KtimeNs,
     first_byte_after: Option<Duration>,
     report: Option<LoadReport>,
@@ -37,14 +45,16 @@ impl Attempt {
         worker: &Rc<Worker>,
         series: Rc<BackendSeries>,
         backend: BackendRow,
-        class: u8,
+        thought: Thought,
     ) -> Attempt {
         worker.rows.begin(backend.row);
+        worker.rows.shift_surplus(backend.row, surplus_of(thought.demand.cost));
         Attempt {
             worker: Rc::clone(worker),
             series,
             backend,
-            class,
+            thought,
+            among: u32::try_from(worker.rows.in_flight(backend.row)).unwrap_or(u32::MAX).max(1),
             started: clock::now(),
             first_byte_after: None,
             report: None,
@@ -70,8 +80,8 @@ impl Attempt {
 
     /// No connection came about.
     pub(super) fn connect_failed(mut self) {
-        let now = clock::now();
-        self.end(now, TryOutcome::ConnectFailed, Seen::ConnectFailed { class: self.class });
+        let (now, class) = (clock::now(), self.thought.demand.class);
+        self.end(now, TryOutcome::ConnectFailed, Seen::ConnectFailed { class });
     }
 
     /// It ended like this.
@@ -86,7 +96,9 @@ impl Attempt {
             outcome,
             first_byte_after: self.first_byte_after.unwrap_or(after),
             after,
-            class: self.class,
+            class: self.thought.demand.class,
+            profile: self.thought.profile,
+            among: self.among,
             report: self.report,
         };
         let counted = match outcome {
@@ -101,7 +113,9 @@ impl Attempt {
 
     fn end(&mut self, at: KtimeNs, counted: TryOutcome, seen: Seen) {
         self.finished = true;
-        self.worker.rows.end(self.backend.row);
+        let row = self.backend.row;
+        self.worker.rows.end(row);
+        self.worker.rows.shift_surplus(row, -surplus_of(self.thought.demand.cost));
         self.series.tried(counted);
         self.worker.telemetry.report(Observation { at, backend: self.backend, seen });
     }

@@ -20,9 +20,10 @@ use http::header::HeaderMap;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
-use super::attempt::{Attempt, Journey};
+use super::attempt::{Attempt, Journey, Thought};
 use super::body::{Exchange, Relayed, ResponseBody, outcome_of};
 use super::exchange::{Outgoing, exchange};
+use super::facts;
 use super::head::{self, Client};
 use super::metrics::{CheckoutSource, ReportResult, RetryReason};
 use super::note::Note;
@@ -49,11 +50,12 @@ pub(super) async fn serve(
     if let Err(refusal) = head::check_request(&head) {
         return Ok(journey.fail(Fault::Refused(refusal), &request_id));
     }
+    let thought =
+        worker.think(&view, vip.pool, &facts::of(&head, vip.http.tenant_header.as_deref()));
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
-    let class = worker.class(&view, vip.pool);
-    let note = Note::begin(&worker, vip, class, &request_id);
-    let route = Route { worker: &worker, view: &view, vip, class, note: note.as_ref() };
+    let note = Note::begin(&worker, vip, thought.demand.class, &request_id);
+    let route = Route { worker: &worker, view: &view, vip, thought, note: note.as_ref() };
     let response = match route.answer(&mut outgoing).await {
         Ok(answer) => answer.pass_on(journey, vip, &request_id),
         Err(fault) => journey.fail(fault, &request_id),
@@ -69,8 +71,7 @@ struct Route<'a> {
     worker: &'a Rc<Worker>,
     view: &'a View,
     vip: &'a VipView,
-    /// Class whose weights it is drawn by.
-    class: u8,
+    thought: Thought,
     /// Where it is noted, if it is.
     note: Option<&'a Note>,
 }
@@ -78,8 +79,8 @@ struct Route<'a> {
 impl Route<'_> {
     /// The response of the first backend, or of another one if that failed.
     async fn answer(&self, outgoing: &mut Outgoing) -> Result<Answer, Fault> {
-        let (pool, class) = (self.vip.pool, self.class);
-        let mut backend = self.worker.pick(self.view, pool, class).ok_or(Fault::NoBackend)?;
+        let (pool, demand) = (self.vip.pool, self.thought.demand);
+        let mut backend = self.worker.pick(self.view, pool, demand).ok_or(Fault::NoBackend)?;
         let mut retries_left = self.vip.http.retries;
         loop {
             if let Some(note) = self.note {
@@ -89,7 +90,7 @@ impl Route<'_> {
             let reason = retry_reason(&ended, outgoing).filter(|_| retries_left > 0);
             // Without another backend the first one's answer is better than none.
             let Some((reason, other)) = reason.and_then(|reason| {
-                Some((reason, self.worker.pick_other(self.view, pool, class, backend.row)?))
+                Some((reason, self.worker.pick_other(self.view, pool, demand, backend.row)?))
             }) else {
                 return ended;
             };
@@ -117,7 +118,7 @@ impl Route<'_> {
     ) -> Result<Answer, Fault> {
         // A pick is of the pool that the view was made from, so it is there.
         let series = self.view.series(self.vip, backend.row).ok_or(Fault::NoBackend)?;
-        let attempt = Attempt::begin(self.worker, Rc::clone(&series), backend.row, self.class);
+        let attempt = Attempt::begin(self.worker, Rc::clone(&series), backend.row, self.thought);
         let (attempt, mut conn) = match self.worker.pool.take(backend.row, &series) {
             Some(conn) => (attempt, conn),
             None => self.connect(attempt, backend, CheckoutSource::New).await?,

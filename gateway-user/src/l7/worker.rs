@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use gateway_core::classes::RequestFacts;
 use gateway_core::observation::BackendRow;
 use gateway_core::recent::Recent;
 use gateway_core::rows::Rows;
-use gateway_core::snapshot::{BackendSnapshot, Snapshot};
+use gateway_core::snapshot::{BackendSnapshot, Demand, Snapshot};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::sync::Semaphore;
 
-use super::attempt::CLASS;
+use super::attempt::Thought;
 use super::metrics::Metrics;
 use super::options::{HEAD_BYTES_MAX, Options};
 use super::upstream::{Conn, Pool};
@@ -93,15 +94,17 @@ impl Worker {
         Rc::clone(view)
     }
 
-    /// The class whose weights a new request is drawn by, at all of its tries.
-    pub(super) fn class(&self, view: &View, pool: usize) -> u8 {
-        view.snapshot.class_of(pool, CLASS, self.rng.borrow_mut().next_u64())
+    /// What is thought of a new request, at all of its tries.
+    pub(super) fn think(&self, view: &View, pool: usize, facts: &RequestFacts<'_>) -> Thought {
+        let hash = self.rng.borrow_mut().next_u64();
+        let (demand, profile) = view.snapshot.demand(pool, facts, hash);
+        Thought { demand, profile }
     }
 
     /// A backend for a new request.
-    pub(super) fn pick(&self, view: &View, pool: usize, class: u8) -> Option<BackendSnapshot> {
+    pub(super) fn pick(&self, view: &View, pool: usize, demand: Demand) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_for_request(pool, class, hash, clock::now().0, &*self.rows)
+        view.snapshot.pick_for_request(pool, demand, hash, clock::now().0, &*self.rows)
     }
 
     /// A backend other than the one that was tried.
@@ -109,11 +112,11 @@ impl Worker {
         &self,
         view: &View,
         pool: usize,
-        class: u8,
+        demand: Demand,
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_other(pool, class, hash, clock::now().0, &*self.rows, tried)
+        view.snapshot.pick_other(pool, demand, hash, clock::now().0, &*self.rows, tried)
     }
 
     /// Randomness for a request id.

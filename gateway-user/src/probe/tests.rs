@@ -94,6 +94,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
             index: 0,
             slots: Arc::new([]),
             control_share: 0,
+            classes: Arc::default(),
             fallback: 0,
             backends: placed.collect(),
         }],

@@ -206,6 +206,7 @@ fn placed(backends: &[SocketAddrV4], generation: u32) -> PoolSnapshot {
         index: 0,
         slots: (0..MAGLEV_SLOTS).map(slot).collect(),
         control_share: 0,
+        classes: Arc::default(),
         fallback: if count == 0 { NO_BACKEND } else { 0 },
         backends: backends
             .iter()

@@ -198,10 +198,12 @@ impl PoolLoop {
         spec: &PoolSpec,
         ticked_at: KtimeNs,
     ) -> bool {
-        let Some(backend) = self.backends.get_mut(backend) else { return false };
+        let place = backend;
+        let Some(backend) = self.backends.get_mut(place) else { return false };
         if backend.row().generation != generation {
             return false;
         }
+        self.learning.observe(place, &observation.seen);
         backend.observe(observation, spec.probe.as_ref(), ticked_at);
         self.canary.observe(&observation.seen);
         true
@@ -245,8 +247,9 @@ impl PoolLoop {
         let outcomes = outcomes.into_iter().zip(control).collect();
         self.record(context, spec, &evidence, &verdicts, outcomes, &mut turn.decisions);
         self.keep_version(context.now);
+        let classified = self.learning.classify(context.now, context.elapsed);
         let joined = self.membership.update(&candidates(&self.backends, spec, context.now));
-        self.write_pool(spec, tables) || joined
+        self.write_pool(spec, tables) || joined || classified
     }
 
     pub(super) fn snapshot(&self, spec: &PoolSpec) -> PoolSnapshot {
@@ -255,6 +258,7 @@ impl PoolLoop {
             slots: self.membership.slots.clone(),
             fallback: self.fallback,
             control_share: self.control_share,
+            classes: self.learning.classes(),
             backends: self
                 .backends
                 .iter()

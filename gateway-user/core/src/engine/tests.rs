@@ -4,6 +4,7 @@ use gateway_common::layout::Weights;
 use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
 
 use super::*;
+use crate::classes::Profile;
 use crate::decision::{Health, Reason, WeightSource};
 use crate::fixture::{backend, fleet};
 use crate::fleet::{Admission, ProbeKind, ProbeSpec, WeightMode};
@@ -71,6 +72,8 @@ impl Bench {
                         first_byte_after: after,
                         after,
                         class: 0,
+                        profile: Profile::default(),
+                        among: 1,
                         report: None,
                     };
                     self.see(backend, seen);

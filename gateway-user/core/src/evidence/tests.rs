@@ -1,4 +1,5 @@
 use super::*;
+use crate::classes::Profile;
 use crate::fleet::ProbeKind;
 use crate::observation::{BackendRow, LoadReport};
 
@@ -11,7 +12,8 @@ fn at(ms: u64) -> KtimeNs {
 fn request(outcome: RequestOutcome, ms: u64) -> Seen {
     let after = Duration::from_millis(ms);
     let report = Some(LoadReport { utilization: 0.4, ..LoadReport::default() });
-    Seen::Request { outcome, first_byte_after: after, after, class: 0, report }
+    let profile = Profile::default();
+    Seen::Request { outcome, first_byte_after: after, after, class: 0, profile, among: 1, report }
 }
 
 /// What is known after these were seen, 50 ms apart, at a tick two seconds after the start.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::traffic::{ClassSpec, Cost, Profile};
 use crate::fleet::{Algorithm, PolicySpec, ProbeSpec, WeightMode};
+use crate::ladder::Stages;
+use crate::models::Models;
 
 /// A whole run, chance included.
 #[derive(Clone, Debug)]
@@ -48,6 +50,10 @@ pub struct Scenario {
     pub paces: Vec<Pace>,
     /// When the control loops stop: what decides by what it is told goes on with what it knew.
     pub loop_stops_at: Option<Duration>,
+    /// The gateway's models.
+    pub models: Models,
+    /// How far they may go.
+    pub stages: Stages,
 }
 
 impl Default for Scenario {
@@ -74,6 +80,8 @@ impl Default for Scenario {
             changes: Vec::new(),
             paces: Vec::new(),
             loop_stops_at: None,
+            models: Models::default(),
+            stages: Stages::default(),
         }
     }
 }

@@ -59,6 +59,9 @@ struct Args {
     /// Latency of each class of requests, too.
     #[arg(long)]
     classes: bool,
+    /// Classes of requests decide in this gateway, once they have proved themselves.
+    #[arg(long)]
+    learn_classes: bool,
     /// Holds the results against the targets.
     #[arg(long)]
     targets: bool,
@@ -92,7 +95,7 @@ fn main() -> Result<ExitCode> {
     let begun = Instant::now();
     let mut all = Vec::new();
     for entry in entries {
-        let results = runs::run(entry, &policies, &seeds, &shapes)?;
+        let results = runs::run(entry, &policies, &seeds, &shapes, args.learn_classes)?;
         table::print(&results, args.classes);
         all.push(results);
     }

@@ -14,29 +14,31 @@ use super::super::invariants::{check_decisions, check_plan};
 use super::super::scenario::Scenario;
 use super::super::traffic::Request;
 use super::{Ask, Balancer, Ended, Outcome, Path};
+use crate::classes::{Profile, RequestFacts};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
 use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
-use crate::ladder::Stages;
+use crate::models::Models;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
-use crate::rows::{HeapRows, Rows};
-use crate::snapshot::Snapshot;
+use crate::rows::{HeapRows, Rows, surplus_of};
+use crate::snapshot::{Demand, Snapshot};
 use crate::tables::{Tables, Write};
 
 /// A client whose SYN was refused, and the refusal kept from it, sends the next after this long
 /// (RFC 6298, initial timeout).
 const SYN_RETRY: Duration = Duration::from_secs(1);
 
-/// Class of every request until requests are classified.
-const CLASS: u8 = 0;
+/// Tenants that the requests of a class come from: each makes a profile of its own.
+const TENANTS: [&str; 3] = ["a", "b", "c"];
 
 /// What the engine was shown, in order: enough to reproduce every decision.
 #[derive(Clone, Debug)]
 pub struct Recording {
     fleet: Fleet,
     options: EngineOptions,
+    models: Models,
     steps: Vec<Step>,
 }
 
@@ -44,6 +46,15 @@ pub struct Recording {
 enum Step {
     Seen(Observation),
     Tick(KtimeNs, Vec<u64>),
+}
+
+/// A try, from its beginning.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    demand: Demand,
+    profile: Profile,
+    /// Requests in flight at its backend, itself included.
+    among: u32,
 }
 
 /// One gateway with one pool.
@@ -55,6 +66,12 @@ pub(super) struct Gateway {
     applied: Tables,
     /// Which backends report their load.
     reports: Vec<bool>,
+    /// Names of the classes of requests, which are their paths.
+    names: Vec<&'static str>,
+    /// What was thought of a request when it was last sent to a backend.
+    begun: HashMap<u64, Begun>,
+    /// What the request adds to the surplus of the backend that was just picked for it.
+    picked: i64,
     last: Arc<[Decision]>,
     kept: Option<(Vec<Decision>, Recording)>,
 }
@@ -69,7 +86,9 @@ impl Gateway {
     ) -> Result<Gateway, DirectoryError> {
         let options = EngineOptions { weights_age_max: Duration::from_secs(30), seed };
         let fleet = fleet(scenario, servers.clone());
-        let engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
+        let mut engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
+        engine.set_models(scenario.models.clone());
+        let models = scenario.models.clone();
         let mut gateway = Gateway {
             path,
             snapshot: engine.snapshot(),
@@ -77,8 +96,12 @@ impl Gateway {
             rows: HeapRows::default(),
             applied: Tables::default(),
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
+            names: scenario.classes.iter().map(|class| class.name).collect(),
+            begun: HashMap::new(),
+            picked: 0,
             last: Arc::from([]),
-            kept: keep.then(|| (Vec::new(), Recording { fleet, options, steps: Vec::new() })),
+            kept: keep
+                .then(|| (Vec::new(), Recording { fleet, options, models, steps: Vec::new() })),
         };
         let writes = check_plan(gateway.engine.tables(), &mut gateway.applied);
         apply_weights(&writes.unwrap_or_default(), &gateway.rows);
@@ -97,14 +120,32 @@ impl Gateway {
         }
     }
 
-    /// The class whose weights a request is drawn by, at each of its tries.
-    fn class(&self, request: &Request) -> u8 {
-        self.snapshot.class_of(0, CLASS, mix(request.luck))
+    /// What is thought of a request.
+    fn demand(&self, request: &Request) -> (Demand, Profile) {
+        if self.path == Path::L4 {
+            let class = self.snapshot.class_of(0, Demand::PLAIN.class, mix(request.luck));
+            return (Demand { class, ..Demand::PLAIN }, Profile::default());
+        }
+        let facts = RequestFacts {
+            method: "POST",
+            path: self.names.get(usize::from(request.class)).copied().unwrap_or_default(),
+            tenant: Some(TENANTS[(mix(request.luck ^ 1) % TENANTS.len() as u64) as usize]),
+            ..RequestFacts::default()
+        };
+        self.snapshot.demand(0, &facts, mix(request.luck))
+    }
+
+    /// What was thought of it when it was sent, or is now.
+    fn begun(&self, request: &Request) -> Begun {
+        self.begun.get(&request.luck).copied().unwrap_or_else(|| {
+            let (demand, profile) = self.demand(request);
+            Begun { demand, profile, among: 1 }
+        })
     }
 
     /// What the proxy sees of a try.
     fn request_seen(&self, ended: &Ended) -> Seen {
-        let class = self.class(&ended.request);
+        let Begun { demand: Demand { class, .. }, profile, among } = self.begun(&ended.request);
         let outcome = match ended.outcome {
             Outcome::Refused => return Seen::ConnectFailed { class },
             Outcome::Answered => RequestOutcome::Answered,
@@ -117,13 +158,15 @@ impl Gateway {
             first_byte_after: ended.first_byte_after,
             after: ended.after,
             class,
+            profile,
+            among,
             report: ended.report.filter(|_| self.reports[ended.server]),
         }
     }
 
     /// What XDP sees of a connection: no status, and of a client that gives up only that.
     fn flow_seen(&self, ended: &Ended) -> Option<Seen> {
-        let class = self.class(&ended.request);
+        let class = self.begun(&ended.request).demand.class;
         Some(match ended.outcome {
             // Its first byte was seen already.
             Outcome::Answered if ended.first_byte_after < ended.after => return None,
@@ -141,15 +184,19 @@ impl Balancer for Gateway {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let tried = ask.tried.filter(|_| self.path == Path::L7).map(|server| self.row(server));
         let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
-        let class = self.class(ask.request);
+        let (demand, profile) = self.demand(ask.request);
         let backend = match tried {
-            Some(tried) => snapshot.pick_other(0, class, ask.hash, now, rows, tried)?,
+            Some(tried) => snapshot.pick_other(0, demand, ask.hash, now, rows, tried)?,
             None if self.path == Path::L7 => {
-                snapshot.pick_for_request(0, class, ask.hash, now, rows)?
+                snapshot.pick_for_request(0, demand, ask.hash, now, rows)?
             }
-            None => snapshot.pick(0, class, ask.hash, now, rows)?,
+            None => snapshot.pick(0, demand.class, ask.hash, now, rows)?,
         };
-        snapshot.by_row.get(&backend.row.row).map(|&(_, server)| server)
+        let among = rows.in_flight(backend.row.row) as u32 + 1;
+        let &(_, server) = snapshot.by_row.get(&backend.row.row)?;
+        self.picked = surplus_of(demand.cost);
+        self.begun.insert(ask.request.luck, Begun { demand, profile, among });
+        Some(server)
     }
 
     fn retry_after(&self) -> Duration {
@@ -160,11 +207,16 @@ impl Balancer for Gateway {
     }
 
     fn begin(&mut self, server: usize) {
-        self.rows.begin(self.row(server).row);
+        let row = self.row(server).row;
+        self.rows.begin(row);
+        self.rows.shift_surplus(row, self.picked);
     }
 
     fn end(&mut self, ended: &Ended) {
-        self.rows.end(self.row(ended.server).row);
+        let row = self.row(ended.server).row;
+        self.rows.end(row);
+        let surplus = surplus_of(self.begun(&ended.request).demand.cost);
+        self.rows.shift_surplus(row, -surplus);
         let seen = match self.path {
             Path::L7 => Some(self.request_seen(ended)),
             Path::L4 => self.flow_seen(ended),
@@ -172,11 +224,12 @@ impl Balancer for Gateway {
         if let Some(seen) = seen {
             self.see(ended.now, ended.server, seen);
         }
+        self.begun.remove(&ended.request.luck);
     }
 
     fn first_byte(&mut self, now: KtimeNs, server: usize, request: &Request, after: Duration) {
         if self.path == Path::L4 {
-            let class = self.class(request);
+            let class = self.begun(request).demand.class;
             self.see(now, server, Seen::FirstResponse { after, class });
         }
     }
@@ -192,6 +245,7 @@ impl Balancer for Gateway {
             recording.steps.push(Step::Tick(now, in_flight));
         }
         let turn = self.engine.tick(now, &self.rows);
+        fit(&mut self.engine);
         check_decisions(&self.engine.fleet().pools[0], &turn.decisions)?;
         if turn.snapshot_changed {
             self.snapshot = self.engine.snapshot();
@@ -222,6 +276,13 @@ impl Balancer for Gateway {
     }
 }
 
+/// Makes the classes that are due, which the daemon does beside its loop.
+fn fit(engine: &mut Engine) {
+    for job in engine.fit_jobs() {
+        engine.fitted(job.run());
+    }
+}
+
 fn apply_weights(writes: &[Write], rows: &HeapRows) {
     for write in writes {
         if let Write::Weights(row, weights) = write {
@@ -235,8 +296,9 @@ fn apply_weights(writes: &[Write], rows: &HeapRows) {
 /// # Errors
 /// If the recording's fleet does not fit the tables.
 pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
-    let Recording { fleet, options, steps } = recording;
+    let Recording { fleet, options, models, steps } = recording;
     let mut engine = Engine::new(fleet.clone(), Tables::default(), *options, KtimeNs(0))?;
+    engine.set_models(models.clone());
     let mut rows = ReplayedRows { weights: HeapRows::default(), in_flight: HashMap::new() };
     let mut applied = Tables::default();
     let mut decisions = Vec::new();
@@ -254,6 +316,7 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
                 rows.in_flight =
                     places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
                 decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
+                fit(&mut engine);
                 apply(&engine, &rows);
             }
         }
@@ -278,6 +341,12 @@ impl Rows for ReplayedRows {
     fn begin(&self, _row: u32) {}
 
     fn end(&self, _row: u32) {}
+
+    fn surplus(&self, _row: u32) -> i64 {
+        0
+    }
+
+    fn shift_surplus(&self, _row: u32, _thousandths: i64) {}
 }
 
 fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
@@ -304,7 +373,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),
             http: HttpSpec::default(),
-            models: Stages::default(),
+            models: scenario.stages,
             canary: CanarySpec::default(),
         }],
         client_classes: Vec::new(),

@@ -1,0 +1,164 @@
+//! What each profile of requests cost of late, in bounded memory.
+//!
+//! Profiles that come often have a row each; the rest share one. Who comes anew takes the row of who
+//! came least and inherits its count (Metwally, Agrawal, El Abbadi, "Space-Saving", ICDT 2005), so
+//! that whatever comes often has a row in the end. Everything fades with time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Profile;
+use crate::features::profile::TRAITS;
+
+/// Profiles with a row of their own, in one pool.
+pub const PROFILES_MAX: usize = 256;
+
+/// Half of what was seen is forgotten after this long: long enough for a profile of one request in
+/// ten seconds to have a mean, short enough to follow a release within minutes.
+const HALF_LIFE: Duration = Duration::from_secs(300);
+
+/// What weighs less is as if it had not been seen.
+const WEIGHT_MIN: f64 = 0.05;
+
+const _: () = assert!(
+    PROFILES_MAX * size_of::<ProfileRow>() <= 32 * 1024,
+    "a pool's profiles should fit a processor's first cache",
+);
+
+/// One profile, as remembered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProfileRow {
+    /// Its name.
+    pub id: u64,
+    /// What is known of it before a backend has seen it.
+    pub traits: [f32; TRAITS],
+    /// Requests that came, fading; what it inherited included.
+    traffic: f64,
+    /// Requests that its cost is known by, fading.
+    pub weight: f64,
+    /// Mean of the logarithm of what they took, s.
+    pub log_cost: f64,
+    /// Variance of that logarithm.
+    pub variance: f64,
+    /// Mean of what they took, s.
+    pub cost: f64,
+}
+
+impl ProfileRow {
+    fn new(profile: &Profile, traffic: f64) -> ProfileRow {
+        let (id, traits) = (profile.id, profile.traits);
+        ProfileRow { id, traits, traffic, weight: 0.0, log_cost: 0.0, variance: 0.0, cost: 0.0 }
+    }
+
+    fn add(&mut self, log_cost: f64, weight: f64) {
+        self.weight += weight;
+        let gain = weight / self.weight;
+        let off = log_cost - self.log_cost;
+        self.log_cost += gain * off;
+        self.variance += gain * (off * (log_cost - self.log_cost) - self.variance);
+        self.cost += gain * (log_cost.exp() - self.cost);
+    }
+}
+
+/// The profiles of a pool.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileTable {
+    rows: Vec<ProfileRow>,
+    places: HashMap<u64, usize>,
+}
+
+impl ProfileTable {
+    /// A request of this profile took so long (logarithm of seconds). `weight`: how much is
+    /// believed of that, `0..=1`.
+    pub fn add(&mut self, profile: &Profile, log_cost: f64, weight: f64) {
+        let place = match self.places.get(&profile.id) {
+            Some(place) => *place,
+            None => self.take_in(profile),
+        };
+        let row = &mut self.rows[place];
+        row.traffic += 1.0;
+        row.add(log_cost, weight);
+    }
+
+    fn take_in(&mut self, profile: &Profile) -> usize {
+        let place = if self.rows.len() < PROFILES_MAX {
+            self.rows.push(ProfileRow::new(profile, 0.0));
+            self.rows.len() - 1
+        } else {
+            let least = |(_, row): &(usize, &ProfileRow)| row.traffic;
+            let rows = self.rows.iter().enumerate();
+            let place = rows.min_by(|a, b| least(a).total_cmp(&least(b))).map_or(0, |(at, _)| at);
+            self.places.remove(&self.rows[place].id);
+            self.rows[place] = ProfileRow::new(profile, self.rows[place].traffic);
+            place
+        };
+        self.places.insert(profile.id, place);
+        place
+    }
+
+    /// Time goes by.
+    pub fn fade(&mut self, elapsed: Duration) {
+        let left = 0.5f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
+        for row in &mut self.rows {
+            row.traffic *= left;
+            row.weight *= left;
+        }
+        if self.rows.iter().any(|row| row.traffic < WEIGHT_MIN) {
+            self.rows.retain(|row| row.traffic >= WEIGHT_MIN);
+            self.places = self.rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
+        }
+    }
+
+    /// A profile's row.
+    pub fn of(&self, id: u64) -> Option<&ProfileRow> {
+        self.places.get(&id).map(|place| &self.rows[*place])
+    }
+
+    /// All that cost something.
+    pub fn rows(&self) -> impl Iterator<Item = &ProfileRow> {
+        self.rows.iter().filter(|row| row.weight > WEIGHT_MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(id: u64) -> Profile {
+        Profile { id, ..Profile::default() }
+    }
+
+    #[test]
+    fn a_profile_costs_what_its_requests_took() {
+        let mut table = ProfileTable::default();
+        for log in [0.0, 1.0, 2.0] {
+            table.add(&profile(1), log, 1.0);
+        }
+        let row = table.of(1).unwrap();
+        assert!((row.log_cost - 1.0).abs() < 1e-9 && (row.variance - 2.0 / 3.0).abs() < 1e-9);
+        let mean = (1.0 + 1.0f64.exp() + 2.0f64.exp()) / 3.0;
+        assert!((row.cost - mean).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_comes_often_keeps_its_row_among_many_that_come_once() {
+        let mut table = ProfileTable::default();
+        for number in 0..50_000 {
+            table.add(&profile(number % 10 + 1), 0.0, 1.0);
+            table.add(&profile(1_000 + number), 0.0, 1.0);
+        }
+        assert_eq!(table.rows.len(), PROFILES_MAX);
+        assert_eq!(table.places.len(), PROFILES_MAX);
+        assert!((1..=10).all(|id| table.of(id).is_some_and(|row| row.weight > 4_000.0)));
+    }
+
+    #[test]
+    fn what_no_longer_comes_is_forgotten() {
+        let mut table = ProfileTable::default();
+        (0..100).for_each(|_| table.add(&profile(1), 0.0, 1.0));
+        table.fade(HALF_LIFE);
+        assert_eq!(table.of(1).map(|row| row.weight), Some(50.0));
+        table.fade(HALF_LIFE * 12);
+        assert_eq!(table.of(1), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! K-means by linfa, behind the core's trait.
+
+use gateway_core::classes::{Clusterer, Point};
+use linfa::DatasetBase;
+use linfa::traits::Fit;
+use linfa_clustering::KMeans;
+use ndarray::Array2;
+use rand_xoshiro::Xoshiro256Plus;
+use rand_xoshiro::rand_core::SeedableRng;
+
+/// Rows that the points become, each by its weight: linfa's K-means takes no weights. A profile of
+/// a thousandth of the weight still counts as what it is.
+const ROWS: f64 = 2000.0;
+
+/// Starts, of which the best is taken.
+const RUNS: usize = 4;
+
+/// K-means (Lloyd's, begun by k-means++), as linfa fits it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KMeansClusterer;
+
+impl Clusterer for KMeansClusterer {
+    fn version(&self) -> &str {
+        concat!("kmeans-", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn cluster(
+        &self,
+        points: &[Point],
+        weights: &[f64],
+        k: usize,
+        seed: u64,
+    ) -> Option<Vec<Point>> {
+        if points.is_empty() || points.iter().flatten().any(|value| !value.is_finite()) {
+            return None;
+        }
+        if points.len() <= k {
+            return Some(points.to_vec());
+        }
+        let total: f64 = weights.iter().sum();
+        let times = |weight: &f64| ((weight / total * ROWS).round() as usize).max(1);
+        let rows: Vec<f64> = points
+            .iter()
+            .zip(weights)
+            .flat_map(|(point, weight)| std::iter::repeat_n(point, times(weight)))
+            .flatten()
+            .map(|value| f64::from(*value))
+            .collect();
+        let width = points[0].len();
+        let rows = Array2::from_shape_vec((rows.len() / width, width), rows).ok()?;
+        let chance = Xoshiro256Plus::seed_from_u64(seed);
+        let fitted = KMeans::params_with_rng(k, chance)
+            .n_runs(RUNS)
+            .max_n_iterations(100)
+            .tolerance(1e-4)
+            .fit(&DatasetBase::from(rows));
+        let model = fitted.ok()?;
+        let centre = |row: ndarray::ArrayView1<'_, f64>| -> Point {
+            std::array::from_fn(|at| row[at] as f32)
+        };
+        Some(model.centroids().outer_iter().map(centre).collect())
+    }
+}

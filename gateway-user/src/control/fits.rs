@@ -1,0 +1,39 @@
+//! Classes of requests, made beside the loop: a turn hands out what is due, and a later one takes in
+//! what was made of it.
+
+use std::sync::Arc;
+
+use gateway_core::classes::Fit;
+use gateway_core::engine::Engine;
+use gateway_core::models::Models;
+use gateway_inference::classes::KMeansClusterer;
+use tokio::task::JoinSet;
+
+/// The models that need no file.
+pub(super) fn built_in() -> Models {
+    Models { classes: Some(Arc::new(KMeansClusterer)), ..Models::default() }
+}
+
+/// What is being made.
+#[derive(Debug, Default)]
+pub(super) struct Fits(JoinSet<Fit>);
+
+impl Fits {
+    /// Takes in what is ready.
+    pub(super) fn take_in(&mut self, engine: &mut Engine) {
+        while let Some(made) = self.0.try_join_next() {
+            match made {
+                Ok(fit) => engine.fitted(fit),
+                // The core asks again by itself.
+                Err(error) => tracing::error!(%error, "making classes of requests failed"),
+            }
+        }
+    }
+
+    /// Begins what is due, on threads that neither traffic nor the loop waits for.
+    pub(super) fn begin(&mut self, engine: &mut Engine) {
+        for job in engine.fit_jobs() {
+            self.0.spawn_blocking(move || job.run());
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::table::ProfileRow;
+use super::table::{ProfileRow, ProfileTable};
 use super::{CLASSES_MAX, ClassSummary, ClassView};
 #[cfg(test)]
 use crate::features::profile::COST;
@@ -58,6 +58,15 @@ pub struct Fit {
 }
 
 impl FitJob {
+    /// Classes of a table that is no pool's: for judging them.
+    pub fn new(
+        table: &ProfileTable,
+        before: Arc<ClassView>,
+        clusterer: Arc<dyn Clusterer>,
+    ) -> FitJob {
+        FitJob { pool: 0, rows: table.rows().copied().collect(), before, clusterer, seed: 1 }
+    }
+
     /// Makes the classes.
     pub fn run(&self) -> Fit {
         Fit { pool: self.pool, view: self.view() }

@@ -250,7 +250,8 @@ mod tests {
             by_class: [7; CLASSES_MAX],
             fallback: 9,
             equal: 11,
-            reserved: [0; 2],
+            concurrency: 0,
+            reserved: 0,
             computed_at_ns: 100,
         };
         assert_eq!(weight_now(&weights, 0, 150, 50), 7);

@@ -161,8 +161,10 @@ pub struct Weights {
     /// The same with all alike but those on trial, for when even what was known of capacity and
     /// health is too old.
     pub equal: u16,
+    /// Requests that the backend serves at once before others wait; 0: unknown. For the proxy.
+    pub concurrency: u16,
     /// Spelled out.
-    pub reserved: [u16; 2],
+    pub reserved: u16,
     /// When the weights were computed (`CLOCK_MONOTONIC`, ns); 0: they do not age.
     pub computed_at_ns: u64,
 }

@@ -380,7 +380,8 @@ pub fn weights(acceptance: u16) -> Weights {
         by_class: [acceptance; CLASSES_MAX],
         fallback: acceptance,
         equal: acceptance,
-        reserved: [0; 2],
+        concurrency: 0,
+        reserved: 0,
         computed_at_ns: 0,
     }
 }

@@ -3,7 +3,8 @@
 //! Latency is not capacity: weights of 1/latency oscillate, since a backend that is given more
 //! work answers more slowly. So speed is what the backend reports (throughput over utilisation)
 //! where the whole pool reports it, else the reciprocal of its latency near the service time, less
-//! what the requests that are there at once explain. Either is filtered so that noise moves little
+//! what the requests that are there at once explain, times what it serves at once where that is
+//! known of all. Any is filtered so that noise moves little
 //! while a real change is followed at once:
 //!
 //! - a Kalman filter of the logarithm of the cost, which trusts a sample by how many requests it
@@ -79,6 +80,15 @@ pub struct Sample {
     pub rate: f64,
     /// Utilisation as reported.
     pub utilization: Option<f64>,
+    /// Requests that it serves at once before others wait.
+    pub concurrency: Option<f64>,
+}
+
+impl Sample {
+    /// How many requests were there for each that is served at once, at least one (Little's law).
+    fn queue(&self, workers: f64) -> f64 {
+        (self.rate * self.latency / workers).max(1.0)
+    }
 }
 
 /// What a request costs, as a logarithm. Only differences between backends mean anything.
@@ -107,29 +117,33 @@ pub(crate) enum Measure {
     /// Latency near the service time.
     #[default]
     Latency,
+    /// The same over what is served at once.
+    Concurrency,
     /// Reported utilisation over throughput.
     Utilization,
 }
 
 impl Measure {
-    /// Utilisation where every backend of the pool that was sampled reports it, else latency: the
-    /// two cannot be compared with each other.
-    pub(crate) fn of(samples: &[Option<Sample>]) -> Measure {
-        let mut sampled = samples.iter().flatten().peekable();
-        let reports = |sample: &Sample| sample.utilization.is_some_and(|u| u >= UTILIZATION_MIN);
-        if sampled.peek().is_some() && sampled.all(reports) {
+    /// The best that is known of all backends of the pool that were sampled, since one measure cannot
+    /// be compared with another. `None`: none was sampled.
+    pub(crate) fn of(samples: &[Option<Sample>]) -> Option<Measure> {
+        samples.iter().flatten().next()?;
+        let of_all = |known: fn(&Sample) -> bool| samples.iter().flatten().all(known);
+        Some(if of_all(|sample| sample.utilization.is_some_and(|u| u >= UTILIZATION_MIN)) {
             Measure::Utilization
+        } else if of_all(|sample| sample.concurrency.is_some()) {
+            Measure::Concurrency
         } else {
             Measure::Latency
-        }
+        })
     }
 
     fn log_cost(self, sample: &Sample) -> f64 {
         match self {
-            Measure::Latency => {
-                // Little's law; what is under one is no queue.
-                let at_once = (sample.rate * sample.latency).max(1.0);
-                sample.latency.ln() - QUEUE_SHARE * at_once.ln()
+            Measure::Latency => sample.latency.ln() - QUEUE_SHARE * sample.queue(1.0).ln(),
+            Measure::Concurrency => {
+                let workers = sample.concurrency.unwrap_or(1.0);
+                sample.latency.ln() - workers.ln() - sample.queue(workers).ln()
             }
             Measure::Utilization => {
                 (sample.utilization.unwrap_or(1.0) / sample.rate.max(f64::MIN_POSITIVE)).ln()
@@ -275,9 +289,8 @@ pub(crate) fn update(
     if elapsed.is_zero() {
         return;
     }
-    let measure = Measure::of(samples);
-    for speedometer in speedometers.iter_mut() {
-        speedometer.measure_by(measure);
+    if let Some(measure) = Measure::of(samples) {
+        speedometers.iter_mut().for_each(|speedometer| speedometer.measure_by(measure));
     }
     let variation = pooled_variation(samples);
     let innovations: Vec<(f64, f64)> = samples

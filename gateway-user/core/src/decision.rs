@@ -101,6 +101,9 @@ pub struct Inputs {
     pub failures_in_a_row: u32,
     /// Utilisation that the backend reported.
     pub utilization: Option<f64>,
+    /// Requests that it serves at once before others wait, as their latency tells.
+    #[serde(default)]
+    pub concurrency: Option<f64>,
     /// Estimated speed, relative to the pool's mean.
     pub speed: Option<f64>,
     /// Fault probability by whoever decides.

@@ -115,7 +115,8 @@ pub(crate) fn weights_row(accepted: Accepted, computed_at: KtimeNs) -> Weights {
         by_class,
         fallback: accepted.capacity,
         equal: accepted.equal,
-        reserved: [0; 2],
+        concurrency: 0,
+        reserved: 0,
         computed_at_ns: computed_at.0,
     }
 }

@@ -7,6 +7,7 @@ use gateway_common::clock::KtimeNs;
 pub use crate::capacity::{Cost, Sample};
 
 use crate::capacity::Speedometer;
+use crate::concurrency::{Concurrency, Estimate};
 use crate::fault::{FaultWindow, WINDOW};
 use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
@@ -54,6 +55,7 @@ pub struct Memory {
     probe: ProbeHealth,
     silence: Silence,
     speedometer: Speedometer,
+    concurrency: Concurrency,
     load: Option<f64>,
     finished_since_tick: u64,
     /// EWMA of what requests take to their last byte, s.
@@ -97,6 +99,8 @@ pub struct Evidence {
     pub connect_failures_in_a_row: u32,
     /// Mean of the utilisations that it reported.
     pub utilization: Option<f64>,
+    /// Requests that it serves at once before others wait, by its own requests.
+    pub concurrency: Option<Estimate>,
     /// What a request costs it, over the last second or so.
     pub sample: Option<Sample>,
     /// The same, filtered over time.
@@ -132,6 +136,7 @@ impl Memory {
             probe: ProbeHealth::default(),
             silence: Silence::new(now),
             speedometer: Speedometer::default(),
+            concurrency: Concurrency::default(),
             load: None,
             finished_since_tick: 0,
             taken: None,
@@ -157,11 +162,12 @@ impl Memory {
                 self.streaks.failed();
                 self.fail(at, Failure::Broken);
             }
-            Seen::Request { outcome, first_byte_after, after, report, .. } => {
+            Seen::Request { outcome, first_byte_after, after, among, report, .. } => {
                 match outcome {
                     RequestOutcome::Answered => {
                         self.answer(at, first_byte_after);
                         self.took(after);
+                        self.concurrency.answered(among, after);
                     }
                     RequestOutcome::ServerError => {
                         self.streaks.failed();
@@ -245,6 +251,7 @@ impl Memory {
             failures_in_a_row: self.streaks.failures,
             connect_failures_in_a_row: self.streaks.connect_failures,
             utilization: recent.utilization(),
+            concurrency: self.concurrency.estimate(),
             sample,
             cost: None,
             taken: self.taken,
@@ -281,6 +288,7 @@ impl Memory {
     /// Writes down what outlives the daemon.
     pub(crate) fn save(&self, into: &mut SavedBackend) {
         into.speed = self.speedometer.save();
+        into.concurrency = self.concurrency.save();
         into.load = self.load;
         into.taken = self.taken;
     }
@@ -289,6 +297,7 @@ impl Memory {
     pub(crate) fn restore(&mut self, saved: &SavedBackend, away: Duration) {
         let sound = |number: Option<f64>| number.filter(|n| n.is_finite() && *n >= 0.0);
         self.speedometer = Speedometer::restore(saved.speed, away);
+        self.concurrency = Concurrency::restore(&saved.concurrency);
         self.load = sound(saved.load);
         self.taken = sound(saved.taken);
     }
@@ -355,6 +364,7 @@ fn sample(recent: &Summary) -> Option<Sample> {
         span: recent.span,
         rate: recent.rate(),
         utilization: recent.utilization(),
+        concurrency: None,
     })
 }
 

@@ -168,6 +168,9 @@ fn seen(decision: &Decision) -> String {
     if let Some(utilization) = inputs.utilization {
         parts.push(format!("{:.0}% utilised by its own report", utilization * 100.0));
     }
+    if let Some(concurrency) = inputs.concurrency {
+        parts.push(format!("serves about {concurrency:.0} at once"));
+    }
     if inputs.fault > 0.0 {
         parts.push(format!("fault probability {:.0}%", inputs.fault * 100.0));
     }

@@ -13,6 +13,7 @@
 pub mod canary;
 mod capacity;
 pub mod classes;
+mod concurrency;
 pub mod decision;
 mod desired;
 pub mod directory;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canary::SavedCanary;
 use crate::capacity::SavedSpeed;
+use crate::concurrency::SavedConcurrency;
 use crate::decision::{Health, Reason};
 use crate::fault::Proof;
 use crate::features::fault::Past;
@@ -94,6 +95,9 @@ pub struct SavedBackend {
     pub control: Option<SavedArm>,
     /// What a request costs it.
     pub speed: SavedSpeed,
+    /// What it serves at once.
+    #[serde(default)]
+    pub concurrency: SavedConcurrency,
     /// Requests a second to expect.
     pub load: Option<f64>,
     /// What requests take to their last byte, s.

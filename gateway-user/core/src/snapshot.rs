@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gateway_common::draw::{self, Members};
 use gateway_common::hash::mix;
-use gateway_common::layout::algorithm;
+use gateway_common::layout::{Weights, algorithm};
 use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND};
 
 use crate::classes::{ClassView, Classified, Profile, RequestFacts};
@@ -33,6 +33,11 @@ const SCANNED_MAX: usize = 64;
 /// 99th percentile was 438 ms with all looked at, 448 with four draws, 445 with eight, 540 with one
 /// (scenario `periodic` of the simulator).
 const DRAWS: u64 = 4;
+
+/// Share of what a backend serves at once up to which one more request costs nothing. With all of
+/// it, a queue is met as soon as the estimate is a little too high: in the simulator 0.75 had a 99th
+/// percentile of 359 ms among antagonists where 1.0 had 364, 0.5 had 370, and 0 has 389.
+const FREE_SHARE: f64 = 0.75;
 
 /// The fleet and where it lies in the tables.
 #[derive(Clone, Debug)]
@@ -226,7 +231,7 @@ impl LiveMembers<'_> {
         self.snapshot.pools.get(pool)?.backends.get(backend).copied()
     }
 
-    /// Who is drawn and idle, else the smallest (work in flight + cost) / weight.
+    /// Who is drawn and idle, else the smallest load.
     fn least_loaded(
         &self,
         cost: f32,
@@ -259,14 +264,23 @@ impl LiveMembers<'_> {
         least(&mut from.iter().chain(before).copied())
     }
 
-    /// (Work in flight + cost) / weight of a backend that takes requests. The control group's requests
-    /// count, and cost, one each.
+    /// How long a request would take at a backend that takes requests, on a scale of the pool's. The
+    /// weight stands for what it serves at once over what one request takes, so this is that time while
+    /// it has room, and in proportion to the work in flight beyond. The control group's requests count,
+    /// and cost, one each.
     fn load(&self, backend: &BackendSnapshot, cost: f32) -> Option<f64> {
         let row = backend.row.row;
-        let weight = self.weight(row);
+        let weights = self.rows.weights(row);
+        let weight = self.weight_of(&weights);
         let surplus = if self.class == CONTROL_CLASS { 0 } else { self.rows.surplus(row) };
         let work = self.in_flight(row) as f64 + surplus as f64 / 1000.0;
-        (weight > 0).then(|| (work.max(0.0) + f64::from(cost)) / f64::from(weight))
+        let cost = f64::from(cost);
+        let room = FREE_SHARE * f64::from(weights.concurrency) * cost;
+        (weight > 0).then(|| (work.max(0.0) + cost).max(room) / f64::from(weight))
+    }
+
+    fn weight_of(&self, weights: &Weights) -> u16 {
+        draw::weight_now(weights, self.class, self.now_ns, self.snapshot.weights_age_max_ns)
     }
 }
 
@@ -276,8 +290,7 @@ impl Members for LiveMembers<'_> {
     }
 
     fn weight(&self, backend: u32) -> u16 {
-        let weights = self.rows.weights(backend);
-        draw::weight_now(&weights, self.class, self.now_ns, self.snapshot.weights_age_max_ns)
+        self.weight_of(&self.rows.weights(backend))
     }
 
     fn in_flight(&self, backend: u32) -> u64 {
@@ -335,6 +348,20 @@ mod tests {
         let pool = pool(&[WEIGHT_MAX, WEIGHT_MAX, half, WEIGHT_MAX], &[6, 2, 2, 7]);
         assert_eq!(picked(&pool, None), [1].into());
         assert_eq!(picked(&pool, Some(1)), [2].into(), "3 at half the weight is 6, and not 7");
+    }
+
+    #[test]
+    fn a_fast_backend_with_room_is_taken_before_a_slow_one_with_less_in_flight() {
+        // The second serves sixteen at once, each in half of the time that the first takes.
+        let pool = pool(&[WEIGHT_MAX / 8, WEIGHT_MAX], &[1, 9]);
+        let (snapshot, rows) = &pool;
+        for (backend, concurrency) in snapshot.pools[0].backends.iter().zip([4, 16]) {
+            let row = backend.row.row;
+            rows.set_weights(row, Weights { concurrency, ..rows.weights(row) });
+        }
+        assert_eq!(picked(&pool, None), [1].into());
+        (0..24).for_each(|_| rows.begin(snapshot.pools[0].backends[1].row.row));
+        assert_eq!(picked(&pool, None), [0].into(), "what waits is longer than the slow one takes");
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub(crate) fn some_tables() -> Tables {
         by_class: [40_000; CLASSES_MAX],
         fallback: 65_535,
         equal: 65_535,
-        reserved: [0; 2],
+        concurrency: 0,
+        reserved: 0,
         computed_at_ns: 0,
     };
     let pool =

@@ -35,7 +35,8 @@ fn one_backend() -> Vec<Write> {
         by_class: [WEIGHT_MAX; CLASSES_MAX],
         fallback: WEIGHT_MAX,
         equal: WEIGHT_MAX,
-        reserved: [0; 2],
+        concurrency: 0,
+        reserved: 0,
         computed_at_ns: 0,
     };
     let key =

@@ -144,7 +144,8 @@ pub(crate) fn weight(weight: u16) -> Weights {
         by_class: [weight; CLASSES_MAX],
         fallback: weight,
         equal: weight,
-        reserved: [0; 2],
+        concurrency: 0,
+        reserved: 0,
         computed_at_ns: 0,
     }
 }

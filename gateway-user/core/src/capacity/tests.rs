@@ -10,6 +10,7 @@ fn sample(latency: f64, finished: u32) -> Option<Sample> {
         span: Duration::from_secs(1),
         rate: f64::from(finished),
         utilization: None,
+        concurrency: None,
     })
 }
 
@@ -87,10 +88,10 @@ fn configured_capacity_counts_until_something_was_seen() {
 fn reports_count_only_if_the_whole_pool_makes_them() {
     let reporting =
         |utilization| sample(0.02, 20).map(|s| Sample { utilization: Some(utilization), ..s });
-    assert_eq!(Measure::of(&[reporting(0.5), None, reporting(0.8)]), Measure::Utilization);
-    assert_eq!(Measure::of(&[reporting(0.5), sample(0.02, 20)]), Measure::Latency);
-    assert_eq!(Measure::of(&[reporting(0.5), reporting(0.01)]), Measure::Latency);
-    assert_eq!(Measure::of(&[None]), Measure::Latency);
+    assert_eq!(Measure::of(&[reporting(0.5), None, reporting(0.8)]), Some(Measure::Utilization));
+    assert_eq!(Measure::of(&[reporting(0.5), sample(0.02, 20)]), Some(Measure::Latency));
+    assert_eq!(Measure::of(&[reporting(0.5), reporting(0.01)]), Some(Measure::Latency));
+    assert_eq!(Measure::of(&[None]), None);
 }
 
 #[test]
@@ -108,4 +109,15 @@ fn a_difference_within_its_error_counts_for_nothing() {
     assert_eq!(shrink(0.2, 0.1), 0.0);
     assert!((shrink(1.6, 0.1) - 1.6).abs() < 0.05);
     assert!(shrink(-1.6, 0.1) < -1.5);
+}
+
+#[test]
+fn of_two_that_answer_alike_the_one_with_more_workers_is_the_faster() {
+    let workers = |concurrency| sample(0.02, 50).map(|s| Sample { concurrency, ..s });
+    let both = [workers(Some(4.0)), workers(Some(16.0))];
+    let known = speeds(&filtered(&[Speedometer::default(); 2], &both, 40), &[1.0; 2]);
+    assert!((3.5..=4.5).contains(&(known[1] / known[0])), "{known:?}");
+    let one_unknown = [workers(None), workers(Some(16.0))];
+    let equal = speeds(&filtered(&[Speedometer::default(); 2], &one_unknown, 40), &[1.0; 2]);
+    assert_eq!(equal, [1.0; 2], "what is known of one alone cannot be compared");
 }

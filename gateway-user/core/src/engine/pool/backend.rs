@@ -8,6 +8,7 @@ use gateway_common::limits::{CONTROL_CLASS, WEIGHT_MAX};
 
 use super::TickContext;
 use crate::capacity::{SavedSpeed, Speedometer};
+use crate::concurrency::SavedConcurrency;
 use crate::decision::{Answer, ControlDecision, Decision, Health, Inputs, Reason, WeightSource};
 use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
@@ -49,6 +50,8 @@ pub(in crate::engine) struct BackendLoop {
     joining_turns: u32,
     last: Option<Decision>,
     load: Option<f64>,
+    /// Requests that it serves at once before others wait; 0: unknown.
+    concurrency: u16,
 }
 
 /// What a decision tells besides its numbers.
@@ -97,6 +100,7 @@ impl BackendLoop {
             joining_turns: JOIN_TURNS,
             last: None,
             load: None,
+            concurrency: 0,
         }
     }
 
@@ -161,6 +165,7 @@ impl BackendLoop {
             arm: arm(&self.course, self.weight),
             control: self.control.as_ref().map(|control| arm(&control.course, control.weight)),
             speed: SavedSpeed::default(),
+            concurrency: SavedConcurrency::default(),
             load: None,
             taken: None,
             fault_past: past,
@@ -291,6 +296,12 @@ impl BackendLoop {
         self.memory.evidence(context.now, context.elapsed, in_flight, capacity, serving)
     }
 
+    /// What it serves at once, as the pool has come to think.
+    pub(super) fn serves_at_once(&mut self, concurrency: Option<f64>) {
+        // The cast saturates.
+        self.concurrency = concurrency.map_or(0, |concurrency| concurrency as u16);
+    }
+
     pub(super) fn fault_window(&self, now: KtimeNs, evidence: &Evidence) -> FaultWindow {
         self.memory.fault_window(now, evidence.in_flight, evidence.serving)
     }
@@ -372,7 +383,8 @@ impl BackendLoop {
             return;
         }
         self.joining_turns = 0;
-        let fresh = desired::weights_row(accepted, now);
+        let fresh =
+            Weights { concurrency: self.concurrency, ..desired::weights_row(accepted, now) };
         let keep = self.written.filter(|written| {
             let same = Weights { computed_at_ns: fresh.computed_at_ns, ..*written } == fresh;
             same && context.is_some_and(|context| self.is_in_place(written, context))
@@ -430,6 +442,7 @@ impl BackendLoop {
                 failed_share: evidence.failed_share(),
                 failures_in_a_row: evidence.failures_in_a_row,
                 utilization: evidence.utilization,
+                concurrency: (self.concurrency > 0).then(|| f64::from(self.concurrency)),
                 speed: verdict.speed.map(|speed| speed / speed_mean),
                 fault: verdict.fault.map_or(0.0, |fault| fault.probability),
             },

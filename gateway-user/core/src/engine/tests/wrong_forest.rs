@@ -47,6 +47,8 @@ fn serve(bench: &mut Bench, dead: Option<usize>) -> Vec<Decision> {
                 first_byte_after: after,
                 after,
                 class: 0,
+                profile: crate::classes::Profile::default(),
+                among: 1,
                 report: None,
             };
             bench.see(

@@ -18,6 +18,9 @@ use crate::control::{ControlError, Handle};
 
 pub use self::metrics::Metrics;
 
+/// Why a model was looked at, in the log.
+const ASKED: &str = "an operator asked for it";
+
 /// Why the models cannot be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelsError {
@@ -66,7 +69,7 @@ impl Keeper {
     /// It does not stand the check; then nothing has changed.
     pub async fn load(&self, folder: PathBuf) -> Result<(Task, String), ModelsError> {
         let loaded = self.with(move |registry| registry.load(&folder)).await?;
-        let (task, version) = loaded.inspect_err(|error| self.count(None, error))?;
+        let (task, version) = loaded.inspect_err(|error| self.refused(ASKED, None, None, error))?;
         tracing::info!(task = task.as_str(), version, "model loaded by an operator");
         Ok((task, version))
     }
@@ -77,7 +80,8 @@ impl Keeper {
     /// There is none, or it does not stand the check any more; then nothing has changed.
     pub async fn roll_back(&self, task: Task) -> Result<String, ModelsError> {
         let gone_back = self.with(move |registry| registry.roll_back(task)).await?;
-        let version = gone_back.inspect_err(|error| self.count(Some(task), error))?;
+        let version =
+            gone_back.inspect_err(|error| self.refused(ASKED, Some(task), None, error))?;
         tracing::warn!(task = task.as_str(), version, "model rolled back by an operator");
         Ok(version)
     }
@@ -124,15 +128,14 @@ impl Keeper {
                 );
             }
             Change::Refused { task, version, error } => {
-                self.count(Some(*task), error);
-                let reason = with_causes(error);
-                let (task, version) = (task.as_str(), version.as_deref());
-                tracing::warn!(why, task, version, reason, "model refused; the one in use stays");
+                self.refused(why, Some(*task), version.as_deref(), error);
             }
         }
     }
 
-    fn count(&self, task: Option<Task>, error: &RegistryError) {
+    fn refused(&self, why: &str, task: Option<Task>, version: Option<&str>, error: &RegistryError) {
         self.metrics.refused(task, error.as_str());
+        let (task, reason) = (task.map(Task::as_str), with_causes(error));
+        tracing::warn!(why, task, version, reason, "model refused; the one in use stays");
     }
 }

@@ -66,6 +66,7 @@ fn models_are_loaded_and_rolled_back_and_bad_files_leave_traffic_and_model_alone
     let refused = change(&daemon, &["models", "load", &bad.display().to_string()]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("cargo xtask model evaluate"), "{}", said(&refused));
+    assert!(daemon.log().contains("an operator asked for it"), "{}", daemon.log());
 
     let (good, failed) = load.stop();
     assert!(good > 0);

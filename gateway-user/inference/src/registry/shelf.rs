@@ -48,6 +48,15 @@ pub enum ShelfError {
         /// What was found.
         name: String,
     },
+    /// A model whose own name cannot be that of a folder.
+    #[error(
+        "the model calls itself {name:?}; train it again under a name of letters, digits, `-`, `_` \
+         and `.` that begins with no dot"
+    )]
+    Unnameable {
+        /// Its name.
+        name: String,
+    },
     /// There is nothing to go back to.
     #[error("{task} uses {current:?} and had no other version before", task = .task.as_str())]
     NoEarlier {
@@ -113,6 +122,9 @@ impl Shelf {
     /// Takes copies of files as a version. They are written aside first, so that a folder of this
     /// name is whole.
     pub(super) fn put(&self, version: &str, files: &[(String, Vec<u8>)]) -> Result<(), ShelfError> {
+        if !is_version(version) {
+            return Err(ShelfError::Unnameable { name: version.to_owned() });
+        }
         let (folder, aside) = (self.folder(version), self.folder.join(format!(".{version}")));
         // What a daemon that died here left.
         drop(fs::remove_dir_all(&aside));
@@ -121,13 +133,16 @@ impl Shelf {
             let path = aside.join(name);
             fs::write(&path, bytes).map_err(|source| file(&path, "writing", source))?;
         }
-        match fs::rename(&aside, &folder) {
-            // It was there. Versions are named by what is in them.
-            Err(_) if folder.is_dir() => {
-                fs::remove_dir_all(&aside).map_err(|source| file(&aside, "removing", source))
-            }
-            renamed => renamed.map_err(|source| file(&folder, "renaming", source)),
+        // One of this name may be damaged by now, and these files were checked.
+        let was = self.folder.join(format!(".{version}.was"));
+        drop(fs::remove_dir_all(&was));
+        if folder.is_dir() {
+            fs::rename(&folder, &was).map_err(|source| file(&folder, "renaming", source))?;
         }
+        fs::rename(&aside, &folder).map_err(|source| file(&folder, "renaming", source))?;
+        // What stays of it is hidden, and goes with the next one.
+        drop(fs::remove_dir_all(&was));
+        Ok(())
     }
 
     /// Lets `version` be the one in use.

@@ -115,6 +115,33 @@ fn of_fault(mut changes: Vec<Change>) -> Vec<Change> {
 }
 
 #[test]
+fn loading_a_version_again_repairs_what_was_damaged_on_the_shelf() {
+    let mut bench = bench();
+    write(bench.other.path(), spec("mine", 0.9));
+    let (_, mine) = bench.registry.load(bench.other.path()).unwrap();
+    fs::write(bench.models.path().join("fault").join(&mine).join(fault::MODEL), "{").unwrap();
+    assert_eq!(bench.refusal().1, "damaged");
+    bench.registry.load(bench.other.path()).unwrap();
+    let mut registry = Registry::new(Some(bench.models.path()));
+    let refused = registry.look().iter().any(|change| matches!(change, Change::Refused { .. }));
+    assert!(!refused, "a new daemon finds it whole");
+    assert_eq!(registry.models().version(Task::Fault), Some(&*mine));
+}
+
+#[test]
+fn a_model_whose_name_leads_out_of_the_folder_is_refused_and_nothing_written() {
+    let mut bench = bench();
+    let before = bench.id();
+    for name in ["../out", "/tmp/out", "two words", ".hidden"] {
+        write(bench.other.path(), spec(name, 0.9));
+        let error = bench.registry.load(bench.other.path()).unwrap_err();
+        assert!(error.to_string().contains("calls itself"), "{error}");
+    }
+    assert_eq!(bench.id(), before);
+    assert_eq!(fs::read_dir(bench.models.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_new_daemon_goes_on_with_the_version_that_was_in_use() {
     let mut bench = bench();
     write(bench.other.path(), spec("kept", 0.9));

@@ -34,7 +34,7 @@ pub use measure::{Latency, Measures};
 pub use report::{Answer, Cut, Report};
 pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
 pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
-pub use traffic::{ClassSpec, Cost, Profile, Request, Work};
+pub use traffic::{ClassSpec, Cost, Profile, ProfileSpec, Request, Work};
 pub use windows::SLOW_FROM;
 pub use world::{RunError, World};
 

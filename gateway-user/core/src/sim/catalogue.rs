@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const CATALOGUE: [Entry; 25] = [
+pub const CATALOGUE: [Entry; 26] = [
     entry("even", "ten backends alike, load 0.8", |make| make.even(10).at_load(0.8)),
     entry("unlike", "ten unlike backends, load 0.8", |make| make.unlike(10).at_load(0.8)),
     entry("unlike-low", "the same at load 0.4", |make| make.unlike(10).at_load(0.4)),
@@ -56,6 +56,11 @@ pub const CATALOGUE: [Entry; 25] = [
         let mut scenario = make.mixed();
         scenario.paces = make.antagonists(&scenario);
         scenario.at_load(0.7)
+    }),
+    entry("mixed-antagonists-busy", "the same at load 0.8", |make| {
+        let mut scenario = make.mixed();
+        scenario.paces = make.antagonists(&scenario);
+        scenario.at_load(0.8)
     }),
     entry("heavy-client", "unlike, a client with heavy requests comes and goes", Maker::heavy),
     entry("llm", "requests to a language model, unlike nodes, load 0.8", Maker::llm),

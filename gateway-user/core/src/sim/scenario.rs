@@ -97,8 +97,7 @@ impl Scenario {
             .map(|(index, server)| server.requests_per_second() * self.mean_pace(index))
             .sum();
         let shares: f64 = self.classes.iter().map(|class| class.share).sum();
-        let cost: f64 =
-            self.classes.iter().map(|class| class.share / shares * class.cost.mean()).sum();
+        let cost: f64 = self.classes.iter().map(|class| class.share / shares * class.mean()).sum();
         Scenario { rate: load * capacity / cost, ..self }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Where the measurements themselves are not at hand, generators fitted to them take their place.
 
-use super::traffic::{ClassSpec, Cost, Profile};
+use super::traffic::{ClassSpec, Cost, Profile, ProfileSpec};
 
 /// Shapes that scenarios are made from.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,15 +22,28 @@ pub struct Shapes {
 /// is in the middle.
 const WEB_SIGMA: f64 = 0.61;
 
-/// Operations of OnlineBoutique but for the front page, same day, 21,519 spans by the mean of their operation: under 3 ms, under 10 ms, under 100 ms, and
-/// `PlaceOrder`. Share of the requests, mean relative to the mean of all, deviation of the
-/// logarithm.
-const MIXED: [(&str, f64, f64, f64); 4] = [
-    ("light", 0.194, 0.142, 0.94),
-    ("medium", 0.687, 0.854, 0.98),
-    ("heavy", 0.116, 1.87, 0.65),
-    ("checkout", 0.0032, 52.8, 0.85),
+/// Operations of OnlineBoutique but for the front page, same day, 21,519 spans: class by the mean of
+/// the operation (under 3 ms, under 10 ms, under 100 ms, and `PlaceOrder`), name, share of the
+/// requests, mean relative to the mean of all (7.2 ms), deviation of the logarithm.
+const MIXED: [(&str, &str, f64, f64, f64); 14] = [
+    ("light", "/hipstershop.ShippingService/ShipOrder", 0.0032, 0.0247, 0.37),
+    ("light", "/hipstershop.PaymentService/Charge", 0.0032, 0.0391, 0.18),
+    ("light", "/hipstershop.ShippingService/GetQuote", 0.0224, 0.0655, 0.39),
+    ("light", "/hipstershop.EmailService/SendOrderConfirmation", 0.0032, 0.0687, 0.12),
+    ("light", "/hipstershop.CurrencyService/GetSupportedCurrencies", 0.0748, 0.0791, 0.52),
+    ("light", "/hipstershop.CartService/EmptyCart", 0.0032, 0.201, 0.26),
+    ("light", "/hipstershop.CartService/GetCart", 0.0748, 0.213, 0.31),
+    ("light", "/hipstershop.CartService/AddItem", 0.0089, 0.351, 0.32),
+    ("medium", "/hipstershop.CurrencyService/Convert", 0.1997, 0.598, 0.94),
+    ("medium", "/hipstershop.ProductCatalogService/GetProduct", 0.4125, 0.923, 0.68),
+    ("medium", "/hipstershop.ProductCatalogService/ListProducts", 0.0748, 1.153, 0.68),
+    ("heavy", "/hipstershop.RecommendationService/ListRecommendations", 0.0638, 1.758, 0.61),
+    ("heavy", "/hipstershop.AdService/GetAds", 0.0523, 2.004, 0.70),
+    ("checkout", "/hipstershop.CheckoutService/PlaceOrder", 0.0032, 52.8, 0.85),
 ];
+
+/// Classes of [`MIXED`], in the order of their cost.
+const MIXED_CLASSES: [&str; 4] = ["light", "medium", "heavy", "checkout"];
 
 /// Tokens of the two services in Azure's LLM inference traces of 2023 (Patel et al., "Splitwise",
 /// ISCA 2024): share of the requests, then mean and deviation of the logarithm of prompt and
@@ -57,11 +70,8 @@ const DAY: [f64; 24] = [
 impl Shapes {
     /// From the generators.
     pub fn fitted() -> Shapes {
-        let class = |&(name, share, mean, sigma): &(&'static str, f64, f64, f64)| {
-            ClassSpec::new(name, share, Cost::LogNormal { mean, sigma })
-        };
         let web = Cost::LogNormal { mean: 1.0, sigma: WEB_SIGMA };
-        Shapes::new(web, MIXED.iter().map(class).collect(), fitted_llm(), DAY.to_vec())
+        Shapes::new(web, fitted_mixed(), fitted_llm(), DAY.to_vec())
     }
 
     /// From the costs of one operation, classes of the costs of many, those of a language model,
@@ -85,6 +95,17 @@ pub fn llm_work(prompt: f64, generated: f64) -> super::Work {
     super::Work { head, whole: head + (generated - 1.0).max(0.0) * DECODE_PER_TOKEN }
 }
 
+fn fitted_mixed() -> Vec<ClassSpec> {
+    let of = |class: &'static str| {
+        let operations = MIXED.iter().filter(|operation| operation.0 == class);
+        let profile = |&(_, path, share, mean, sigma): &(&str, &str, f64, f64, f64)| {
+            ProfileSpec::new(path, share, Cost::LogNormal { mean, sigma })
+        };
+        ClassSpec::of(class, operations.map(profile).collect())
+    };
+    MIXED_CLASSES.map(of).into()
+}
+
 fn fitted_llm() -> Vec<ClassSpec> {
     let mut chance = super::Chance::new(1);
     let mut class =
@@ -100,7 +121,6 @@ fn fitted_llm() -> Vec<ClassSpec> {
 
 fn of_mean_one(classes: Vec<ClassSpec>) -> Vec<ClassSpec> {
     let shares: f64 = classes.iter().map(|class| class.share).sum();
-    let mean: f64 = classes.iter().map(|class| class.share / shares * class.cost.mean()).sum();
-    let scale = |class: ClassSpec| ClassSpec { cost: class.cost.scaled(1.0 / mean), ..class };
-    classes.into_iter().map(scale).collect()
+    let mean: f64 = classes.iter().map(|class| class.share / shares * class.mean()).sum();
+    classes.into_iter().map(|class| class.scaled(1.0 / mean)).collect()
 }

@@ -77,6 +77,41 @@ impl Cost {
     }
 }
 
+/// Requests that a proxy cannot tell apart before a backend has seen them: what they look like, and
+/// what they cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileSpec {
+    /// Their part of their class's requests, relative to its other profiles'.
+    pub share: f64,
+    /// Method.
+    pub method: &'static str,
+    /// Path.
+    pub path: Arc<str>,
+    /// Whose they are; `None`: nobody says.
+    pub tenant: Option<&'static str>,
+    /// The response is wanted piece by piece.
+    pub stream: bool,
+    /// Length of the body, bytes.
+    pub body_bytes: u64,
+    /// What they cost.
+    pub cost: Cost,
+}
+
+impl ProfileSpec {
+    /// Short calls of one operation, which is its path.
+    pub fn new(path: &str, share: f64, cost: Cost) -> ProfileSpec {
+        ProfileSpec {
+            share,
+            method: "POST",
+            path: path.into(),
+            tenant: None,
+            stream: false,
+            body_bytes: 128,
+            cost,
+        }
+    }
+}
+
 /// A class of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassSpec {
@@ -84,16 +119,48 @@ pub struct ClassSpec {
     pub name: &'static str,
     /// Its part of the requests, relative to the other classes'.
     pub share: f64,
-    /// What its requests cost.
-    pub cost: Cost,
+    /// What its requests look like and cost; at least one.
+    pub profiles: Vec<ProfileSpec>,
     /// How its share changes over time: a heavy client comes and goes.
     pub presence: Profile,
 }
 
 impl ClassSpec {
-    /// A class that is there all the time.
+    /// A class of one profile that is there all the time.
     pub fn new(name: &'static str, share: f64, cost: Cost) -> ClassSpec {
-        ClassSpec { name, share, cost, presence: Profile::flat() }
+        ClassSpec::of(name, vec![ProfileSpec::new(name, share, cost)])
+    }
+
+    /// A class of these profiles, whose shares are relative to those of the other classes, too.
+    pub fn of(name: &'static str, profiles: Vec<ProfileSpec>) -> ClassSpec {
+        let share = profiles.iter().map(|profile| profile.share).sum();
+        ClassSpec { name, share, profiles, presence: Profile::flat() }
+    }
+
+    /// Mean cost.
+    pub fn mean(&self) -> f64 {
+        let shares: f64 = self.profiles.iter().map(|profile| profile.share).sum();
+        self.profiles.iter().map(|profile| profile.share / shares * profile.cost.mean()).sum()
+    }
+
+    /// The same class with its costs multiplied.
+    #[must_use]
+    pub fn scaled(mut self, factor: f64) -> ClassSpec {
+        for profile in &mut self.profiles {
+            profile.cost = profile.cost.scaled(factor);
+        }
+        self
+    }
+
+    /// Which profile a number in `0..1` falls to.
+    fn profile_at(&self, unit: f64) -> usize {
+        let shares: f64 = self.profiles.iter().map(|profile| profile.share).sum();
+        let mut left = unit * shares;
+        let found = self.profiles.iter().position(|profile| {
+            left -= profile.share;
+            left < 0.0
+        });
+        found.unwrap_or(self.profiles.len() - 1)
     }
 }
 
@@ -137,6 +204,8 @@ pub struct Request {
     pub at: f64,
     /// Index of its class.
     pub class: u8,
+    /// Index of its profile in that class.
+    pub profile: u16,
     /// What it costs.
     pub work: Work,
     /// Decides everything about it that is left to chance.
@@ -179,8 +248,14 @@ impl Arrivals {
                 left -= load * class.share * class.presence.at(self.at);
                 if left < 0.0 {
                     let luck = self.chance.bits();
-                    let work = class.cost.draw(&mut Chance::new(luck));
-                    return Request { at: self.at, class: index as u8, work, luck };
+                    let mut own = Chance::new(luck);
+                    let profile = match class.profiles.len() {
+                        1 => 0,
+                        _ => class.profile_at(own.unit()),
+                    };
+                    let work = class.profiles[profile].cost.draw(&mut own);
+                    let (class, profile) = (index as u8, profile as u16);
+                    return Request { at: self.at, class, profile, work, luck };
                 }
             }
         }
@@ -229,6 +304,18 @@ mod tests {
         let light = count(arrivals(Profile::flat(), classes()), 0.0, 50.0, 0);
         assert!((light / 2_500.0 - 1.0).abs() < 0.1, "{light} of half of 100 a second");
         assert!(count(arrivals(Profile::flat(), classes()), 60.0, 110.0, 1) > 2_000.0);
+    }
+
+    #[test]
+    fn profiles_come_by_their_shares_and_cost_what_they_say() {
+        let profile = |path, share, cost| ProfileSpec::new(path, share, Cost::Fixed(cost));
+        let class = ClassSpec::of("all", vec![profile("/a", 3.0, 1.0), profile("/b", 1.0, 9.0)]);
+        assert_eq!((class.share, class.mean(), class.clone().scaled(2.0).mean()), (4.0, 3.0, 6.0));
+        let mut all = arrivals(Profile::flat(), vec![class]);
+        let drawn: Vec<Request> = (0..10_000).map(|_| all.next()).collect();
+        assert!(drawn.iter().all(|r| r.work.whole == if r.profile == 1 { 9.0 } else { 1.0 }));
+        let second = drawn.iter().filter(|request| request.profile == 1).count();
+        assert!((2_300..2_700).contains(&second), "{second} of a quarter of 10,000");
     }
 
     #[test]

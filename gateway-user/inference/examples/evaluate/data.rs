@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::GzDecoder;
-use gateway_core::sim::{ClassSpec, Cost, Shapes, Work, llm_work};
+use gateway_core::sim::{ClassSpec, Cost, ProfileSpec, Shapes, Work, llm_work};
 
 /// A day of Nezha's OnlineBoutique (Yu et al., FSE 2023): one line a span.
 const SPANS: &str = "requests/nezha-spans/2022-08-22_server_spans.csv.gz";
@@ -42,7 +42,7 @@ pub(crate) fn read(folder: &Path) -> Result<Shapes> {
     let spans = lines(folder, SPANS)?;
     let operations = operations(&spans).with_context(|| SPANS.to_owned())?;
     let web = operations.get(OPERATION).context("no spans of the one operation")?;
-    let (web, mixed) = (table(web), mixed(operations.values())?);
+    let (web, mixed) = (table(web), mixed(&operations)?);
     let mut llm = Vec::new();
     for (name, file) in LLM {
         let work = requests(&lines(folder, file)?).with_context(|| file.to_owned())?;
@@ -80,16 +80,17 @@ fn operations(lines: &[String]) -> Result<BTreeMap<&str, Vec<f64>>> {
     Ok(operations)
 }
 
-fn mixed<'a>(operations: impl Iterator<Item = &'a Vec<f64>>) -> Result<Vec<ClassSpec>> {
+fn mixed(operations: &BTreeMap<&str, Vec<f64>>) -> Result<Vec<ClassSpec>> {
     let mut classes = vec![Vec::new(); CLASSES.len()];
-    for durations in operations {
+    for (operation, durations) in operations {
         let mean = durations.iter().sum::<f64>() / durations.len() as f64;
         let class = CLASSES.iter().position(|(_, most)| mean < *most).unwrap_or_default();
-        classes[class].extend(durations);
+        let profile = ProfileSpec::new(operation, durations.len() as f64, table(durations));
+        classes[class].push(profile);
     }
     ensure!(classes.iter().all(|class| !class.is_empty()), "a class of cost has no spans");
-    let all = CLASSES.iter().zip(&classes);
-    Ok(all.map(|((name, _), all)| ClassSpec::new(name, all.len() as f64, table(all))).collect())
+    let all = CLASSES.iter().zip(classes);
+    Ok(all.map(|((name, _), profiles)| ClassSpec::of(name, profiles)).collect())
 }
 
 fn table(durations: &[f64]) -> Cost {

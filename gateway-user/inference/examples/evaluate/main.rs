@@ -1,8 +1,9 @@
 //! Policies side by side in the simulator: `cargo xtask sim` and `cargo xtask bench decisions`.
 //!
-//! Every policy meets the same requests under the same seeds. Seeds from 1001 on are for judging;
-//! whoever changes a constant of the policy looks at those from 1 on (`--tuning`), or the judgement
-//! would be of what was fitted to it.
+//! Every policy meets the same requests under the same seeds. Whoever changes a constant of the
+//! policy looks at seeds from 1 on (`--tuning`), or the judgement would be of what was fitted to it;
+//! seeds from 1001 on say whether the change is kept, and those from 5001 on (`--final`), by which
+//! nothing was ever chosen, how good what was kept is.
 
 mod data;
 mod policies;
@@ -21,9 +22,11 @@ use gateway_core::sim::{CATALOGUE, Entry, Shapes};
 use policies::Policy;
 use runs::Results;
 
-/// First seed of those that judge, and of those that constants are chosen by.
-const SEED_JUDGING: u64 = 1001;
+/// First seed of those that constants are chosen by, of those that changes are judged by, and of
+/// those that the whole is judged by at the end.
 const SEED_TUNING: u64 = 1;
+const SEED_JUDGING: u64 = 1001;
+const SEED_FINAL: u64 = 5001;
 
 /// Seeds unless told otherwise, and when it has to be quick.
 const SEEDS: u64 = 10;
@@ -47,6 +50,9 @@ struct Args {
     /// Other seeds than those that judge: for choosing constants.
     #[arg(long)]
     tuning: bool,
+    /// Seeds that nothing was chosen by: for the figures that are published.
+    #[arg(long = "final", conflicts_with = "tuning")]
+    last: bool,
     /// Few scenarios and seeds, and Prequal with one threshold only.
     #[arg(long)]
     quick: bool,
@@ -88,7 +94,11 @@ fn main() -> Result<ExitCode> {
             Shapes::fitted()
         }
     };
-    let first = if args.tuning { SEED_TUNING } else { SEED_JUDGING };
+    let first = match (args.tuning, args.last) {
+        (true, _) => SEED_TUNING,
+        (_, true) => SEED_FINAL,
+        _ => SEED_JUDGING,
+    };
     let count = args.seeds.unwrap_or(if args.quick { SEEDS_QUICK } else { SEEDS });
     let seeds: Vec<u64> = (first..first + count).collect();
     println!("seeds {first} to {}", first + count - 1);
@@ -113,7 +123,7 @@ fn main() -> Result<ExitCode> {
 
 fn list() {
     for entry in &CATALOGUE {
-        println!("{:<13} {}", entry.name, entry.about);
+        println!("{:<22} {}", entry.name, entry.about);
     }
     println!();
     for policy in policies::all() {

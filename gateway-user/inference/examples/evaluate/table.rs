@@ -91,7 +91,7 @@ fn class_line(row: &Row, index: usize, class: &str) -> String {
 /// One line a scenario: both paths, the best of the others, the oracle.
 pub(crate) fn summary(all: &[Results]) {
     println!(
-        "\n{:<18} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>19}",
+        "\n{:<22} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>19}",
         "p99 ms", "l7", "l4", "oracle", "best simple", "", "best other", "", "l7 over best other"
     );
     for results in all {
@@ -104,7 +104,7 @@ pub(crate) fn summary(all: &[Results]) {
         let ours = results.ours(Kind::Proxy);
         let ratio = ours.zip(other).and_then(|(a, b)| a.relative(b, |run| run.all.p99));
         println!(
-            "{:<18} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>5} {:>13}",
+            "{:<22} {:>7} {:>7} {:>7}  {:<22} {:>7}  {:<22} {:>7} {:>5} {:>13}",
             results.entry.name,
             p99(ours),
             p99(results.ours(Kind::Packets)),

@@ -146,7 +146,13 @@ mod tests {
     fn end(detector: &mut Detector, now: KtimeNs, server: usize, good: bool) -> bool {
         let outcome = if good { Outcome::Answered } else { Outcome::Error };
         let after = Duration::from_millis(1);
-        let request = Request { at: 0.0, class: 0, work: Work { head: 1.0, whole: 1.0 }, luck: 0 };
+        let request = Request {
+            at: 0.0,
+            class: 0,
+            profile: 0,
+            work: Work { head: 1.0, whole: 1.0 },
+            luck: 0,
+        };
         let ended =
             Ended { now, request, server, outcome, first_byte_after: after, after, report: None };
         detector.ended(&ended)

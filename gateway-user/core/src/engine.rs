@@ -347,6 +347,18 @@ impl Engine {
         Some((pool, backends.iter().position(|spec| spec.name == backend)?))
     }
 
+    /// What a simulation knows better of the first pool from now on.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn set_insight(&mut self, insight: crate::sim::Insight) {
+        self.pools[0].set_insight(insight);
+    }
+
+    /// The first pool's model of a task has proved itself.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn prove(&mut self, task: Task) {
+        self.pools[0].learning_mut().seat_mut(task).prove();
+    }
+
     /// Puts a made-up model of the first pool in its place.
     #[cfg(test)]
     pub(crate) fn plant(&mut self, contrived: crate::learning::Contrived, stage: Stage) {

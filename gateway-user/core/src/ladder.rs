@@ -223,6 +223,16 @@ impl Seat {
         self.demoted = Some(why);
     }
 
+    /// It has proved itself, as a simulation wants to have it: half of its substitute's loss, where
+    /// that is what rules mostly have.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn prove(&mut self) {
+        self.demoted = None;
+        let loss = 0.01;
+        self.standing =
+            Standing { loss, substitute_loss: 2.0 * loss, scored: SCORED_MIN, drift: 0.0 };
+    }
+
     /// Another model takes the seat: it has yet to prove itself.
     pub fn replace(&mut self) {
         *self = Seat { stage: self.stage, ..Seat::default() };

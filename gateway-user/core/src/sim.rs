@@ -8,6 +8,7 @@
 //! policies under one seed can be compared pair by pair. It is compiled for tests and with the
 //! feature `sim`, so that the daemon does not carry it.
 
+mod aids;
 mod balancer;
 mod catalogue;
 mod chance;
@@ -24,6 +25,8 @@ mod vitals;
 mod windows;
 mod world;
 
+pub(crate) use aids::Insight;
+pub use aids::{Aids, Arm};
 pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
 pub use catalogue::{CATALOGUE, Entry};
 pub use chance::Chance;

@@ -73,6 +73,9 @@ pub(super) struct PoolLoop {
     canary: Canary,
     damping: Damping,
     versions: Versions,
+    /// What a simulation knows better.
+    #[cfg(any(test, feature = "sim"))]
+    insight: crate::sim::Insight,
 }
 
 impl PoolLoop {
@@ -119,6 +122,8 @@ impl PoolLoop {
             canary: Canary::default(),
             damping: Damping::default(),
             versions: Versions::default(),
+            #[cfg(any(test, feature = "sim"))]
+            insight: Default::default(),
         }
     }
 
@@ -167,6 +172,12 @@ impl PoolLoop {
 
     pub(super) fn learning_mut(&mut self) -> &mut Learning {
         &mut self.learning
+    }
+
+    /// What a simulation knows better from now on.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn set_insight(&mut self, insight: crate::sim::Insight) {
+        self.insight = insight;
     }
 
     /// Other models are there.
@@ -319,7 +330,14 @@ impl PoolLoop {
             substitute.iter().map(|rule| ladder::choose(Opinion::default(), *rule)).collect();
         let both = models.into_iter().zip(substitute);
         let verdicts = both.map(|(model, rule)| ladder::choose(model, rule)).collect();
-        Verdicts { verdicts, unaided }
+        #[cfg_attr(not(any(test, feature = "sim")), expect(unused_mut))]
+        let mut both = Verdicts { verdicts, unaided };
+        #[cfg(any(test, feature = "sim"))]
+        {
+            self.insight.amend(&mut both.verdicts);
+            self.insight.amend(&mut both.unaided);
+        }
+        both
     }
 
     /// Shows the forecasts what finished.

@@ -15,6 +15,7 @@ use gateway_common::clock::KtimeNs;
 
 pub use gateway::{Recording, replay};
 
+use super::aids::Aids;
 use super::scenario::Scenario;
 use super::server::Server;
 use super::traffic::Request;
@@ -143,11 +144,17 @@ pub(super) trait Balancer {
     /// An active probe ended.
     fn probed(&mut self, _now: KtimeNs, _server: usize, _healthy: bool, _after: Duration) {}
 
-    /// One turn of the control loop.
+    /// One turn of the control loop. `servers` are the pool's, for those that know the truth.
     ///
     /// # Errors
     /// What must always hold does not.
-    fn tick(&mut self, now: KtimeNs) -> Result<(), String>;
+    fn tick(&mut self, now: KtimeNs, servers: &[Server]) -> Result<(), String>;
+
+    /// What decides is gone, and sees nothing any more; what picks goes on.
+    fn die(&mut self) {}
+
+    /// It is started anew, and knows what it finds.
+    fn return_at(&mut self, _now: KtimeNs) {}
 
     /// Whether a backend gets no new requests at present.
     fn is_cut(&self, server: usize) -> bool;
@@ -170,17 +177,18 @@ pub(super) trait Balancer {
 
 impl Balancing {
     /// A fresh balancer of `servers` of the scenario. `keep`: decisions and what they were made
-    /// from are kept.
+    /// from are kept. `aids`: what helps this gateway.
     pub(super) fn build(
         self,
         scenario: &Scenario,
         servers: std::ops::Range<usize>,
         seed: u64,
         keep: bool,
+        aids: &Aids,
     ) -> Result<Box<dyn Balancer>, DirectoryError> {
         Ok(match self {
             Balancing::Gateway(path) => {
-                Box::new(Gateway::new(scenario, servers, path, seed, keep)?)
+                Box::new(Gateway::new(scenario, servers, path, seed, keep, aids)?)
             }
             Balancing::Other(rule, ejection) => {
                 Box::new(Competitor::new(rule, ejection, &scenario.servers[servers]))

@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const CATALOGUE: [Entry; 26] = [
+pub const CATALOGUE: [Entry; 29] = [
     entry("even", "ten backends alike, load 0.8", |make| make.even(10).at_load(0.8)),
     entry("unlike", "ten unlike backends, load 0.8", |make| make.unlike(10).at_load(0.8)),
     entry("unlike-low", "the same at load 0.4", |make| make.unlike(10).at_load(0.4)),
@@ -49,6 +49,7 @@ pub const CATALOGUE: [Entry; 26] = [
     entry("step", "unlike, a third of the backends lose half of their speed", Maker::step),
     entry("day", "unlike, a day's load in a minute, peak 0.9", Maker::day),
     entry("spike", "unlike at load 0.5, for 8 s 1.1", Maker::spike),
+    entry("ramp", "unlike, load from 0.3 to 0.95 in half a minute, and back", Maker::ramp),
     entry("mixed", "unlike, requests of costs from a seventh to fifty times the mean", |make| {
         make.mixed().at_load(0.7)
     }),
@@ -65,6 +66,8 @@ pub const CATALOGUE: [Entry; 26] = [
     entry("heavy-client", "unlike, a client with heavy requests comes and goes", Maker::heavy),
     entry("llm", "requests to a language model, unlike nodes, load 0.8", Maker::llm),
     entry("loop-stops", "antagonists, and the control loop stops", Maker::loop_stops),
+    entry("daemon-dies", "antagonists, and the daemon is gone for 20 s", Maker::daemon_dies),
+    entry("hundred", "a hundred unlike backends with antagonists, load 0.8", Maker::hundred),
     entry("three", "three unlike backends with antagonists", |make| {
         make.unlike_with_antagonists(3)
     }),
@@ -249,6 +252,12 @@ impl Maker {
         Scenario { load: Profile::through(points), ..scenario }
     }
 
+    fn ramp(&mut self) -> Scenario {
+        let scenario = self.unlike(10).at_load(0.95);
+        let points = vec![(30.0, 0.3 / 0.95), (60.0, 1.0), (65.0, 1.0), (75.0, 0.3 / 0.95)];
+        Scenario { load: Profile::through(points), ..scenario }
+    }
+
     fn mixed(&mut self) -> Scenario {
         let scenario = self.unlike(10);
         Scenario { classes: self.shapes.mixed.clone(), ..scenario }
@@ -294,6 +303,23 @@ impl Maker {
         scenario.duration = Duration::from_secs(110);
         scenario.paces = self.antagonists(&scenario);
         Scenario { loop_stops_at: Some(Duration::from_secs(40)), ..scenario }.at_load(0.7)
+    }
+
+    /// Nothing turns, and what was learnt is as old as the daemon was dead; then it turns again.
+    fn daemon_dies(&mut self) -> Scenario {
+        let scenario = self.unlike_with_antagonists(10);
+        let (at, again) = (Duration::from_secs(40), Duration::from_secs(60));
+        Scenario { loop_stops_at: Some(at), loop_starts_at: Some(again), ..scenario }.at_load(0.7)
+    }
+
+    fn hundred(&mut self) -> Scenario {
+        let mut scenario = self.unlike_with_antagonists(100);
+        // Longer requests, so that a run has about as many events as the others.
+        for server in &mut scenario.servers {
+            server.service *= 5;
+        }
+        let (objective, timeout) = (Duration::from_millis(2500), Duration::from_secs(25));
+        Scenario { objective, timeout, ..scenario }.at_load(0.8)
     }
 
     fn gateways(&mut self) -> Scenario {

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use super::traffic::{ClassSpec, Cost, Profile};
 use crate::fleet::{Algorithm, PolicySpec, ProbeSpec, WeightMode};
-use crate::ladder::Stages;
-use crate::models::Models;
 
 /// A whole run, chance included.
 #[derive(Clone, Debug)]
@@ -50,10 +48,8 @@ pub struct Scenario {
     pub paces: Vec<Pace>,
     /// When the control loops stop: what decides by what it is told goes on with what it knew.
     pub loop_stops_at: Option<Duration>,
-    /// The gateway's models.
-    pub models: Models,
-    /// How far they may go.
-    pub stages: Stages,
+    /// When they turn again; what was seen meanwhile is lost, as for a daemon that was dead.
+    pub loop_starts_at: Option<Duration>,
 }
 
 impl Default for Scenario {
@@ -80,8 +76,7 @@ impl Default for Scenario {
             changes: Vec::new(),
             paces: Vec::new(),
             loop_stops_at: None,
-            models: Models::default(),
-            stages: Stages::default(),
+            loop_starts_at: None,
         }
     }
 }

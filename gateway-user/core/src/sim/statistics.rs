@@ -53,6 +53,16 @@ pub fn ratio(values: &[f64], others: &[f64], seed: u64) -> Option<Estimate> {
     Some(Estimate { value, low: at(TAIL), high: at(1.0 - TAIL) })
 }
 
+/// The share of the gap between `worst` and `best` that `values` close, pair by pair: 0 is the worst,
+/// 1 the best. `None` of nothing, or where there is no gap that chance does not explain.
+pub fn gap_closed(worst: &[f64], values: &[f64], best: &[f64], seed: u64) -> Option<Estimate> {
+    let minus =
+        |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a - b).collect() };
+    let gap = minus(worst, best);
+    let certain = mean(&gap, seed).is_some_and(|gap| gap.low > 0.0);
+    certain.then(|| ratio(&minus(worst, values), &gap, seed)).flatten()
+}
+
 /// The most that a rate may be, with 95% certainty, when `events` were counted in `exposure`: the
 /// upper end of a Poisson interval (by Wilson and Hilferty's approximation of chi squared).
 pub fn rate_most(events: u64, exposure: f64) -> f64 {
@@ -87,6 +97,19 @@ mod tests {
             assert!((end - 0.8).abs() < 1e-9, "{estimate:?}");
         }
         assert_eq!(ratio(&[], &[], 1), None);
+    }
+
+    #[test]
+    fn a_gap_is_closed_by_what_its_best_closes() {
+        let worst = [10.0, 20.0, 12.0, 18.0];
+        let best = worst.map(|worst| worst / 2.0);
+        let half = worst.map(|worst| worst * 0.75);
+        let closed = |values: &[f64]| gap_closed(&worst, values, &best, 1).map(|gap| gap.value);
+        assert_eq!(
+            (closed(&worst), closed(&half), closed(&best)),
+            (Some(0.0), Some(0.5), Some(1.0))
+        );
+        assert_eq!(gap_closed(&worst, &half, &worst, 1), None, "there is no gap");
     }
 
     #[test]

@@ -248,6 +248,39 @@ fn a_faintly_grey_backend_spoils_few_requests() {
 }
 
 #[test]
+fn a_fleet_without_speeds_or_faults_known_fares_worse_and_with_the_truth_better() {
+    let run = |name: &str, aids: &Aids| {
+        let scenario = Entry::named(name).unwrap().scenario(1, &Shapes::fitted());
+        let (report, _) = World::aided(scenario.clone(), Path::L7, aids).unwrap().run().unwrap();
+        Measures::of(&scenario, &report).unwrap()
+    };
+    let p99 = |speed| run("unlike", &Aids { speed, ..Aids::default() }).all.p99;
+    let (off, rule, truth) = (p99(Arm::Off), p99(Arm::Substitute), p99(Arm::Oracle));
+    assert!(off > 1.05 * rule && off > 1.05 * truth, "{off:.3}, {rule:.3}, {truth:.3}");
+    let failed = |fault| run("grey", &Aids { fault, ..Aids::default() }).failed;
+    let (off, rule, truth) = (failed(Arm::Off), failed(Arm::Substitute), failed(Arm::Oracle));
+    assert!(off > 5.0 * rule && rule > truth, "{off:.4}, {rule:.4}, {truth:.4}");
+}
+
+#[test]
+fn a_daemon_that_dies_and_returns_leaves_weights_to_go_on_with() {
+    for seed in SEEDS {
+        let scenario = Scenario {
+            loop_stops_at: Some(seconds(20.0)),
+            loop_starts_at: Some(seconds(30.0)),
+            ..four(seed, vec![change(10.0, 0, Fault::Slow(5.0)), change(50.0, 1, Fault::Crash)])
+        };
+        let report = run(&scenario);
+        for moment in [19.0..20.0, 22.0..30.0, 31.0..35.0] {
+            let share = report.share(0, moment.clone());
+            assert!(share < 0.14, "seed {seed}: {share:.3} of the flows at {moment:?}");
+        }
+        let cut = first(&report, 1, 50.0, |decision| decision.health == Health::Ejected);
+        assert!(cut.is_some_and(|at| at < 53.0), "seed {seed}: it decides again: {cut:?}");
+    }
+}
+
+#[test]
 fn reported_utilisation_finds_the_speeds_that_latency_hides() {
     for seed in SEEDS {
         // As fast for one request, but a quarter of the workers: latency near the service time is

@@ -9,6 +9,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 use thiserror::Error;
 
+use super::aids::Aids;
 use super::balancer::{Ask, Balancer, Balancing, Ended, Outcome, Path, Recording};
 use super::chance::Chance;
 use super::invariants::Violation;
@@ -130,7 +131,7 @@ impl World {
     /// # Errors
     /// If the scenario has more backends than fit the tables.
     pub fn new(scenario: Scenario) -> Result<World, DirectoryError> {
-        World::build(scenario, Balancing::Gateway(Path::L7), true)
+        World::build(scenario, Balancing::Gateway(Path::L7), true, &Aids::default())
     }
 
     /// A world in which backends are picked like this.
@@ -138,7 +139,15 @@ impl World {
     /// # Errors
     /// If the scenario has more backends than fit the tables.
     pub fn with(scenario: Scenario, balancing: Balancing) -> Result<World, DirectoryError> {
-        World::build(scenario, balancing, false)
+        World::build(scenario, balancing, false, &Aids::default())
+    }
+
+    /// A world with this gateway, and this to help it.
+    ///
+    /// # Errors
+    /// If the scenario has more backends than fit the tables.
+    pub fn aided(scenario: Scenario, path: Path, aids: &Aids) -> Result<World, DirectoryError> {
+        World::build(scenario, Balancing::Gateway(path), false, aids)
     }
 
     /// The labelled windows of a run with this gateway, as its first gateway sees them.
@@ -152,7 +161,7 @@ impl World {
         fleet: &str,
     ) -> Result<Vec<LabelledWindow>, RunError> {
         let labels = Labels::new(&scenario, fleet);
-        let mut world = World::build(scenario, Balancing::Gateway(path), false)?;
+        let mut world = World::build(scenario, Balancing::Gateway(path), false, &Aids::default())?;
         world.labels = Some(labels);
         world.play()?;
         Ok(world.labels.map(Labels::into_windows).unwrap_or_default())
@@ -162,6 +171,7 @@ impl World {
         scenario: Scenario,
         balancing: Balancing,
         keep: bool,
+        aids: &Aids,
     ) -> Result<World, DirectoryError> {
         let mut seeds = Chance::new(scenario.seed);
         let mut arrivals = Arrivals::new(
@@ -175,7 +185,8 @@ impl World {
             for pool in 0..scenario.pools {
                 let border = |pool: usize| pool * scenario.servers.len() / scenario.pools;
                 let servers = border(pool)..border(pool + 1);
-                let balancer = balancing.build(&scenario, servers.clone(), seeds.bits(), keep)?;
+                let seed = seeds.bits();
+                let balancer = balancing.build(&scenario, servers.clone(), seed, keep, aids)?;
                 let cut = vec![false; servers.len()];
                 fronts.push(Front { balancer, servers, weights: Vec::new(), cut });
             }
@@ -459,14 +470,36 @@ impl World {
         }
     }
 
+    /// Whether the loops have stopped. If they start again, that is seen to.
+    fn stands_still(&mut self) -> bool {
+        let at = |after: Option<Duration>| after.map(|after| KtimeNs(0) + after);
+        let (stops, starts) = (at(self.scenario.loop_stops_at), at(self.scenario.loop_starts_at));
+        if stops.is_none_or(|at| self.now < at) {
+            return false;
+        }
+        match starts {
+            Some(at) if self.now < at => {
+                self.fronts.iter_mut().for_each(|front| front.balancer.die());
+                self.schedule(at.since(self.now), Event::Tick);
+                true
+            }
+            Some(at) => {
+                if self.now == at {
+                    self.fronts.iter_mut().for_each(|front| front.balancer.return_at(self.now));
+                }
+                false
+            }
+            None => true,
+        }
+    }
+
     fn tick(&mut self) -> Result<(), Violation> {
-        let stops = self.scenario.loop_stops_at.map(|at| KtimeNs(0) + at);
-        if stops.is_some_and(|at| self.now >= at) {
+        if self.stands_still() {
             return Ok(());
         }
         let tick = self.now.0 / (self.scenario.tick.as_nanos() as u64).max(1);
         for front in &mut self.fronts {
-            let done = front.balancer.tick(self.now);
+            let done = front.balancer.tick(self.now, &self.servers[front.servers.clone()]);
             done.map_err(|what| Violation { seed: self.scenario.seed, tick, what })?;
             look(front, self.now.since(KtimeNs(0)), &mut self.report);
         }

@@ -5,11 +5,13 @@
 //! seeds from 1001 on say whether the change is kept, and those from 5001 on (`--final`), by which
 //! nothing was ever chosen, how good what was kept is.
 
+mod ablation;
 mod data;
 mod policies;
 mod runs;
 mod table;
 mod targets;
+mod wrong;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use gateway_core::sim::{CATALOGUE, Entry, Shapes};
+use gateway_inference::registry::Registry;
 
 use policies::Policy;
 use runs::Results;
@@ -71,6 +74,12 @@ struct Args {
     /// Holds the results against the targets.
     #[arg(long)]
     targets: bool,
+    /// What each model is worth: nobody, the simple rule, the model, the truth.
+    #[arg(long)]
+    ablation: bool,
+    /// Whether models that are wrong about everything do harm.
+    #[arg(long)]
+    wrong: bool,
     /// Lists scenarios and policies.
     #[arg(long)]
     list: bool,
@@ -102,6 +111,14 @@ fn main() -> Result<ExitCode> {
     let count = args.seeds.unwrap_or(if args.quick { SEEDS_QUICK } else { SEEDS });
     let seeds: Vec<u64> = (first..first + count).collect();
     println!("seeds {first} to {}", first + count - 1);
+    let models = Registry::new(None)?.models();
+    if args.ablation || args.wrong {
+        if args.ablation {
+            ablation::print(&models, &seeds, &shapes)?;
+        }
+        let bounded = !args.wrong || wrong::print(&models, &seeds, &shapes)?;
+        return Ok(if bounded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let begun = Instant::now();
     let mut all = Vec::new();
     for entry in entries {
@@ -117,6 +134,8 @@ fn main() -> Result<ExitCode> {
     }
     if args.targets {
         targets::print(&all);
+        ablation::print(&models, &seeds, &shapes)?;
+        wrong::print(&models, &seeds, &shapes)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,7 @@ use gateway_inference::classes::KMeansClusterer;
 use crate::policies::{Kind, Policy};
 
 /// Seed of the bootstrap.
-const BOOTSTRAP: u64 = 1;
+pub(crate) const BOOTSTRAP: u64 = 1;
 
 /// A scenario's runs.
 pub(crate) struct Results {
@@ -103,7 +103,7 @@ pub(crate) fn run(
 }
 
 /// Does all tasks, on as many threads as there are cores; the results are in their order.
-fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     tasks: Vec<T>,
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {

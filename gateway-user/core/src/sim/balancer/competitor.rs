@@ -4,6 +4,7 @@
 use gateway_common::clock::KtimeNs;
 
 use super::super::scenario::ServerSpec;
+use super::super::server::Server;
 use super::least::{LeastRequest, P2c};
 use super::oracle::Oracle;
 use super::outlier::Detector;
@@ -119,7 +120,7 @@ impl Balancer for Competitor {
         }
     }
 
-    fn tick(&mut self, now: KtimeNs) -> Result<(), String> {
+    fn tick(&mut self, now: KtimeNs, _servers: &[Server]) -> Result<(), String> {
         if self.detector.as_mut().is_some_and(|detector| detector.turn(now)) {
             self.find_eligible();
         }

@@ -10,8 +10,10 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 use gateway_common::layout::Weights;
 
+use super::super::aids::{Aids, Arm, Insight};
 use super::super::invariants::{check_decisions, check_plan};
 use super::super::scenario::Scenario;
+use super::super::server::Server;
 use super::super::traffic::Request;
 use super::{Ask, Balancer, Ended, Outcome, Path};
 use crate::classes::{Profile, RequestFacts};
@@ -72,6 +74,10 @@ pub(super) struct Gateway {
     begun: HashMap<u64, Begun>,
     /// What the request adds to the surplus of the backend that was just picked for it.
     picked: i64,
+    aids: Aids,
+    options: EngineOptions,
+    /// The daemon is gone, and the tables are as it left them.
+    dead: bool,
     last: Arc<[Decision]>,
     kept: Option<(Vec<Decision>, Recording)>,
 }
@@ -83,12 +89,15 @@ impl Gateway {
         path: Path,
         seed: u64,
         keep: bool,
+        aids: &Aids,
     ) -> Result<Gateway, DirectoryError> {
         let options = EngineOptions { weights_age_max: Duration::from_secs(30), seed };
-        let fleet = fleet(scenario, servers.clone());
+        let mut fleet = fleet(scenario, servers.clone());
+        fleet.pools[0].models = aids.stages();
         let mut engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
-        engine.set_models(scenario.models.clone());
-        let models = scenario.models.clone();
+        engine.set_models(aids.models.clone());
+        aids.answered_by(Arm::Trusted).for_each(|task| engine.prove(task));
+        let models = aids.models.clone();
         let mut gateway = Gateway {
             path,
             snapshot: engine.snapshot(),
@@ -99,6 +108,9 @@ impl Gateway {
             names: scenario.classes.iter().map(|class| class.name).collect(),
             begun: HashMap::new(),
             picked: 0,
+            aids: aids.clone(),
+            options,
+            dead: false,
             last: Arc::from([]),
             kept: keep
                 .then(|| (Vec::new(), Recording { fleet, options, models, steps: Vec::new() })),
@@ -113,6 +125,9 @@ impl Gateway {
     }
 
     fn see(&mut self, at: KtimeNs, server: usize, seen: Seen) {
+        if self.dead {
+            return;
+        }
         let observation = Observation { at, backend: self.row(server), seen };
         self.engine.observe(&observation);
         if let Some((_, recording)) = &mut self.kept {
@@ -238,7 +253,9 @@ impl Balancer for Gateway {
         self.see(now, server, Seen::Probe { healthy, after });
     }
 
-    fn tick(&mut self, now: KtimeNs) -> Result<(), String> {
+    fn tick(&mut self, now: KtimeNs, servers: &[Server]) -> Result<(), String> {
+        self.engine.set_insight(Insight::new(&self.aids, servers));
+        self.aids.answered_by(Arm::Model).for_each(|task| self.engine.prove(task));
         if let Some((_, recording)) = &mut self.kept {
             let backends = &self.snapshot.pools[0].backends;
             let in_flight = backends.iter().map(|b| self.rows.in_flight(b.row.row)).collect();
@@ -256,6 +273,21 @@ impl Balancer for Gateway {
         }
         self.last = turn.decisions;
         Ok(())
+    }
+
+    fn die(&mut self) {
+        self.dead = true;
+    }
+
+    fn return_at(&mut self, now: KtimeNs) {
+        let fleet = (**self.engine.fleet()).clone();
+        // The fleet fitted the tables before.
+        if let Ok(engine) = Engine::new(fleet, self.applied.clone(), self.options, now) {
+            self.engine = engine;
+            self.engine.set_models(self.aids.models.clone());
+            self.snapshot = self.engine.snapshot();
+        }
+        self.dead = false;
     }
 
     fn is_cut(&self, server: usize) -> bool {
@@ -373,7 +405,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),
             http: HttpSpec::default(),
-            models: scenario.stages,
+            models: Stages::default(),
             canary: CanarySpec::default(),
         }],
         client_classes: Vec::new(),

@@ -1,0 +1,76 @@
+//! Models that are wrong about everything, at seats that they once had earned: requests must fare
+//! about as with the simple rules alone.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use gateway_core::fault::{Forest, Node};
+use gateway_core::models::Models;
+use gateway_core::sim::statistics::{self, Estimate};
+use gateway_core::sim::{Aids, Arm, Entry, Measures, Shapes};
+
+use crate::ablation::run;
+use crate::runs::{BOOTSTRAP, in_parallel};
+
+/// How much worse a wrong model may make things.
+const WORSE_MAX: f64 = 1.05;
+
+const SCENARIOS: [&str; 4] = ["unlike", "antagonists", "grey", "crash"];
+
+/// Runs and prints everything. Whether every wrong model is bounded.
+pub(crate) fn print(models: &Models, seeds: &[u64], shapes: &Shapes) -> Result<bool> {
+    println!(
+        "\n{:<18} {:<14} {:>10} {:>10} {:>20} {:>11} {:>9}",
+        "wrong model", "scenario", "rules ms", "wrong ms", "p99 ratio", "failed %", "wrong %"
+    );
+    let mut bounded = true;
+    for (name, aids) in wrong(models)? {
+        for scenario in SCENARIOS {
+            let entry = Entry::named(scenario).context("a scenario of the wrong models is gone")?;
+            bounded &= one(name, entry, &aids, seeds, shapes)?;
+        }
+    }
+    Ok(bounded)
+}
+
+fn wrong(models: &Models) -> Result<Vec<(&'static str, Aids)>> {
+    let forest = models.fault.as_deref().context("there is no forest to invert (models/fault)")?;
+    let inverted = Models { fault: Some(Arc::new(inverted(forest)?)), ..Models::default() };
+    let inverted = Aids { fault: Arm::Trusted, models: inverted, ..Aids::default() };
+    Ok(vec![("inverted forest", inverted)])
+}
+
+/// A forest that takes the well for faulty and the faulty for well.
+fn inverted(forest: &Forest) -> Result<Forest> {
+    let mut spec = forest.spec().clone();
+    "inverted".clone_into(&mut spec.version);
+    let turn = |node: &mut Node| node.share = 1.0 - node.share;
+    spec.trees.iter_mut().flatten().for_each(turn);
+    Forest::new(spec).context("turning the forest around")
+}
+
+fn one(name: &str, entry: &Entry, aids: &Aids, seeds: &[u64], shapes: &Shapes) -> Result<bool> {
+    let rules = Aids::default();
+    let tasks = [&rules, aids].into_iter().flat_map(|aids| seeds.iter().map(move |s| (aids, *s)));
+    let done = in_parallel(tasks.collect(), |&(aids, seed)| run(entry, aids, seed, shapes))?;
+    let (rules, wrong) = done.split_at(seeds.len());
+    let each =
+        |runs: &[Measures], of: fn(&Measures) -> f64| runs.iter().map(of).collect::<Vec<_>>();
+    let p99 = |runs: &[Measures]| each(runs, |run| run.all.p99);
+    let mean = |all: Vec<f64>| all.iter().sum::<f64>() / all.len().max(1) as f64;
+    let failed = |runs: &[Measures]| 1e2 * mean(each(runs, |run| run.failed));
+    let ratio = statistics::ratio(&p99(wrong), &p99(rules), BOOTSTRAP).context("no seeds")?;
+    let Estimate { value, low, high } = ratio;
+    println!(
+        "{:<18} {:<14} {:>10.1} {:>10.1} {:>20} {:>11.3} {:>9.3}  {}",
+        name,
+        entry.name,
+        1e3 * mean(p99(rules)),
+        1e3 * mean(p99(wrong)),
+        format!("{value:.2} [{low:.2}, {high:.2}]"),
+        failed(rules),
+        failed(wrong),
+        if value <= WORSE_MAX { "PASS" } else { "MISSED" },
+    );
+    Ok(value <= WORSE_MAX)
+}

@@ -19,8 +19,8 @@ pub(crate) struct Args {
 enum What {
     /// Time of the XDP program for a packet, by case. Needs root.
     Packet(packet::Args),
-    /// Time of a turn of the loop for a thousand backends, and from a decision to the maps, which
-    /// needs root.
+    /// Time of a turn of the loop with all models for a thousand backends and for ten thousand, its
+    /// memory, and the time from a decision to the maps, which needs root.
     Tick,
     /// How good decisions are: all policies in all scenarios of the simulator, and the targets.
     Decisions(sim::Args),
@@ -40,7 +40,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 fn tick() -> Result<()> {
-    for (package, example) in [("gateway-core", "tick"), ("gateway-user", "apply")] {
+    for (package, example) in [("gateway-inference", "tick"), ("gateway-user", "apply")] {
         run_command(&mut cargo(["run", "--release", "-p", package, "--example", example]))?;
     }
     Ok(())

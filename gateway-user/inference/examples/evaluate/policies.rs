@@ -3,14 +3,10 @@
 use gateway_core::sim::{Balancing, Ejection, Path, Rule};
 
 /// Quantiles of requests in flight that Prequal's threshold is swept over. Its authors' baseline is
-/// 2^-0.25 = 0.84; with 1 only latency counts.
-const PREQUAL: [(&str, f64); 5] = [
-    ("prequal-0.00", 0.0),
-    ("prequal-0.30", 0.3),
-    ("prequal-0.60", 0.6),
-    ("prequal-0.84", 0.84),
-    ("prequal-0.95", 0.95),
-];
+/// 2^-0.25 = 0.84; with 1 only latency counts. With 0, which was the best in none of the scenarios,
+/// all are hot and it is least request among what was probed; it is left out to save the time.
+const PREQUAL: [(&str, f64); 4] =
+    [("prequal-0.30", 0.3), ("prequal-0.60", 0.6), ("prequal-0.84", 0.84), ("prequal-0.95", 0.95)];
 
 /// The quantile that is best in most scenarios.
 const PREQUAL_BEST: f64 = 0.6;

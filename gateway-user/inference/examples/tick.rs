@@ -9,8 +9,6 @@
 //! are four engines that turn one after another on one core.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,7 +19,6 @@ use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
     WeightMode,
 };
-use gateway_core::forecast::Forecaster;
 use gateway_core::ladder::{Stages, Task};
 use gateway_core::models::Models;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -44,7 +41,9 @@ const TURN_MAX: f64 = 25.0;
 const MEMORY_MAX: f64 = 150.0;
 
 fn main() -> Result<()> {
-    let models = Models { forecast: Some(forecast()?), ..Registry::new(None)?.models() };
+    let mut registry = Registry::new(None);
+    registry.look();
+    let models = registry.models();
     let asked = Task::ALL.map(|task| models.version(task).map(|_| task.as_str()));
     let asked: Vec<&str> = asked.into_iter().flatten().collect();
     println!("models: {}", asked.join(", "));
@@ -52,14 +51,6 @@ fn main() -> Result<()> {
         measure(engines, pools, backends, &models)?;
     }
     Ok(())
-}
-
-/// The forecasts' model, from beside the sources.
-fn forecast() -> Result<Arc<dyn Forecaster>> {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/forecast"));
-    let lstm = gateway_inference::forecast::load(folder)
-        .with_context(|| format!("loading {}", folder.display()))?;
-    Ok(Arc::new(lstm))
 }
 
 /// An engine and what it is applied to.

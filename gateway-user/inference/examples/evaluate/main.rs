@@ -111,7 +111,9 @@ fn main() -> Result<ExitCode> {
     let count = args.seeds.unwrap_or(if args.quick { SEEDS_QUICK } else { SEEDS });
     let seeds: Vec<u64> = (first..first + count).collect();
     println!("seeds {first} to {}", first + count - 1);
-    let models = Registry::new(None)?.models();
+    let mut registry = Registry::new(None);
+    registry.look();
+    let models = registry.models();
     if args.ablation || args.wrong {
         if args.ablation {
             ablation::print(&models, &seeds, &shapes)?;

@@ -9,11 +9,13 @@
 //! are four engines that turn one after another on one core.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
+use gateway_core::classes::{Profile, RequestFacts};
 use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
@@ -26,10 +28,14 @@ use gateway_core::plan::plan;
 use gateway_core::rows::HeapRows;
 use gateway_core::snapshot::PoolSnapshot;
 use gateway_core::tables::{Tables, Write};
+use gateway_inference::classes::KMeansClusterer;
 use gateway_inference::registry::Registry;
 
 /// Engines, pools of each, backends of each pool.
 const FLEETS: [(usize, usize, usize); 2] = [(1, 2, 500), (4, 4, 625)];
+/// What is asked for: profiles of requests.
+const PATHS: [&str; 8] = ["/", "/cart", "/item", "/search", "/pay", "/user", "/list", "/help"];
+
 /// Four seconds are the longest turn that is not taken for a pause of the loop; forecasts speak after
 /// some ten minutes.
 const TICKS: u64 = 400;
@@ -43,7 +49,7 @@ const MEMORY_MAX: f64 = 150.0;
 fn main() -> Result<()> {
     let mut registry = Registry::new(None);
     registry.look();
-    let models = registry.models();
+    let models = Models { classes: Some(Arc::new(KMeansClusterer)), ..registry.models() };
     let asked = Task::ALL.map(|task| models.version(task).map(|_| task.as_str()));
     let asked: Vec<&str> = asked.into_iter().flatten().collect();
     println!("models: {}", asked.join(", "));
@@ -147,6 +153,8 @@ fn observations(backends: &[BackendRow], since: KtimeNs, tick: u64) -> Vec<Obser
             let slow = if index % 10 == 0 && tick > TICKS / 2 { 5 } else { 1 };
             let after = Duration::from_micros((5_000 + chance % 20_000) * slow);
             let failed = index % 50 == 1 && chance.is_multiple_of(3);
+            let path = PATHS[(chance % PATHS.len() as u64) as usize];
+            let facts = RequestFacts { method: "GET", path, ..RequestFacts::default() };
             let outcome =
                 if failed { RequestOutcome::ServerError } else { RequestOutcome::Answered };
             observations.push(Observation {
@@ -157,6 +165,8 @@ fn observations(backends: &[BackendRow], since: KtimeNs, tick: u64) -> Vec<Obser
                     first_byte_after: after,
                     after,
                     class: 0,
+                    profile: Profile::of(&facts),
+                    among: 1,
                     report: None,
                 },
             });

@@ -20,6 +20,8 @@ pub enum Arm {
     Model,
     /// A model that proved itself before the run, and has to keep its seat from then on.
     Trusted,
+    /// The same, but of costs it says the opposite, and nobody finds out.
+    Inverted,
     /// The truth, which only the simulator knows.
     Oracle,
 }
@@ -47,7 +49,7 @@ impl Aids {
     /// How far each model is let.
     pub(super) fn stages(&self) -> Stages {
         let stage = |arm| match arm {
-            Arm::Model | Arm::Trusted => Stage::On,
+            Arm::Model | Arm::Trusted | Arm::Inverted => Stage::On,
             Arm::Off | Arm::Substitute | Arm::Oracle => Stage::default(),
         };
         Stages { fault: stage(self.fault), classes: stage(self.classes), ..Stages::default() }
@@ -78,7 +80,7 @@ impl<T> Known<T> {
         match arm {
             Arm::Off => Known::Silence,
             Arm::Oracle => Known::Truth(truth()),
-            Arm::Substitute | Arm::Model | Arm::Trusted => Known::Nothing,
+            Arm::Substitute | Arm::Model | Arm::Trusted | Arm::Inverted => Known::Nothing,
         }
     }
 }

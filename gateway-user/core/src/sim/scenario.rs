@@ -91,9 +91,13 @@ impl Scenario {
             .enumerate()
             .map(|(index, server)| server.requests_per_second() * self.mean_pace(index))
             .sum();
+        Scenario { rate: load * capacity / self.cost_mean(), ..self }
+    }
+
+    /// Mean cost of a request while all of its classes are there.
+    pub(super) fn cost_mean(&self) -> f64 {
         let shares: f64 = self.classes.iter().map(|class| class.share).sum();
-        let cost: f64 = self.classes.iter().map(|class| class.share / shares * class.mean()).sum();
-        Scenario { rate: load * capacity / cost, ..self }
+        self.classes.iter().map(|class| class.share / shares * class.mean()).sum()
     }
 
     /// What its slow-downs leave of a server's speed, on average over the run.

@@ -25,7 +25,7 @@ struct Question {
     scenarios: &'static [&'static str],
 }
 
-const QUESTIONS: [Question; 2] = [
+const QUESTIONS: [Question; 3] = [
     Question {
         name: "speed",
         aids: |speed, models| Aids { speed, models, ..Aids::default() },
@@ -37,6 +37,13 @@ const QUESTIONS: [Question; 2] = [
         aids: |fault, models| Aids { fault, models, ..Aids::default() },
         modelled: true,
         scenarios: &["grey", "grey-faint", "hang", "loss", "flapping"],
+    },
+    // The rule is that all requests cost the same, which is nothing.
+    Question {
+        name: "classes",
+        aids: |classes, models| Aids { classes, models, ..Aids::default() },
+        modelled: true,
+        scenarios: &["mixed", "mixed-antagonists", "mixed-antagonists-busy"],
     },
 ];
 

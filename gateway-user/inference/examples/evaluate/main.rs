@@ -15,11 +15,15 @@ mod wrong;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use gateway_core::classes::Clusterer;
+use gateway_core::models::Models;
 use gateway_core::sim::{CATALOGUE, Entry, Shapes};
+use gateway_inference::classes::KMeansClusterer;
 use gateway_inference::registry::Registry;
 
 use policies::Policy;
@@ -68,9 +72,6 @@ struct Args {
     /// Latency of each class of requests, too.
     #[arg(long)]
     classes: bool,
-    /// Classes of requests decide in this gateway, once they have proved themselves.
-    #[arg(long)]
-    learn_classes: bool,
     /// Holds the results against the targets.
     #[arg(long)]
     targets: bool,
@@ -113,7 +114,8 @@ fn main() -> Result<ExitCode> {
     println!("seeds {first} to {}", first + count - 1);
     let mut registry = Registry::new(None);
     registry.look();
-    let models = registry.models();
+    let classes: Arc<dyn Clusterer> = Arc::new(KMeansClusterer);
+    let models = Models { classes: Some(classes), ..registry.models() };
     if args.ablation || args.wrong {
         if args.ablation {
             ablation::print(&models, &seeds, &shapes)?;
@@ -124,7 +126,7 @@ fn main() -> Result<ExitCode> {
     let begun = Instant::now();
     let mut all = Vec::new();
     for entry in entries {
-        let results = runs::run(entry, &policies, &seeds, &shapes, args.learn_classes)?;
+        let results = runs::run(entry, &policies, &seeds, &shapes)?;
         table::print(&results, args.classes);
         all.push(results);
     }

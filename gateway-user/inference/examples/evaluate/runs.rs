@@ -1,16 +1,12 @@
 //! Runs of one scenario: every policy under every seed, on as many threads as there are cores.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use gateway_core::ladder::Stage;
 use gateway_core::sim::statistics::{self, Estimate};
 use gateway_core::sim::{Entry, Measures, Shapes, World};
-
-use gateway_inference::classes::KMeansClusterer;
 
 use crate::policies::{Kind, Policy};
 
@@ -81,12 +77,11 @@ pub(crate) fn run(
     policies: &[Policy],
     seeds: &[u64],
     shapes: &Shapes,
-    classes: bool,
 ) -> Result<Results> {
     let tasks = || policies.iter().flat_map(|policy| seeds.iter().map(move |seed| (policy, *seed)));
     let done = in_parallel(tasks().collect(), |&(policy, seed)| {
         let begun = Instant::now();
-        let run = one(entry, policy, seed, shapes, classes)?;
+        let run = one(entry, policy, seed, shapes)?;
         Ok((run, begun.elapsed().as_secs_f64()))
     })?;
     let events = done.iter().map(|(run, _)| run.events).sum();
@@ -126,18 +121,8 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-fn one(
-    entry: &Entry,
-    policy: &Policy,
-    seed: u64,
-    shapes: &Shapes,
-    classes: bool,
-) -> Result<Measures> {
-    let mut scenario = entry.scenario(seed, shapes);
-    if classes {
-        scenario.models.classes = Some(Arc::new(KMeansClusterer));
-        scenario.stages.classes = Stage::On;
-    }
+fn one(entry: &Entry, policy: &Policy, seed: u64, shapes: &Shapes) -> Result<Measures> {
+    let scenario = entry.scenario(seed, shapes);
     let what = || format!("scenario {}, policy {}, seed {seed}", entry.name, policy.name);
     let world = World::with(scenario.clone(), policy.balancing).with_context(what)?;
     let (report, _) = world.run().with_context(what)?;

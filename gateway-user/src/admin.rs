@@ -5,11 +5,14 @@
 //! a token.
 
 mod error;
+mod forecast;
 mod label;
 mod models;
 mod ready;
+mod recover;
 mod requests;
 mod rollback;
+mod route;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -29,6 +32,7 @@ use axum::{Json, Router};
 use gateway_core::decision::Decision;
 use gateway_core::history::DECISIONS_MAX;
 use gateway_core::recent::Recent;
+use gateway_core::rows::Rows;
 use gateway_core::state;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -36,10 +40,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::error::AdminError;
+pub use self::forecast::{Ahead, Forecast};
 pub use self::label::{Label, Labelled};
 pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
 use self::ready::Turns;
+pub use self::recover::{Advice, Recover, Recovery};
 pub use self::rollback::{Rollback, RolledBack};
+pub use self::route::{Candidate, Route, Routed};
 use crate::control;
 use crate::models::Keeper;
 
@@ -63,6 +70,9 @@ const PAGES: &[&str] = &[
     "/v1/models/rollback",
     "/v1/label",
     "/v1/requests",
+    "/v1/route",
+    "/v1/forecast",
+    "/v1/recover",
 ];
 
 /// Why the admin address cannot be served.
@@ -83,6 +93,8 @@ pub struct Pages {
     pub registry: Registry,
     /// Where the XDP program is attached.
     pub attachments: Vec<Attachment>,
+    /// Weights and flows as both paths have them.
+    pub rows: Arc<dyn Rows>,
     /// The models in use.
     pub models: Keeper,
     /// The proxy's last requests.
@@ -123,6 +135,9 @@ fn router(pages: Pages) -> Router {
         .route("/v1/models/stage", post(models::set_stage))
         .route("/v1/models/rollback", post(models::roll_back))
         .route("/v1/label", post(label::label))
+        .route("/v1/route", post(route::route))
+        .route("/v1/forecast", get(forecast::forecast))
+        .route("/v1/recover", post(recover::recover))
         .fallback(no_such_page)
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))
@@ -226,6 +241,26 @@ async fn decisions(
         .await
         .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     Ok(Json(Decisions { decisions }))
+}
+
+/// The pool that a backend is of.
+fn pool_of(pages: &Pages, pool: Option<&str>, backend: &str) -> Result<String, AdminError> {
+    let state = pages.control.published().state();
+    let mut pools = state.pools.iter().filter(|of| {
+        pool.is_none_or(|pool| pool == of.name) && of.backends.iter().any(|b| b.name == backend)
+    });
+    match (pools.next(), pools.next()) {
+        (Some(one), None) => Ok(one.name.clone()),
+        (Some(_), Some(_)) => {
+            let why = format!("several pools have a backend {backend:?}; say which by `pool`");
+            Err(AdminError::new(StatusCode::CONFLICT, why))
+        }
+        (None, _) => {
+            let of = pool.map_or_else(String::new, |pool| format!(" in pool {pool:?}"));
+            let why = format!("there is no backend {backend:?}{of}; `/v1/state` lists them");
+            Err(AdminError::new(StatusCode::NOT_FOUND, why))
+        }
+    }
 }
 
 /// What a request's body asks.

@@ -116,7 +116,7 @@ impl Daemon {
         let metrics = Metrics::default();
         let model_metrics = models::Metrics::default();
         let registry = registry(&metrics, &model_metrics, &steering, &telemetry);
-        let Steering { control, proxy, ring, attachments, .. } = steering;
+        let Steering { control, proxy, rows, ring, attachments, .. } = steering;
         let dir = config.gateway.models.clone();
         let models = models::Keeper::start(dir, control.handle(), model_metrics).await;
 
@@ -137,6 +137,7 @@ impl Daemon {
                 control: control_handle,
                 registry,
                 attachments,
+                rows,
                 models: models.clone(),
                 recent: proxy.recent(),
                 token_file: config.gateway.admin_token_file.clone(),

@@ -249,6 +249,8 @@ pub enum Reason {
     Silent,
     /// The model of faults suspects it, twice.
     ModelFault,
+    /// An operator asked for it.
+    Operator,
     /// The active probe failed.
     ProbeFailed,
     /// The active probe succeeds again.
@@ -278,6 +280,7 @@ impl Reason {
             Reason::FailedShare => "failed_share",
             Reason::Silent => "silent",
             Reason::ModelFault => "model_fault",
+            Reason::Operator => "operator",
             Reason::ProbeFailed => "probe_failed",
             Reason::ProbeRecovered => "probe_recovered",
             Reason::EjectionOver => "ejection_over",

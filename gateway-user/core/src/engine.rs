@@ -28,7 +28,7 @@ use crate::decision::Decision;
 use crate::desired::{set_client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
 use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, WeightMode};
 use crate::forecast::Report;
 use crate::history::History;
 use crate::ladder::{Stage, Task};
@@ -299,6 +299,18 @@ impl Engine {
         let (pool, backend) = self.place(pool, backend)?;
         let (watch, seat) = self.pools[pool].learning_mut().watch_mut();
         Some(watch.label(backend, from, to, faulty, seat))
+    }
+
+    /// Takes a backend out of service with the next turn, as if a rule were certain of its fault:
+    /// within the pool's budget, and not the last one. `false`: there is none such, or its operator
+    /// writes its weights.
+    pub fn eject(&mut self, pool: &str, backend: &str) -> bool {
+        let Some((pool, backend)) = self.place(pool, backend) else { return false };
+        let is_ours = self.fleet.pools[pool].weights != WeightMode::Manual;
+        if is_ours {
+            self.pools[pool].condemn(backend);
+        }
+        is_ours
     }
 
     /// How faulty a backend looks and why, as it is or, with a window given, as it would look with

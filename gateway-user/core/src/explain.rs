@@ -133,6 +133,7 @@ fn because(decision: &Decision) -> String {
             "the model of faults suspected it twice: it behaves unlike itself and its peers"
                 .to_owned()
         }
+        Reason::Operator => "an operator asked for it (`POST /v1/recover`)".to_owned(),
         Reason::ProbeFailed => "its active probe failed".to_owned(),
         Reason::ProbeRecovered => "its active probe succeeds again".to_owned(),
         Reason::EjectionOver => {

@@ -11,7 +11,7 @@ use gateway_core::fault::LabelOutcome;
 use serde::{Deserialize, Serialize};
 
 use super::error::AdminError;
-use super::{Pages, body, token};
+use super::{Pages, body, pool_of, token};
 use crate::clock;
 
 /// What is said.
@@ -68,26 +68,6 @@ pub(super) async fn label(
     let (backend, windows) = (asked.backend, outcome.windows);
     tracing::info!(pool, backend, faulty, windows, "backend labelled by an operator");
     Ok(Json(Labelled { pool, backend, outcome }))
-}
-
-/// The pool that a backend is of.
-fn pool_of(pages: &Pages, pool: Option<&str>, backend: &str) -> Result<String, AdminError> {
-    let state = pages.control.published().state();
-    let mut pools = state.pools.iter().filter(|of| {
-        pool.is_none_or(|pool| pool == of.name) && of.backends.iter().any(|b| b.name == backend)
-    });
-    match (pools.next(), pools.next()) {
-        (Some(one), None) => Ok(one.name.clone()),
-        (Some(_), Some(_)) => {
-            let why = format!("several pools have a backend {backend:?}; say which by `pool`");
-            Err(AdminError::new(StatusCode::CONFLICT, why))
-        }
-        (None, _) => {
-            let of = pool.map_or_else(String::new, |pool| format!(" in pool {pool:?}"));
-            let why = format!("there is no backend {backend:?}{of}; `/v1/state` lists them");
-            Err(AdminError::new(StatusCode::NOT_FOUND, why))
-        }
-    }
 }
 
 fn ago(seconds: f64) -> Result<KtimeNs, AdminError> {

@@ -7,9 +7,11 @@ use gateway_core::fleet::Fleet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+mod openapi;
+
 use super::*;
 use crate::config;
-use crate::control::{Control, Gauges, HeapPlane};
+use crate::control::{Control, Gauges, HeapPlane, Plane};
 use crate::telemetry::Telemetry;
 
 /// The served pages.
@@ -18,7 +20,12 @@ struct Site {
     stopping: watch::Sender<bool>,
     /// Runs as long as it lives.
     control: Control,
+    /// Is there as long as it lives.
+    token: tempfile::NamedTempFile,
 }
+
+/// What changes ask for.
+const TOKEN: &str = "a token of these tests";
 
 /// An answer as it came.
 struct Answer {
@@ -50,6 +57,7 @@ async fn site() -> Site {
     let options = control::Options { tick: Duration::from_millis(10), engine };
     let metrics = control::Metrics::default();
     let plane = Box::new(HeapPlane::default());
+    let rows = plane.rows();
     let control = Control::start(fleet(), options, plane, observations, metrics.clone()).unwrap();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -58,24 +66,31 @@ async fn site() -> Site {
     let (stopping, is_stopping) = watch::channel(false);
     let attachment = Attachment { interface: "eth0".to_owned(), mode: "native".to_owned() };
     let models = Keeper::start(None, control.handle(), crate::models::Metrics::default());
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), TOKEN).unwrap();
     let pages = Pages {
+        rows,
         models: models.await,
         control: control.handle(),
         registry,
         attachments: vec![attachment],
         recent: Arc::default(),
-        token_file: None,
+        token_file: Some(token.path().to_owned()),
         stopping: is_stopping,
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, pages));
-    Site { addr, stopping, control }
+    Site { addr, stopping, control, token }
 }
 
 async fn ask(addr: SocketAddr, method: &str, path: &str) -> Answer {
+    send(addr, &format!("{method} {path} HTTP/1.1\r\n"), "").await
+}
+
+async fn send(addr: SocketAddr, head: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("{head}Host: x\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -91,6 +106,17 @@ impl Site {
 
     async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path).await
+    }
+
+    /// With a body, and the token or another one.
+    async fn post(&self, path: &str, body: &serde_json::Value, token: &str) -> Answer {
+        let body = body.to_string();
+        let head = format!(
+            "Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: {}\r\n",
+            body.len()
+        );
+        send(self.addr, &format!("POST {path} HTTP/1.1\r\n{head}"), &body).await
     }
 }
 
@@ -127,7 +153,7 @@ async fn health_and_readiness_are_apart() {
 
 #[tokio::test]
 async fn a_loop_that_turns_no_more_ends_readiness() {
-    let Site { addr, stopping: _stopping, control } = site().await;
+    let Site { addr, stopping: _stopping, control, token: _token } = site().await;
     control.stop().await;
     let unready = async {
         loop {
@@ -195,4 +221,72 @@ async fn an_address_that_is_taken_is_named() {
     let site = site().await;
     let error = bind(site.addr).await.unwrap_err();
     assert!(error.to_string().contains(&site.addr.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_route_names_the_backend_and_all_that_it_was_weighed_against() {
+    let site = site().await;
+    let asked = serde_json::json!({ "vip": "site", "hash": 7 });
+    let answer = site.post("/v1/route", &asked, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let routed: Routed = serde_json::from_str(&answer.body).unwrap();
+    let backend = routed.backend.expect("somebody takes it");
+    assert!(["a", "b"].contains(&&*backend) && routed.candidates.len() == 2);
+    assert!(routed.candidates.iter().all(|candidate| candidate.takes));
+    let again = site.post("/v1/route", &asked, "").await;
+    let again: Routed = serde_json::from_str(&again.body).unwrap();
+    assert_eq!(again.backend, Some(backend), "the same number draws the same");
+    let unknown = site.post("/v1/route", &serde_json::json!({ "pool": "nowhere" }), "").await;
+    assert_eq!(unknown.status, 404);
+    let mistyped = site.post("/v1/route", &serde_json::json!({ "pol": "web" }), "").await;
+    assert_eq!(mistyped.status, 400);
+}
+
+#[tokio::test]
+async fn a_recovery_shows_what_would_be_done_and_acts_only_with_the_token() {
+    let site = site().await;
+    let looks = serde_json::json!({ "backend": "a" });
+    let answer = site.post("/v1/recover", &looks, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let recovery: Recovery = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!((recovery.advice, recovery.acted), (Advice::Nothing, false));
+
+    let acts = serde_json::json!({ "backend": "a", "act": true });
+    assert_eq!(site.post("/v1/recover", &acts, "a wrong token for this").await.status, 401);
+    let answer = site.post("/v1/recover", &acts, TOKEN).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let ejected = async {
+        loop {
+            let state = site.control.handle().published().state();
+            let backend = &state.pools[0].backends[0];
+            if backend.health == gateway_core::decision::Health::Ejected {
+                return backend.reason.as_str();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(30), ejected).await.expect("it is");
+    assert_eq!(reason, "operator");
+    let unknown = site.post("/v1/recover", &serde_json::json!({ "backend": "c" }), "").await;
+    assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn a_forecast_has_every_horizon_and_who_says_it() {
+    let site = site().await;
+    let forecast = async {
+        loop {
+            let answer = site.get("/v1/forecast?pool=web&backend=a").await;
+            if answer.status == 200 {
+                return serde_json::from_str::<Forecast>(&answer.body).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let forecast = tokio::time::timeout(Duration::from_secs(30), forecast).await.expect("one");
+    let names: Vec<&str> = forecast.horizons.iter().map(|ahead| &*ahead.horizon).collect();
+    assert_eq!(names, ["10s", "1m", "5m", "15m"]);
+    assert_eq!(site.get("/v1/forecast?pool=nowhere").await.status, 404);
+    assert_eq!(site.get("/v1/forecast?pool=web&backend=c").await.status, 404);
+    assert_eq!(site.get("/v1/forecast").await.status, 400);
 }

@@ -1,7 +1,10 @@
 //! The first half of a start: the data plane, the loop over it, and the proxy over both.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use gateway_core::engine::EngineOptions;
+use gateway_core::rows::Rows;
 
 use super::plane::{self, XdpPlane};
 use super::state;
@@ -15,6 +18,8 @@ use crate::{admin, clock, l7};
 pub(super) struct Steering {
     pub(super) control: Control,
     pub(super) proxy: l7::Proxy,
+    /// Weights and flows as both paths have them.
+    pub(super) rows: Arc<dyn Rows>,
     /// What the loop counts.
     pub(super) loop_metrics: control::Metrics,
     /// What the data plane tells of flows; `None` where there is no XDP.
@@ -33,9 +38,10 @@ pub(super) async fn start(
     let mut ground = Ground::open(&config.gateway, telemetry)?;
     let is_new = ground.is_new;
     let (ring, attachments) = (ground.ring.take(), std::mem::take(&mut ground.attachments));
+    let rows = ground.plane.rows();
     match start_on(ground.plane, config, telemetry, observations).await {
         Ok((control, proxy, loop_metrics)) => {
-            Ok(Steering { control, proxy, loop_metrics, ring, attachments })
+            Ok(Steering { control, proxy, rows, loop_metrics, ring, attachments })
         }
         Err(error) => {
             // Its maps are open as long as the ring is.

@@ -23,7 +23,7 @@ use crate::models::Models;
 use crate::notice::{Notice, What};
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{self, Case, Course, Damping, Outcome};
-use crate::predictor::{Opinion, PoolView, Substitute};
+use crate::predictor::{Fault, Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
@@ -58,6 +58,9 @@ struct Verdicts {
     /// Without any.
     unaided: Vec<Verdict>,
 }
+
+/// What an operator says of a backend is certain.
+const CONDEMNED: Fault = Fault { probability: 1.0, reason: Reason::Operator };
 
 /// A pool, as remembered between turns.
 #[derive(Debug)]
@@ -178,6 +181,11 @@ impl PoolLoop {
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn set_insight(&mut self, insight: crate::sim::Insight) {
         self.insight = insight;
+    }
+
+    /// Wants a backend out of service with the next turn.
+    pub(super) fn condemn(&mut self, backend: usize) {
+        self.backends[backend].condemn();
     }
 
     /// Other models are there.
@@ -326,18 +334,24 @@ impl PoolLoop {
         self.look(context, evidence, &substitute);
         self.count(context, evidence);
         let models = self.learning.opinions(&view, context.models, context.now);
-        let unaided =
+        let mut unaided: Vec<Verdict> =
             substitute.iter().map(|rule| ladder::choose(Opinion::default(), *rule)).collect();
         let both = models.into_iter().zip(substitute);
-        let verdicts = both.map(|(model, rule)| ladder::choose(model, rule)).collect();
-        #[cfg_attr(not(any(test, feature = "sim")), expect(unused_mut))]
-        let mut both = Verdicts { verdicts, unaided };
+        let mut verdicts: Vec<Verdict> =
+            both.map(|(model, rule)| ladder::choose(model, rule)).collect();
         #[cfg(any(test, feature = "sim"))]
         {
-            self.insight.amend(&mut both.verdicts);
-            self.insight.amend(&mut both.unaided);
+            self.insight.amend(&mut verdicts);
+            self.insight.amend(&mut unaided);
         }
-        both
+        let all = self.backends.iter_mut().zip(verdicts.iter_mut().zip(&mut unaided));
+        for (backend, (verdict, unaided)) in all {
+            if backend.take_condemned() {
+                verdict.fault = Some(CONDEMNED);
+                unaided.fault = Some(CONDEMNED);
+            }
+        }
+        Verdicts { verdicts, unaided }
     }
 
     /// Shows the forecasts what finished.

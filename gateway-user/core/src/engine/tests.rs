@@ -345,4 +345,24 @@ fn state_is_the_same_after_a_trip_through_json() {
     assert_eq!(serde_json::from_str::<State>(&json).unwrap().pools.len(), state.pools.len());
 }
 
+#[test]
+fn an_operator_ejects_within_the_budget_and_never_the_last() {
+    let mut bench = Bench::new(fleet(&[("web", 2)]));
+    (0..8).for_each(|_| {
+        bench.serve(&[10, 10]);
+    });
+    let name = |bench: &Bench, at: usize| bench.engine.fleet().pools[0].backends[at].name.clone();
+    let (first, second) = (name(&bench, 0), name(&bench, 1));
+    assert!(!bench.engine.eject("web", "nobody") && !bench.engine.eject("nowhere", &first));
+    assert!(bench.engine.eject("web", &first));
+    bench.tick();
+    let backends = bench.engine.state().pools.swap_remove(0).backends;
+    assert_eq!((backends[0].health, backends[0].reason), (Health::Ejected, Reason::Operator));
+    assert_eq!(backends[1].health, Health::Healthy);
+    assert!(bench.engine.eject("web", &second));
+    bench.tick();
+    let backends = bench.engine.state().pools.swap_remove(0).backends;
+    assert_eq!(backends[1].health, Health::Healthy, "half of the pool is out already");
+}
+
 mod wrong_forest;

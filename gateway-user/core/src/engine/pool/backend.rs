@@ -52,6 +52,8 @@ pub(in crate::engine) struct BackendLoop {
     load: Option<f64>,
     /// Requests that it serves at once before others wait; 0: unknown.
     concurrency: u16,
+    /// An operator wants it out of service with the next turn.
+    is_condemned: bool,
 }
 
 /// What a decision tells besides its numbers.
@@ -101,6 +103,7 @@ impl BackendLoop {
             last: None,
             load: None,
             concurrency: 0,
+            is_condemned: false,
         }
     }
 
@@ -204,6 +207,16 @@ impl BackendLoop {
             self.adopted = (weight > 0.0).then_some(weight);
             self.set_weight(weight, now);
         }
+    }
+
+    /// Wants it out of service with the next turn.
+    pub(in crate::engine) fn condemn(&mut self) {
+        self.is_condemned = true;
+    }
+
+    /// Whether somebody wants that; once.
+    pub(super) fn take_condemned(&mut self) -> bool {
+        std::mem::take(&mut self.is_condemned)
     }
 
     /// What the control group's flows get; begins as what all get.

@@ -1,0 +1,207 @@
+//! `POST /v1/route`: where a request like this would go now, what it weighs against what, and why.
+//!
+//! Nothing is sent and nothing is counted: the same question a moment later may have another answer.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use gateway_common::hash::mix;
+use gateway_common::limits::CONTROL_CLASS;
+use gateway_core::classes::RequestFacts;
+use gateway_core::decision::{Health, Reason, WeightSource};
+use gateway_core::snapshot::Demand;
+use gateway_core::state::{BackendState, PoolState};
+use serde::{Deserialize, Serialize};
+
+use super::error::AdminError;
+use super::{Pages, body};
+use crate::clock;
+
+/// A request's description.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Name of the VIP that it came to; may be left out where there is one pool, or `pool` is given.
+    #[serde(default)]
+    pub vip: Option<String>,
+    /// Name of the pool, instead of a VIP's.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Its method; GET unless given.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// Its path; / unless given.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Whose it is.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The language model that is asked.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The response is wanted piece by piece.
+    #[serde(default)]
+    pub stream: bool,
+    /// Length of the body.
+    #[serde(default)]
+    pub body_bytes: Option<u64>,
+    /// Tokens of the prompt.
+    #[serde(default)]
+    pub prompt_tokens: Option<u32>,
+    /// Tokens of the answer at most.
+    #[serde(default)]
+    pub tokens_max: Option<u32>,
+    /// What draws: the same number gives the same draw. Without it, chance.
+    #[serde(default)]
+    pub hash: Option<u64>,
+}
+
+/// Where it would go.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Routed {
+    /// Name of the pool.
+    pub pool: String,
+    /// Class whose weights it is drawn by.
+    pub class: u8,
+    /// Whether it is of the control group, for which no model decides.
+    pub is_control: bool,
+    /// What it is expected to cost, as a multiple of the pool's mean request; 1 where no class says.
+    pub cost: f32,
+    /// Whether requests like it were seen before; else its class is the nearest.
+    pub known: bool,
+    /// What drew.
+    pub hash: u64,
+    /// Name of the backend; `None`: nobody takes requests.
+    pub backend: Option<String>,
+    /// In words.
+    pub why: String,
+    /// All backends of the pool.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What speaks for and against a backend.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Name.
+    pub backend: String,
+    /// What lies in the map for this class, 0 to 65,535 for the heaviest.
+    pub accepted: u16,
+    /// Wanted share of the pool's new flows, `0..=1`, without the control group.
+    pub share: f64,
+    /// Flows and requests in flight.
+    pub in_flight: u64,
+    /// Whether it takes requests of this class.
+    pub takes: bool,
+    /// Health.
+    pub health: Health,
+    /// Why its weight is as it is.
+    pub reason: Reason,
+    /// Who decided about it.
+    pub source: WeightSource,
+}
+
+pub(super) async fn route(
+    State(pages): State<Arc<Pages>>,
+    asked: Result<Json<Route>, JsonRejection>,
+) -> Result<Json<Routed>, AdminError> {
+    let asked = body(asked)?;
+    let published = pages.control.published();
+    let (state, snapshot) = (published.state(), published.snapshot().load_full());
+    let name = pool(&state, &asked)?;
+    let at = snapshot.fleet.pools.iter().position(|spec| spec.name == name);
+    let of = state.pools.iter().find(|pool| pool.name == name);
+    let (Some(at), Some(of)) = (at, of) else {
+        return Err(AdminError::new(StatusCode::NOT_FOUND, format!("pool {name:?} is gone")));
+    };
+    let hash = asked.hash.unwrap_or_else(|| mix(clock::now().0));
+    let facts = facts(&asked);
+    let (demand, _) = snapshot.demand(at, &facts, hash);
+    let known = snapshot.pools.get(at).is_some_and(|pool| pool.classes.classify(&facts).known);
+    let Demand { class, cost } = demand;
+    let (rows, now) = (&*pages.rows, clock::now().0);
+    let picked = snapshot.pick_for_request(at, demand, hash, now, rows);
+    let backend = picked.and_then(|picked| snapshot.by_row.get(&picked.row.row));
+    let backend = backend.and_then(|(_, index)| of.backends.get(*index));
+    let candidates = of.backends.iter().map(|backend| candidate(backend, class, rows)).collect();
+    Ok(Json(Routed {
+        pool: name,
+        class,
+        is_control: class == CONTROL_CLASS,
+        cost,
+        known,
+        hash,
+        backend: backend.map(|backend| backend.name.clone()),
+        why: why(of, backend),
+        candidates,
+    }))
+}
+
+fn facts(asked: &Route) -> RequestFacts<'_> {
+    RequestFacts {
+        method: asked.method.as_deref().unwrap_or("GET"),
+        path: asked.path.as_deref().unwrap_or("/"),
+        tenant: asked.tenant.as_deref(),
+        model: asked.model.as_deref(),
+        stream: asked.stream,
+        body_bytes: asked.body_bytes,
+        prompt_tokens: asked.prompt_tokens,
+        tokens_max: asked.tokens_max,
+    }
+}
+
+/// The pool that a request's description is about.
+fn pool(state: &gateway_core::state::State, asked: &Route) -> Result<String, AdminError> {
+    let unknown = |what: &str, name: &str| {
+        let why = format!("there is no {what} {name:?}; `/v1/state` lists them");
+        AdminError::new(StatusCode::NOT_FOUND, why)
+    };
+    match (&asked.pool, &asked.vip) {
+        (Some(name), _) if state.pools.iter().any(|pool| pool.name == *name) => Ok(name.clone()),
+        (Some(name), _) => Err(unknown("pool", name)),
+        (None, Some(name)) => {
+            let vip = state.vips.iter().find(|vip| vip.name == *name);
+            vip.map(|vip| vip.pool.clone()).ok_or_else(|| unknown("VIP", name))
+        }
+        (None, None) if state.pools.len() == 1 => Ok(state.pools[0].name.clone()),
+        (None, None) => {
+            let why = "there are several pools: say which by `vip` or `pool`";
+            Err(AdminError::new(StatusCode::BAD_REQUEST, why))
+        }
+    }
+}
+
+fn candidate(backend: &BackendState, class: u8, rows: &dyn gateway_core::rows::Rows) -> Candidate {
+    let weights = rows.weights(backend.row);
+    let accepted = weights.by_class.get(usize::from(class)).copied().unwrap_or(0);
+    Candidate {
+        backend: backend.name.clone(),
+        accepted,
+        share: backend.share,
+        in_flight: rows.in_flight(backend.row),
+        takes: accepted > 0,
+        health: backend.health,
+        reason: backend.reason,
+        source: backend.source,
+    }
+}
+
+fn why(pool: &PoolState, chosen: Option<&BackendState>) -> String {
+    let Some(chosen) = chosen else {
+        return "no backend of the pool takes requests".to_owned();
+    };
+    let by = match pool.algorithm.as_str() {
+        "maglev" => "it was drawn by its weight",
+        _ => {
+            "it was drawn by its weight and is idle, or has the least expected work for its weight"
+        }
+    };
+    format!(
+        "{by}; its weight is {:.2} ({}), decided by {}",
+        chosen.weight,
+        chosen.reason.as_str(),
+        chosen.source.as_str()
+    )
+}

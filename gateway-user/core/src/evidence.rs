@@ -167,7 +167,9 @@ impl Memory {
                     RequestOutcome::Answered => {
                         self.answer(at, first_byte_after);
                         self.took(after);
-                        self.concurrency.answered(among, after);
+                        if !streams(first_byte_after, after) {
+                            self.concurrency.answered(among, after);
+                        }
                     }
                     RequestOutcome::ServerError => {
                         self.streaks.failed();
@@ -347,6 +349,12 @@ impl Memory {
             self.load = Some(self.load.map_or(rate, |load| keep * load + (1.0 - keep) * rate));
         }
     }
+}
+
+/// Whether most of a response came after its head: then what waits and what works are not to be told
+/// apart by how long it took.
+fn streams(first_byte_after: Duration, after: Duration) -> bool {
+    after > 2 * first_byte_after
 }
 
 /// The faster half of what finished, with failures among the slow, so that fast errors do not look

@@ -22,6 +22,8 @@ enum What {
     /// Time of a turn of the loop with all models for a thousand backends and for ten thousand, its
     /// memory, and the time from a decision to the maps, which needs root.
     Tick,
+    /// Time of the proxy's choice among 64 backends, and of what it thinks of a request before.
+    Choice,
     /// How good decisions are: all policies in all scenarios of the simulator, and the targets.
     Decisions(sim::Args),
     /// The same with real backends and real load in network namespaces, beside a control group and
@@ -34,9 +36,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Packet(args) => packet::run(&args),
         What::Tick => tick(),
+        What::Choice => choice(),
         What::Decisions(args) => sim::decisions(&args),
         What::Lab(args) => lab::compare::run(&args),
     }
+}
+
+fn choice() -> Result<()> {
+    run_command(&mut cargo(["run", "--release", "-p", "gateway-core", "--example", "choice"]))
 }
 
 fn tick() -> Result<()> {

@@ -131,6 +131,8 @@ impl Daemon {
         if let Some(path) = config.gateway.state.clone() {
             tasks.keep_state(control.handle(), path);
         }
+        // Before anybody can ask: until then the pages would say that the configuration was refused.
+        metrics.reloaded();
         tasks.serve_admin(
             listener,
             admin::Pages {
@@ -144,7 +146,6 @@ impl Daemon {
                 stopping: is_stopping,
             },
         );
-        metrics.reloaded();
         log_start(&config);
         Ok(Daemon {
             origin,

@@ -81,7 +81,7 @@ const STREAMS: [Stream; 3] = [
 ];
 
 /// Nobody is cut.
-const NO_CUTS: &str = "[pool.policy]\nejection_max = 0.0\n";
+const NO_CUTS: &str = "[pool.policy]\nejection_max = 0.0\nweight_min = 1.0\n";
 
 /// Records a plan in a test bed with as many backends as it has. `goes_on` is asked again and
 /// again, with the time and what is wrong then; the recording ends early when it says no.

@@ -23,6 +23,16 @@ pub struct Feature {
     pub about: &'static str,
 }
 
+/// A feature, for the tables: one line each.
+const fn feature(
+    name: &'static str,
+    unit: &'static str,
+    range: [f32; 2],
+    about: &'static str,
+) -> Feature {
+    Feature { name, unit, range, about }
+}
+
 /// A list of features, as a model file names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {

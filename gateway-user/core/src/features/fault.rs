@@ -15,7 +15,7 @@ mod past;
 pub use past::{HALF_LIFE, Past};
 
 use crate::fault::FaultWindow;
-use crate::features::{Feature, Schema, hold};
+use crate::features::{Feature, Schema, feature, hold};
 use crate::interval::wilson;
 use past::Deviations;
 
@@ -72,15 +72,6 @@ pub const FEATURES: [Feature; 29] = [
 
 /// Values of [`FEATURES`], in that order, each within its range.
 pub type Vector = [f32; FEATURES.len()];
-
-const fn feature(
-    name: &'static str,
-    unit: &'static str,
-    range: [f32; 2],
-    about: &'static str,
-) -> Feature {
-    Feature { name, unit, range, about }
-}
 
 /// The schema of this program.
 pub fn schema() -> Schema {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::features::{Feature, Schema, hold};
+use crate::features::{Feature, Schema, feature, hold};
 
 /// Raised whenever a feature changes its meaning.
 pub const VERSION: u32 = 1;
@@ -50,15 +50,6 @@ const LEVELS: usize = 16;
 
 /// Steps after which the averages mean something.
 const WARM: u32 = 16;
-
-const fn feature(
-    name: &'static str,
-    unit: &'static str,
-    range: [f32; 2],
-    about: &'static str,
-) -> Feature {
-    Feature { name, unit, range, about }
-}
 
 /// The schema of this program.
 pub fn schema() -> Schema {

@@ -4,7 +4,7 @@
 //! compared by them alone; the others are learnt from what its requests took. One function gives
 //! each part, for training, simulation and serving.
 
-use super::{Feature, Schema, hold};
+use super::{Feature, Schema, feature, hold};
 use crate::classes::RequestFacts;
 
 /// Raised whenever a feature changes its meaning.
@@ -67,15 +67,6 @@ pub fn vector(traits: &[f32; TRAITS], cost: f64, spread: f64) -> [f32; COUNT] {
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     let parts = a.iter().zip(b).zip(SCALE);
     parts.map(|((a, b), scale)| ((a - b) * scale).powi(2)).sum()
-}
-
-const fn feature(
-    name: &'static str,
-    unit: &'static str,
-    range: [f32; 2],
-    about: &'static str,
-) -> Feature {
-    Feature { name, unit, range, about }
 }
 
 #[cfg(test)]

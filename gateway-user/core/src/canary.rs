@@ -7,7 +7,7 @@
 //! pass for independent ones.
 //!
 //! Two differences are tested: of the mean logarithm of the latency, and of the failed share. The
-//! test may be looked at at any time ([`sequential`]); it begins anew after a while, so that a model
+//! test may be looked at at any time (`canary::sequential`); it begins anew after a while, so that a model
 //! that did well for a week is found out as fast as a new one, at a level that shrinks with each
 //! beginning so that all of them together stay within [`LEVEL`].
 //!

@@ -389,15 +389,7 @@ impl PoolLoop {
         let cases = self.cases(spec, evidence, verdicts);
         let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
         let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
-        let mut outcomes = policy::decide(
-            &self.damping.damp(&spec.policy),
-            spec.weights,
-            context.now,
-            context.chance,
-            &cases,
-            &mut courses,
-            &mut weights,
-        );
+        let mut outcomes = self.bound(context, spec, &cases, &mut courses, &mut weights);
         if self.damping.is_on() {
             outcomes.iter_mut().for_each(Outcome::damped);
         }
@@ -463,15 +455,7 @@ impl PoolLoop {
         let controls = self.backends.iter_mut().map(|backend| backend.control().clone());
         let (mut courses, mut weights): (Vec<Course>, Vec<f64>) =
             controls.map(|control| (control.course, control.weight)).unzip();
-        let outcomes = policy::decide(
-            &self.damping.damp(&spec.policy),
-            spec.weights,
-            context.now,
-            context.chance,
-            &cases,
-            &mut courses,
-            &mut weights,
-        );
+        let outcomes = self.bound(context, spec, &cases, &mut courses, &mut weights);
         let decided = courses.into_iter().zip(weights).zip(&outcomes);
         for (backend, ((course, weight), outcome)) in self.backends.iter_mut().zip(decided) {
             backend.control_decided(Control { course, weight }, outcome.restart, context.now);
@@ -483,6 +467,20 @@ impl PoolLoop {
             reason: outcome.reason,
         };
         outcomes.into_iter().map(|outcome| Some(decision(outcome))).collect()
+    }
+
+    /// What policy makes of the cases, for whichever group's courses and weights.
+    fn bound(
+        &self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        cases: &[Case],
+        courses: &mut [Course],
+        weights: &mut [f64],
+    ) -> Vec<Outcome> {
+        let bounds = self.damping.damp(&spec.policy);
+        let (now, chance) = (context.now, context.chance);
+        policy::decide(&bounds, spec.weights, now, chance, cases, courses, weights)
     }
 
     fn cases(&self, spec: &PoolSpec, evidence: &[Evidence], verdicts: &[Verdict]) -> Vec<Case> {

@@ -15,6 +15,7 @@ pub mod l7;
 pub mod models;
 pub mod neighbours;
 mod net;
+pub mod notify;
 pub mod probe;
 pub mod state_file;
 pub mod telemetry;

@@ -48,5 +48,6 @@ pub mod sim;
 pub mod snapshot;
 pub mod state;
 pub mod tables;
+pub mod target;
 pub mod versions;
 mod window;

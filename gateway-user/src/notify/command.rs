@@ -1,0 +1,95 @@
+//! Running a command, once, with a message on its standard input.
+//!
+//! It gets the daemon's rights, so it gets nothing else: an empty environment but for `PATH`, no
+//! shell, `/` as its folder, and a process group of its own, which is killed as a whole when it
+//! takes too long. What it writes to standard error goes where the daemon's goes.
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use gateway_core::target::Command;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+use super::Failure;
+
+/// Where a command finds others.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error("it could not be started; it must be a file that this user may execute")]
+    Start(#[source] io::Error),
+    #[error("its end could not be awaited")]
+    Wait(#[source] io::Error),
+    #[error("it ended with {0}")]
+    Failed(ExitStatus),
+    #[error("it still ran after {0:?} and was killed")]
+    Late(Duration),
+}
+
+/// Runs it; it has done its work when it ends with 0 in time. One that failed may have done half of
+/// it, so it is not run again.
+pub(super) async fn run(command: &Command, message: &[u8]) -> Result<(), Failure> {
+    try_run(command, message).await.map_err(|error| Failure::Lasting(error.into()))
+}
+
+async fn try_run(command: &Command, message: &[u8]) -> Result<(), CommandError> {
+    let child = std::process::Command::new(&command.program)
+        .args(&command.args)
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(CommandError::Start)?;
+    let mut group = Group { child: Some(child) };
+    match timeout(command.timeout, group.hear_out(message)).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(CommandError::Failed(status)),
+        Ok(Err(error)) => Err(CommandError::Wait(error)),
+        Err(_) => Err(CommandError::Late(command.timeout)),
+    }
+}
+
+/// A process and what it began; killed when nobody waits for it any more.
+struct Group {
+    /// `None` once it was waited for: then its number may be another's.
+    child: Option<Child>,
+}
+
+impl Group {
+    /// Tells it, and waits for its end.
+    async fn hear_out(&mut self, message: &[u8]) -> io::Result<ExitStatus> {
+        let Some(child) = &mut self.child else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Some(mut input) = child.stdin.take() {
+            // It fits the pipe, so this does not wait; one that reads nothing does not want it.
+            let _ = input.write_all(message);
+        }
+        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::NONBLOCK)?;
+        // SAFETY: an `OwnedFd` names an open descriptor until it is dropped, which is with the
+        // `AsyncFd`; nobody puts another in its place.
+        let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        // Readable once the process is gone.
+        drop(watched.map_err(io::Error::from)?.readable().await?);
+        let status = child.wait()?;
+        self.child = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        // Its end may take the kernel a while, which nobody here should wait for.
+        let reaper = std::thread::Builder::new().name("reaper".to_owned());
+        let _ = reaper.spawn(move || child.wait());
+    }
+}

@@ -7,6 +7,7 @@
 
 mod gateway;
 mod host;
+mod llm;
 mod mistake;
 mod pool;
 mod section;

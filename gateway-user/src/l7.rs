@@ -5,7 +5,8 @@
 //! connections to backends (`upstream`), and shares with the others only what is read (the
 //! snapshot, the rows) or counted. A request's journey is in `service` and `exchange`;
 //! `attempt` holds the guards that account for it however it ends; `body` passes bytes on as
-//! they come; `head` says what happens to headers.
+//! they come; `head` says what happens to headers; `peek` and `prompt` look into the bodies of requests
+//! to language models before a backend is chosen.
 
 mod attempt;
 mod body;
@@ -19,6 +20,8 @@ mod metrics;
 mod note;
 mod options;
 mod orca;
+mod peek;
+pub mod prompt;
 mod proxy;
 mod reply;
 mod service;

@@ -24,6 +24,8 @@ enum What {
     Tick,
     /// Time of the proxy's choice among 64 backends, and of what it thinks of a request before.
     Choice,
+    /// Time to read the body of a request to a language model.
+    Prompt,
     /// How good decisions are: all policies in all scenarios of the simulator, and the targets.
     Decisions(sim::Args),
     /// The same with real backends and real load in network namespaces, beside a control group and
@@ -37,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Packet(args) => packet::run(&args),
         What::Tick => tick(),
         What::Choice => choice(),
+        What::Prompt => prompt(),
         What::Decisions(args) => sim::decisions(&args),
         What::Lab(args) => lab::compare::run(&args),
     }
@@ -44,6 +47,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 fn choice() -> Result<()> {
     run_command(&mut cargo(["run", "--release", "-p", "gateway-core", "--example", "choice"]))
+}
+
+fn prompt() -> Result<()> {
+    run_command(&mut cargo(["run", "--release", "-p", "gateway-user", "--example", "prompt"]))
 }
 
 fn tick() -> Result<()> {

@@ -223,6 +223,33 @@ pub struct HttpSpec {
     pub retries: u32,
     /// Header, in lower case, that says whose a request is; `None`: none does.
     pub tenant_header: Option<String>,
+    /// What is read of the bodies of requests to language models.
+    pub llm: LlmSpec,
+}
+
+/// What is read of the bodies of requests to language models, before a backend is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LlmSpec {
+    /// Whether anything is.
+    pub read_bodies: bool,
+    /// Paths of such requests.
+    pub paths: Vec<String>,
+    /// Bytes of a body that are read at most.
+    pub body_max: usize,
+    /// How long a request waits for its body's bytes at most.
+    pub wait_max: Duration,
+}
+
+impl Default for LlmSpec {
+    fn default() -> LlmSpec {
+        let paths = ["/v1/chat/completions", "/v1/completions", "/v1/messages"];
+        LlmSpec {
+            read_bodies: false,
+            paths: paths.map(str::to_owned).to_vec(),
+            body_max: 256 * 1024,
+            wait_max: Duration::from_millis(100),
+        }
+    }
 }
 
 impl Default for HttpSpec {
@@ -233,6 +260,7 @@ impl Default for HttpSpec {
             idle_timeout: Duration::from_secs(60),
             retries: 1,
             tenant_header: None,
+            llm: LlmSpec::default(),
         }
     }
 }

@@ -39,6 +39,7 @@ pub mod observation;
 pub mod plan;
 mod policy;
 pub mod predictor;
+pub mod prefix;
 pub mod recent;
 pub mod rows;
 pub mod saved;

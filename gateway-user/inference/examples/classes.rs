@@ -21,6 +21,9 @@ const SPANS: [&str; 2] = ["2022-08-22", "2023-01-29"];
 /// Azure's LLM inference traces of 2023 (Patel et al., "Splitwise", ISCA 2024): service and file.
 const LLM: [(&str, &str); 2] = [("chat", "conv_dev"), ("code", "code_dev")];
 
+/// Characters of a token, about: what a proxy would see of a prompt of which the trace has tokens.
+const CHARS_PER_TOKEN: u32 = 4;
+
 /// Judges classes of requests on measured ones.
 #[derive(Debug, Parser)]
 struct Args {
@@ -96,12 +99,13 @@ fn tokens(folder: &Path) -> Result<Vec<Request>> {
         let mut number = 0;
         let read = |line: &String| -> Option<Request> {
             let mut fields = line.split(',').skip(1);
-            let (prompt, answer) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            let (prompt, answer): (u32, f64) =
+                (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
             let facts = RequestFacts {
                 method: "POST",
                 path: "/v1/completions",
                 tenant: Some(tenant),
-                prompt_tokens: Some(prompt),
+                prompt_chars: Some(prompt * CHARS_PER_TOKEN),
                 ..RequestFacts::default()
             };
             number += 1;

@@ -48,9 +48,9 @@ pub struct Route {
     /// Length of the body.
     #[serde(default)]
     pub body_bytes: Option<u64>,
-    /// Tokens of the prompt.
+    /// Characters of the prompt's text.
     #[serde(default)]
-    pub prompt_tokens: Option<u32>,
+    pub prompt_chars: Option<u32>,
     /// Tokens of the answer at most.
     #[serde(default)]
     pub tokens_max: Option<u32>,
@@ -147,8 +147,9 @@ fn facts(asked: &Route) -> RequestFacts<'_> {
         model: asked.model.as_deref(),
         stream: asked.stream,
         body_bytes: asked.body_bytes,
-        prompt_tokens: asked.prompt_tokens,
+        prompt_chars: asked.prompt_chars,
         tokens_max: asked.tokens_max,
+        prefix: &[],
     }
 }
 

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use gateway_common::limits::BACKENDS_PER_POOL_MAX;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, PolicySpec, PoolSpec, ProbeKind,
-    ProbeSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, LlmSpec, PolicySpec, PoolSpec,
+    ProbeKind, ProbeSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
 use http::HeaderName;
 use toml::Spanned;
 
+use super::llm;
 use super::mistake::Mistake;
 use super::section::{Item, Section};
 use super::source::Span;
@@ -74,7 +75,8 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     }
     let probe = section.section("probe").map(read_probe);
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
-    let http = section.section("http").map_or_else(HttpSpec::default, read_http);
+    let mut http = section.section("http").map_or_else(HttpSpec::default, read_http);
+    http.llm = section.section("llm").map_or_else(LlmSpec::default, llm::read);
     let (models, canary) = section.section("models").map_or_else(Default::default, read_models);
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
@@ -373,6 +375,7 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
         idle_timeout: section.within("idle_timeout", default.idle_timeout, MILLISECOND..=HOUR),
         retries: section.within("retries", default.retries, 0..=1),
         tenant_header: read_header(&mut section, "tenant_header"),
+        llm: default.llm,
     };
     section.finish();
     spec

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gateway_core::fleet::{
-    Admission, Algorithm, HttpSpec, PolicySpec, ProbeKind, ProbeSpec, WeightMode,
+    Admission, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec, WeightMode,
 };
 use proptest::prelude::{prop_assert, proptest};
 
@@ -153,6 +153,11 @@ slow_start = "0s"
 retries = 0
 connect_timeout = "250ms"
 tenant_header = "X-Tenant"
+[pool.llm]
+read_bodies = true
+paths = ["/ask"]
+body_max = "1MiB"
+wait_max = "20ms"
 [[client_class]]
 prefix = "192.0.2.0/24"
 class = 6
@@ -198,6 +203,13 @@ fn every_key_is_read() {
     assert_eq!(pool.policy.slow_start, Duration::ZERO);
     assert_eq!((pool.http.retries, pool.http.connect_timeout), (0, Duration::from_millis(250)));
     assert_eq!(pool.http.tenant_header.as_deref(), Some("x-tenant"));
+    let llm = LlmSpec {
+        read_bodies: true,
+        paths: vec!["/ask".to_owned()],
+        body_max: 1 << 20,
+        wait_max: Duration::from_millis(20),
+    };
+    assert_eq!(pool.http.llm, llm);
     assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 6)]);
 }
 
@@ -359,6 +371,11 @@ fn numbers_outside_their_bounds_are_mistakes() {
     has_one(&http, "7:11", &["`pool.http.retries` is 2", "must be from 0 to 1"]);
     let http = format!("{FIVE_LINES}[pool.http]\ntenant_header = \"x tenant\"\n");
     has_one(&http, "7:17", &["`pool.http.tenant_header` is", "not the name of a header"]);
+    let llm = |line: &str| format!("{FIVE_LINES}[pool.llm]\n{line}\n");
+    has_one(&llm("body_max = \"64\""), "7:12", &["body_max` cannot be", "a size such as"]);
+    let large = llm("body_max = \"1GiB\"");
+    has_one(&large, "7:12", &["is 1GiB", "must be from 1KiB to 16MiB", "the default, 256KiB"]);
+    has_one(&llm("paths = [\"v1\"]"), "7:10", &["cannot have \"v1\"", "begin with a slash"]);
     let tick = L4.replace("[gateway]", "[gateway]\ntick = \"1ms\"");
     has_one(&tick, "2:8", &["`gateway.tick` is 1ms", "must be from 10ms to 10s"]);
 }

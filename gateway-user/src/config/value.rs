@@ -90,6 +90,31 @@ text_value!(
     |range| format!("{}-{}", range.start(), range.end())
 );
 
+/// An amount of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) struct Size(pub(super) usize);
+
+/// What sizes are written in, the largest first.
+const SIZE_UNITS: [(&str, usize); 4] =
+    [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+text_value!(
+    Size,
+    "a size such as \"256KiB\" or \"1MiB\"",
+    |text: &str| {
+        let (number, unit) =
+            SIZE_UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
+        number.trim_end().parse::<usize>().ok()?.checked_mul(*unit).map(Size)
+    },
+    |size| {
+        let (unit, bytes) = SIZE_UNITS
+            .iter()
+            .find(|(_, bytes)| size.0 >= *bytes && size.0.is_multiple_of(*bytes))
+            .unwrap_or(&SIZE_UNITS[3]);
+        format!("{}{unit}", size.0 / bytes)
+    }
+);
+
 /// Longest name: it is written beside every metric.
 const NAME_LEN_MAX: usize = 64;
 

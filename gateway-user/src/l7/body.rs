@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Attempt, Journey};
 use super::metrics::AbortedBy;
+use super::peek::ClientBody;
 use super::stall::Stall;
 use super::upstream::Conn;
 
@@ -55,7 +56,7 @@ pub(super) enum RequestBody {
 
 /// A request body that comes from the client as the backend takes it.
 pub(super) struct Streamed {
-    client: Incoming,
+    client: ClientBody,
     upload: Rc<Cell<Upload>>,
     bytes: Counter,
     stall: Stall,
@@ -63,7 +64,7 @@ pub(super) struct Streamed {
 
 impl Streamed {
     pub(super) fn new(
-        client: Incoming,
+        client: ClientBody,
         upload: Rc<Cell<Upload>>,
         bytes: Counter,
         idle_timeout: Duration,
@@ -72,7 +73,7 @@ impl Streamed {
     }
 
     /// Takes the client's body out again, for a request that was never sent.
-    pub(super) fn into_client(self) -> Incoming {
+    pub(super) fn into_client(self) -> ClientBody {
         self.client
     }
 
@@ -108,7 +109,7 @@ fn data_len(frame: &Frame<Bytes>) -> u64 {
 }
 
 /// Whether hyper asks for no other frame: after trailers, and when it knows that all has come.
-fn is_last(frame: &Frame<Bytes>, body: &Incoming) -> bool {
+fn is_last(frame: &Frame<Bytes>, body: &impl Body) -> bool {
     frame.is_trailers() || body.is_end_stream()
 }
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use gateway_core::observation::RequestOutcome;
 use http::{Request, Response, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::Attempt;
 use super::body::{RequestBody, Streamed, Upload};
 use super::head;
+use super::peek::ClientBody;
 use super::reply::Fault;
 use super::upstream::Conn;
 use super::view::VipView;
@@ -24,7 +26,7 @@ use super::view::VipView;
 pub(super) struct Outgoing {
     head: request::Parts,
     /// Gone once a backend may have had some of it.
-    body: Option<Incoming>,
+    body: Option<ClientBody>,
     /// Without a body that would be gone after the first time.
     bodiless: bool,
     /// Whether it may be sent again although a backend may have seen it.
@@ -32,7 +34,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(head: request::Parts, body: Incoming) -> Outgoing {
+    pub(super) fn new(head: request::Parts, body: ClientBody) -> Outgoing {
         let bodiless = body.is_end_stream();
         let replayable = bodiless && head::is_idempotent(&head.method);
         Outgoing { head, body: Some(body), bodiless, replayable }

@@ -14,12 +14,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use self::labels::{
-    AbortLabels, BytesLabels, CheckoutLabels, ErrorLabels, ReportLabels, RequestLabels,
+    AbortLabels, BodyLabels, BytesLabels, CheckoutLabels, ErrorLabels, ReportLabels, RequestLabels,
     RetryLabels, TryLabels, VipLabels,
 };
 pub(super) use self::labels::{
-    AbortedBy, BackendLabels, CheckoutSource, Direction, Name, PoolBackendLabels, ReportResult,
-    RetryReason, StatusClass, TryOutcome,
+    AbortedBy, BackendLabels, BodyResult, CheckoutSource, Direction, Name, PoolBackendLabels,
+    ReportResult, RetryReason, StatusClass, TryOutcome,
 };
 pub(super) use self::series::Durations;
 use self::series::Series;
@@ -34,6 +34,7 @@ pub struct Metrics {
     errors: Series<ErrorLabels, Counter>,
     aborts: Series<AbortLabels, Counter>,
     body_bytes: Series<BytesLabels, Counter>,
+    bodies_read: Series<BodyLabels, Counter>,
     downstream_open: Series<VipLabels, Gauge>,
     downstream_opened: Series<VipLabels, Counter>,
     accept_errors: Series<VipLabels, Counter>,
@@ -86,6 +87,11 @@ impl Metrics {
             self.body_bytes.clone(),
         );
         registry.register(
+            "gateway_llm_bodies",
+            "Bodies of requests to language models, by what became of reading them",
+            self.bodies_read.clone(),
+        );
+        registry.register(
             "gateway_http_load_reports",
             "ORCA load reports of backends, by whether they could be read",
             self.load_reports.clone(),
@@ -130,6 +136,7 @@ impl Metrics {
         self.errors.retain(|l| names.has_vip(&l.vip));
         self.aborts.retain(|l| names.has_vip(&l.vip));
         self.body_bytes.retain(|l| names.has_vip(&l.vip));
+        self.bodies_read.retain(|l| names.has_vip(&l.vip));
         self.downstream_open.retain(|l| names.has_vip(&l.vip));
         self.downstream_opened.retain(|l| names.has_vip(&l.vip));
         self.accept_errors.retain(|l| names.has_vip(&l.vip));
@@ -166,6 +173,10 @@ impl Metrics {
 
     pub(super) fn body_bytes(&self, vip: &Name, direction: Direction) -> Counter {
         self.body_bytes.get(&BytesLabels { vip: vip.clone(), direction })
+    }
+
+    pub(super) fn bodies_read(&self, vip: &Name, result: BodyResult) -> Counter {
+        self.bodies_read.get(&BodyLabels { vip: vip.clone(), result })
     }
 
     pub(super) fn downstream_open(&self, vip: &Name) -> Gauge {

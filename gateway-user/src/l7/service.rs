@@ -28,6 +28,7 @@ use super::head::{self, Client};
 use super::metrics::{CheckoutSource, ReportResult, RetryReason};
 use super::note::Note;
 use super::orca;
+use super::peek::ClientBody;
 use super::reply::Fault;
 use super::upstream::{self, Conn, ConnectError};
 use super::view::{BackendSeries, View, VipView};
@@ -50,8 +51,10 @@ pub(super) async fn serve(
     if let Err(refusal) = head::check_request(&head) {
         return Ok(journey.fail(Fault::Refused(refusal), &request_id));
     }
-    let thought =
-        worker.think(&view, vip.pool, &facts::of(&head, vip.http.tenant_header.as_deref()));
+    let mut body = ClientBody::new(body);
+    let said = facts::look(&head, &mut body, vip).await;
+    let facts = facts::of(&head, &said, vip.http.tenant_header.as_deref());
+    let thought = worker.think(&view, vip.pool, &facts);
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
     let note = Note::begin(&worker, vip, thought.demand.class, &request_id);

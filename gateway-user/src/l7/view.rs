@@ -14,8 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::metrics::{
-    BackendLabels, CheckoutSource, Direction, Durations, Metrics, NO_BACKEND_NAME, Name,
-    PoolBackendLabels, StatusClass, TryOutcome,
+    BackendLabels, BodyResult, CheckoutSource, Direction, Durations, Metrics, NO_BACKEND_NAME,
+    Name, PoolBackendLabels, StatusClass, TryOutcome,
 };
 
 /// A snapshot and what one thread derived from it.
@@ -71,6 +71,9 @@ pub(super) struct VipView {
     pub(super) http: HttpSpec,
     /// Bytes of request bodies.
     pub(super) request_bytes: Counter,
+    /// Bodies of requests to language models, by what became of reading them.
+    bodies: Handles<BodyResult>,
+    metrics: Arc<Metrics>,
     /// Bytes of response bodies.
     pub(super) response_bytes: Counter,
     /// Counters of what the gateway answered itself.
@@ -91,11 +94,20 @@ impl VipView {
             response_bytes: metrics.body_bytes(&name, Direction::Response),
             unserved: series(NO_BACKEND_NAME),
             backends: spec.backends.iter().map(|spec| Rc::new(series(&spec.name))).collect(),
+            bodies: Handles::default(),
+            metrics: Arc::clone(metrics),
             pool: vip.pool,
             http: spec.http.clone(),
             name,
             pool_name,
         }
+    }
+}
+
+impl VipView {
+    /// One more body was looked into.
+    pub(super) fn body_read(&self, result: BodyResult) {
+        self.bodies.inc(result, || self.metrics.bodies_read(&self.name, result));
     }
 }
 

@@ -6,6 +6,7 @@ mod failures;
 mod forwarding;
 mod gateway;
 mod lifecycle;
+mod llm;
 mod streaming;
 
 use std::time::Duration;

@@ -29,10 +29,13 @@ pub struct RequestFacts<'a> {
     pub stream: bool,
     /// Length of the body, where it is announced.
     pub body_bytes: Option<u64>,
-    /// Tokens of the prompt.
-    pub prompt_tokens: Option<u32>,
+    /// Characters of the prompt's text, where the body says it. Not tokens: the gateway has no
+    /// tokenizer.
+    pub prompt_chars: Option<u32>,
     /// Tokens of the answer at most.
     pub tokens_max: Option<u32>,
+    /// What the prompt begins with ([`crate::prefix::blocks`]). No part of the profile.
+    pub prefix: &'a [u64],
 }
 
 impl RequestFacts<'_> {
@@ -45,7 +48,7 @@ impl RequestFacts<'_> {
         }
         hash = text(hash, self.tenant.unwrap_or_default());
         hash = text(hash, self.model.unwrap_or_default());
-        let size = self.prompt_tokens.map(u64::from).or(self.body_bytes);
+        let size = self.prompt_chars.map(u64::from).or(self.body_bytes);
         mix(hash ^ (u64::from(self.stream) << 32) ^ size_bucket(size)).max(1)
     }
 }

@@ -8,7 +8,7 @@ use super::{Feature, Schema, feature, hold};
 use crate::classes::RequestFacts;
 
 /// Raised whenever a feature changes its meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How many are known at request time.
 pub const TRAITS: usize = 5;
@@ -21,7 +21,7 @@ pub const FEATURES: [Feature; COUNT] = [
     feature("writes", "1", [0.0, 1.0], "the method changes something"),
     feature("stream", "1", [0.0, 1.0], "the response is wanted piece by piece"),
     feature("body", "ln B", [0.0, 30.0], "logarithm of 1 + the body's length"),
-    feature("prompt", "ln tokens", [0.0, 20.0], "logarithm of 1 + the prompt's tokens"),
+    feature("prompt_chars", "ln", [0.0, 22.0], "logarithm of 1 + the prompt's characters"),
     feature("answer", "ln tokens", [0.0, 20.0], "logarithm of 1 + the answer's tokens at most"),
     feature("cost", "ln s", [-14.0, 7.0], "mean of the logarithm of what its requests take"),
     feature("spread", "ln", [0.0, 5.0], "deviation of that logarithm"),
@@ -47,7 +47,7 @@ pub fn traits(facts: &RequestFacts<'_>) -> [f32; TRAITS] {
         f64::from(u8::from(writes)),
         f64::from(u8::from(facts.stream)),
         log(facts.body_bytes),
-        log(facts.prompt_tokens.map(u64::from)),
+        log(facts.prompt_chars.map(u64::from)),
         log(facts.tokens_max.map(u64::from)),
     ];
     std::array::from_fn(|at| hold(values[at], &FEATURES[at]))
@@ -79,7 +79,7 @@ mod tests {
             method: "POST",
             stream: true,
             body_bytes: Some(u64::MAX),
-            prompt_tokens: Some(u32::MAX),
+            prompt_chars: Some(u32::MAX),
             ..RequestFacts::default()
         };
         let vector = vector(&traits(&facts), f64::NAN, f64::INFINITY);

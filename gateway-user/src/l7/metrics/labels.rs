@@ -63,6 +63,12 @@ pub(super) struct BytesLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub(super) struct BodyLabels {
+    pub(super) vip: Name,
+    pub(super) result: BodyResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub(super) struct VipLabels {
     pub(super) vip: Name,
 }
@@ -171,6 +177,20 @@ label_values!(
     Direction {
         Request = "request",
         Response = "response",
+    }
+);
+
+label_values!(
+    /// What became of reading the body of a request to a language model.
+    BodyResult {
+        /// All of it was read.
+        Whole = "whole",
+        /// Its beginning was: it is longer than is read, or came too slowly.
+        Cut = "cut",
+        /// It is no JSON.
+        Malformed = "malformed",
+        /// It was not looked at: it is packed, or says that it is something else.
+        NotJson = "not_json",
     }
 );
 

@@ -73,7 +73,8 @@ pub enum Seen {
     Request {
         /// How.
         outcome: RequestOutcome,
-        /// From the request's start at the proxy to the response's head.
+        /// From the request's start at the proxy to the response's head; of an answer that a language
+        /// model streams, to its first event, since its head may come long before any token.
         first_byte_after: Duration,
         /// To the last byte of the response.
         after: Duration,

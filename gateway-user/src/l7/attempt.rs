@@ -24,6 +24,8 @@ use crate::clock;
 pub(super) struct Thought {
     pub(super) demand: Demand,
     pub(super) profile: Profile,
+    /// It asks a language model, by its pool's word.
+    pub(super) is_llm: bool,
 }
 
 /// One try at a backend, in flight until it is finished or dropped.
@@ -36,6 +38,8 @@ pub(super) struct Attempt {
     among: u32,
     started: KtimeNs,
     first_byte_after: Option<Duration>,
+    /// The response is streamed, and its first event is not there yet.
+    awaits_token: bool,
     report: Option<LoadReport>,
     finished: bool,
 }
@@ -57,15 +61,27 @@ impl Attempt {
             among: u32::try_from(worker.rows.in_flight(backend.row)).unwrap_or(u32::MAX).max(1),
             started: clock::now(),
             first_byte_after: None,
+            awaits_token: false,
             report: None,
             finished: false,
         }
     }
 
-    /// The response's head is there.
-    pub(super) fn head_received(&mut self, report: Option<LoadReport>) {
+    /// The response's head is there; `streams`: its body is a stream of events.
+    pub(super) fn head_received(&mut self, report: Option<LoadReport>, streams: bool) {
         self.first_byte_after = Some(clock::now().since(self.started));
+        self.awaits_token = streams && self.thought.is_llm;
         self.report = report;
+    }
+
+    /// Some of the response's body is there.
+    pub(super) fn body_received(&mut self, data: &[u8]) {
+        if self.awaits_token && has_event(data) {
+            let after = clock::now().since(self.started);
+            self.awaits_token = false;
+            self.first_byte_after = Some(after);
+            self.series.first_tokens().observe(after);
+        }
     }
 
     /// The backend that is tried.
@@ -130,6 +146,15 @@ impl Drop for Attempt {
     }
 }
 
+/// Whether there is data in a piece of a stream of events, rather than comments that keep the
+/// connection open (HTML standard, "Server-sent events"). Anthropic's events of the kind `ping` have
+/// data, too, which says nothing.
+fn has_event(stream: &[u8]) -> bool {
+    const PING: &[u8] = b"\"ping\"";
+    let mut lines = stream.split(|byte| *byte == b'\n' || *byte == b'\r');
+    lines.any(|line| line.starts_with(b"data:") && !line.windows(PING.len()).any(|w| w == PING))
+}
+
 /// A client's request, from its head to the last byte of its response.
 pub(super) struct Journey {
     worker: Rc<Worker>,
@@ -185,5 +210,19 @@ impl Drop for Journey {
         if !self.finished {
             self.count_abort(AbortedBy::Client);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_with_data_and_not_with_what_keeps_a_connection_open() {
+        assert!(has_event(b"event: message_start\ndata: {\"type\": \"message_start\"}\n\n"));
+        assert!(has_event(b": wait\r\ndata:x\r\n"));
+        assert!(!has_event(b": keep-alive\n\n"));
+        assert!(!has_event(b"event: ping\ndata: {\"type\": \"ping\"}\n\n"));
+        assert!(!has_event(b"event: message_start\n"));
     }
 }

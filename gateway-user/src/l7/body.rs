@@ -230,6 +230,9 @@ impl Relayed {
         match frame {
             Some(Ok(frame)) => {
                 self.bytes.inc_by(data_len(&frame));
+                if let (Some(data), Some(open)) = (frame.data_ref(), &mut self.open) {
+                    open.attempt.body_received(data);
+                }
                 if is_last(&frame, &self.backend) {
                     self.complete();
                 }

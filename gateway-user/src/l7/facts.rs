@@ -33,12 +33,10 @@ pub(super) fn of<'a>(
     }
 }
 
-/// What the body says, if it is one that is to be read. Whatever it says, it is passed on as it is.
+/// What the body of a request to a language model says, so far as it is to be read and can be.
+/// Whatever it says, it is passed on as it is.
 pub(super) async fn look(head: &Parts, body: &mut ClientBody, vip: &VipView) -> BodyFacts {
     let llm = &vip.http.llm;
-    if !is_asked(head, llm) {
-        return BodyFacts::default();
-    }
     if !is_plain_json(&head.headers) {
         vip.body_read(BodyResult::NotJson);
         return BodyFacts::default();
@@ -53,8 +51,8 @@ pub(super) async fn look(head: &Parts, body: &mut ClientBody, vip: &VipView) -> 
     facts
 }
 
-/// Whether a request is one to a language model, by its pool's word.
-fn is_asked(head: &Parts, llm: &LlmSpec) -> bool {
+/// Whether a request is one to a language model whose body is to be read, by its pool's word.
+pub(super) fn is_asked(head: &Parts, llm: &LlmSpec) -> bool {
     llm.read_bodies
         && head.method == Method::POST
         && llm.paths.iter().any(|path| path == head.uri.path())

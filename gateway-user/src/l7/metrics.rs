@@ -29,6 +29,7 @@ use self::series::Series;
 pub struct Metrics {
     requests: Series<RequestLabels, Counter>,
     durations: Series<BackendLabels, Durations>,
+    first_tokens: Series<BackendLabels, Durations>,
     tries: Series<TryLabels, Counter>,
     retries: Series<RetryLabels, Counter>,
     errors: Series<ErrorLabels, Counter>,
@@ -60,6 +61,11 @@ impl Metrics {
             "gateway_http_request_duration_seconds",
             "From a request's head to the last byte of its response, retries included",
             self.durations.clone(),
+        );
+        registry.register(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From a try's start to the first event of an answer that a language model streams",
+            self.first_tokens.clone(),
         );
         registry.register(
             "gateway_http_tries",
@@ -131,6 +137,7 @@ impl Metrics {
         let names = Names::of(fleet);
         self.requests.retain(|l| names.has(&l.vip, &l.pool, &l.backend));
         self.durations.retain(|l| names.has(&l.vip, &l.pool, &l.backend));
+        self.first_tokens.retain(|l| names.has(&l.vip, &l.pool, &l.backend));
         self.tries.retain(|l| names.has_backend(&l.pool, &l.backend));
         self.retries.retain(|l| names.has_vip(&l.vip));
         self.errors.retain(|l| names.has_vip(&l.vip));
@@ -152,6 +159,10 @@ impl Metrics {
 
     pub(super) fn durations(&self, of: &BackendLabels) -> Durations {
         self.durations.get(of)
+    }
+
+    pub(super) fn first_tokens(&self, of: &BackendLabels) -> Durations {
+        self.first_tokens.get(of)
     }
 
     pub(super) fn tries(&self, of: &PoolBackendLabels, outcome: TryOutcome) -> Counter {

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use gateway_core::observation::{LoadReport, RequestOutcome};
 use gateway_core::snapshot::BackendSnapshot;
-use http::header::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
@@ -29,6 +29,7 @@ use super::metrics::{CheckoutSource, ReportResult, RetryReason};
 use super::note::Note;
 use super::orca;
 use super::peek::ClientBody;
+use super::prompt::BodyFacts;
 use super::reply::Fault;
 use super::upstream::{self, Conn, ConnectError};
 use super::view::{BackendSeries, View, VipView};
@@ -52,9 +53,13 @@ pub(super) async fn serve(
         return Ok(journey.fail(Fault::Refused(refusal), &request_id));
     }
     let mut body = ClientBody::new(body);
-    let said = facts::look(&head, &mut body, vip).await;
+    let is_llm = facts::is_asked(&head, &vip.http.llm);
+    let said = match is_llm {
+        true => facts::look(&head, &mut body, vip).await,
+        false => BodyFacts::default(),
+    };
     let facts = facts::of(&head, &said, vip.http.tenant_header.as_deref());
-    let thought = worker.think(&view, vip.pool, &facts);
+    let thought = Thought { is_llm, ..worker.think(&view, vip.pool, &facts) };
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
     let note = Note::begin(&worker, vip, thought.demand.class, &request_id);
@@ -178,7 +183,9 @@ impl Route<'_> {
         mut response: Response<Incoming>,
     ) -> Result<Answer, Fault> {
         let report = self.take_report(response.headers_mut(), attempt.series());
-        attempt.head_received(report);
+        let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let streams = kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"));
+        attempt.head_received(report, streams);
         // We asked for no upgrade, and cannot undo another coding than `chunked`.
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switching || !head::only_chunked(response.headers()) {

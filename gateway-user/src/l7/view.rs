@@ -121,6 +121,7 @@ pub(super) struct BackendSeries {
     tries: Handles<TryOutcome>,
     checkouts: Handles<CheckoutSource>,
     durations: OnceCell<Durations>,
+    first_tokens: OnceCell<Durations>,
     open: OnceCell<Gauge>,
 }
 
@@ -134,6 +135,7 @@ impl BackendSeries {
             tries: Handles::default(),
             checkouts: Handles::default(),
             durations: OnceCell::new(),
+            first_tokens: OnceCell::new(),
             open: OnceCell::new(),
         }
     }
@@ -156,6 +158,11 @@ impl BackendSeries {
     /// Where durations of requests go.
     pub(super) fn durations(&self) -> &Durations {
         self.durations.get_or_init(|| self.metrics.durations(&self.labels))
+    }
+
+    /// Where times to the first token go.
+    pub(super) fn first_tokens(&self) -> &Durations {
+        self.first_tokens.get_or_init(|| self.metrics.first_tokens(&self.labels))
     }
 
     /// The connections open to the backend.

@@ -98,7 +98,7 @@ impl Worker {
     pub(super) fn think(&self, view: &View, pool: usize, facts: &RequestFacts<'_>) -> Thought {
         let hash = self.rng.borrow_mut().next_u64();
         let (demand, profile) = view.snapshot.demand(pool, facts, hash);
-        Thought { demand, profile }
+        Thought { demand, profile, is_llm: false }
     }
 
     /// A backend for a new request.

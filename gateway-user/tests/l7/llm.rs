@@ -8,6 +8,7 @@ use gateway_core::fleet::{HttpSpec, LlmSpec};
 use gateway_core::observation::{RequestOutcome, Seen};
 use http::Response;
 use http_body_util::BodyExt;
+use tokio::sync::mpsc;
 
 use crate::backend::{Backend, full, read_head, refusing_addr, write};
 use crate::client::Client;
@@ -214,4 +215,67 @@ async fn a_client_that_breaks_off_while_its_body_is_read_leaves_nothing_behind()
     })
     .await;
     soon("nothing in flight", gateway.assert_idle()).await;
+}
+
+/// A backend that answers with a head at once, an event when told, and the end when told again.
+async fn streaming(kind: &'static str, first: &'static str) -> (Backend, mpsc::Sender<()>) {
+    let (go_on, may_go_on) = mpsc::channel::<()>(1);
+    let may_go_on = Arc::new(tokio::sync::Mutex::new(may_go_on));
+    let backend = Backend::raw(move |mut stream, _| {
+        let may_go_on = Arc::clone(&may_go_on);
+        async move {
+            read_head(&mut stream).await;
+            let head = format!("content-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+            write(&mut stream, &format!("HTTP/1.1 200 OK\r\n{head}")).await;
+            for text in [first, "data: token\n\n", "data: [DONE]\n\n"] {
+                write(&mut stream, &format!("{:x}\r\n{text}\r\n", text.len())).await;
+                may_go_on.lock().await.recv().await;
+            }
+            write(&mut stream, "0\r\n\r\n").await;
+        }
+    })
+    .await;
+    (backend, go_on)
+}
+
+/// Until the first byte and until the last, as the gateway saw a streamed answer whose first event
+/// came `pause` after its head and whose end `pause` after that.
+async fn times(setup: Setup, kind: &'static str, pause: Duration) -> (Duration, Duration, u64) {
+    let (backend, go_on) = streaming(kind, ": wait\n\n").await;
+    let mut gateway = Gateway::with(setup, &[backend.addr]);
+    let mut client = Client::connect(gateway.vip).await;
+    client.send(post("/v1/messages", &chat(10)).as_bytes()).await;
+    soon("the head", client.head()).await.expect("a head");
+    for expected in [": wait\n\n", "data: token\n\n", "data: [DONE]\n\n"] {
+        let chunk = soon("a chunk", client.chunk()).await.expect("a chunk");
+        assert_eq!(chunk, expected);
+        tokio::time::sleep(pause).await;
+        go_on.send(()).await.expect("the backend waits");
+    }
+    let seen = gateway.next_seen().await.1;
+    let Seen::Request { first_byte_after, after, .. } = seen else { panic!("{seen:?}") };
+    let labels = r#"{vip="vip0",pool="pool",backend="b0"}"#;
+    let counted = format!("gen_ai_server_time_to_first_token_seconds_count{labels}");
+    (first_byte_after, after, gateway.metric(&counted))
+}
+
+#[tokio::test]
+async fn a_streamed_answer_is_as_slow_as_its_first_event() {
+    let pause = Duration::from_millis(150);
+    let (first, whole, counted) = times(reading(4096, LONG), "text/event-stream", pause).await;
+    assert!(first >= pause, "neither its head nor a comment is a token: {first:?}");
+    assert!(first + 2 * pause <= whole, "what comes after is the answer's length: {first:?}");
+    assert_eq!(counted, 1);
+}
+
+#[tokio::test]
+async fn of_what_is_no_stream_of_a_language_model_the_head_counts() {
+    let pause = Duration::from_millis(150);
+    for (setup, kind) in
+        [(Setup::default(), "text/event-stream"), (reading(4096, LONG), "text/plain")]
+    {
+        let (first, whole, counted) = times(setup, kind, pause).await;
+        assert!(first + 3 * pause <= whole, "{kind}: {first:?} of {whole:?}");
+        assert_eq!(counted, 0);
+    }
 }

@@ -2,6 +2,7 @@
 //! the record.
 
 mod packet;
+mod throughput;
 
 use anyhow::Result;
 
@@ -19,6 +20,9 @@ pub(crate) struct Args {
 enum What {
     /// Time of the XDP program for a packet, by case. Needs root.
     Packet(packet::Args),
+    /// What TCP gets through the gateway in network namespaces, beside the kernel's routing and
+    /// nftables. Needs root.
+    Throughput(throughput::Args),
     /// Time of a turn of the loop with all models for a thousand backends and for ten thousand, its
     /// memory, and the time from a decision to the maps, which needs root.
     Tick,
@@ -37,6 +41,7 @@ enum What {
 pub(crate) fn run(args: Args) -> Result<()> {
     match args.what {
         What::Packet(args) => packet::run(&args),
+        What::Throughput(args) => throughput::run(&args),
         What::Tick => tick(),
         What::Choice => choice(),
         What::Prompt => prompt(),

@@ -24,6 +24,6 @@ pub(crate) fn run() -> Result<ExitCode> {
         }
         println!();
     }
-    let can_build = machine::missing(Purpose::Build).is_empty();
+    let can_build = machine::missing(Purpose::Build, &[]).is_empty();
     Ok(if can_build { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -60,10 +60,11 @@ pub(crate) fn needs(purpose: Purpose) -> Vec<Need> {
     }
 }
 
-/// What is missing of what `purpose` cannot do without, as remedies.
-pub(crate) fn missing(purpose: Purpose) -> Vec<String> {
+/// What is missing of what `purpose` and those who use `tools` cannot do without, as remedies.
+pub(crate) fn missing(purpose: Purpose, tools: &[Tool]) -> Vec<String> {
     needs(purpose)
         .into_iter()
+        .chain(tools.iter().copied().map(tool))
         .filter(|need| need.required)
         .filter_map(|need| Some(format!("{}: {}", need.what, need.found.err()?)))
         .collect()
@@ -76,7 +77,8 @@ pub(crate) struct Tool {
     pub(crate) program: &'static str,
     /// The package.
     pub(crate) package: &'static str,
-    required: bool,
+    /// Whether nothing can be done without it.
+    pub(crate) required: bool,
 }
 
 /// Programs that the lab and the tests start.

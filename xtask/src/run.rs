@@ -10,7 +10,7 @@ use gateway_tests::leftovers::BPF_FS;
 use gateway_tests::privilege;
 
 use crate::lab;
-use crate::machine::{self, Purpose, TOOLS};
+use crate::machine::{self, Purpose, TOOLS, Tool};
 use crate::step;
 
 /// Without `--config`, the lab: a client, the gateway and five unlike backends in network
@@ -60,26 +60,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// # Errors
 /// Something is missing that cannot be put there from here.
 pub(crate) fn prepare() -> Result<()> {
+    prepare_with(&[])
+}
+
+/// As [`prepare`], with further programs.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn prepare_with(tools: &[Tool]) -> Result<()> {
     if !privilege::is_root() {
         bail!(
             "this needs root, for network namespaces and BPF: \
              `sudo -E env PATH=\"$PATH\" cargo xtask …`"
         );
     }
-    install_tools()?;
+    install_tools(tools)?;
     if !machine::is_bpf_fs_mounted() {
         step::run(Command::new("mount").args(["-t", "bpf", "bpf", BPF_FS]))?;
     }
-    let missing = machine::missing(Purpose::Privileged);
+    let missing = machine::missing(Purpose::Privileged, tools);
     if !missing.is_empty() {
         bail!("this machine lacks:\n  {}", missing.join("\n  "));
     }
     Ok(())
 }
 
-fn install_tools() -> Result<()> {
+fn install_tools(more: &[Tool]) -> Result<()> {
+    let tools = TOOLS.iter().chain(more);
     let packages: Vec<&str> =
-        TOOLS.iter().filter(|tool| tool.path().is_none()).map(|tool| tool.package).collect();
+        tools.filter(|tool| tool.path().is_none()).map(|tool| tool.package).collect();
     if packages.is_empty() || machine::which("apt-get").is_none() {
         return Ok(());
     }

@@ -217,6 +217,8 @@ pub enum Bound {
     Deadband,
     /// No more of the pool may be ejected.
     EjectionMax,
+    /// The rest would not hold the load that may come.
+    Headroom,
     /// Too few are healthy: health is ignored.
     Panic,
     /// The ramp after joining.

@@ -32,6 +32,9 @@ pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
     );
     let _ = writeln!(text, "  decided by: {}", decider(last.source));
     models::write(&mut text, last, pool);
+    if let Some(headroom) = pool.and_then(|pool| pool.headroom) {
+        let _ = writeln!(text, "  the pool: {}", headroom.words());
+    }
     let changes = changes(decisions);
     if !changes.is_empty() {
         let _ = writeln!(text, "How it came to this:");
@@ -195,6 +198,7 @@ fn bound_words(bound: Bound) -> &'static str {
         Bound::MoveMax => "the largest movement of the pool in one tick",
         Bound::Deadband => "a change too small to act on",
         Bound::EjectionMax => "no more of the pool may be ejected",
+        Bound::Headroom => "what the others cannot take over of the load that may come",
         Bound::Panic => "too few are healthy, so health is doubted",
         Bound::SlowStart => "the ramp after joining",
         Bound::Damped => "steps that are halved since the pool's weights swung",

@@ -182,6 +182,9 @@ pub struct PolicySpec {
     pub deadband: f64,
     /// Share of the pool's capacity that may be ejected at once.
     pub ejection_max: f64,
+    /// How busy the others may become by an ejection, with the load that may come; beyond it, it is
+    /// not done, or not wholly.
+    pub busy_max: f64,
     /// Healthy share under which health is ignored: the panic threshold.
     pub panic_threshold: f64,
     /// Ramp of a backend that joins or returns.
@@ -202,6 +205,7 @@ impl Default for PolicySpec {
             move_max: 0.25,
             deadband: 0.03,
             ejection_max: 0.5,
+            busy_max: 0.95,
             panic_threshold: 0.5,
             slow_start: Duration::from_secs(10),
             ejection_base: Duration::from_secs(5),

@@ -10,6 +10,7 @@
 //! The model steps once a minute, as its training data does; the EWMA alone says what the next ten
 //! seconds bring. Whose bands are used is the ladder's to say, for all minutes' horizons at once.
 
+mod ability;
 mod autoscale;
 mod bands;
 mod conformal;
@@ -17,7 +18,8 @@ mod forecaster;
 mod outlook;
 mod series;
 
-pub(crate) use autoscale::Ability;
+pub use ability::Ability;
+pub(crate) use ability::{Abilities, Worked};
 pub use autoscale::Hint;
 pub use bands::{Band, Bands, HORIZONS, Horizon, QUANTILES, Source};
 pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};

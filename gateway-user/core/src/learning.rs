@@ -14,10 +14,10 @@ use gateway_common::clock::KtimeNs;
 
 use crate::classes::{ClassView, Classes, Fit, FitJob};
 use crate::decision::Answer;
-use crate::evidence::Evidence;
 use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
-use crate::forecast::{Ability, Forecasts, Hint, Outlook, Report};
+use crate::forecast::{Abilities, Forecasts, Hint, Outlook, Report, Worked};
+use crate::headroom::{Load, LoadSource, Room};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::{BackendRow, Seen};
@@ -36,7 +36,7 @@ pub(crate) struct Learning {
     versions: [Option<String>; Task::ALL.len()],
     watch: Watch,
     forecasts: Forecasts,
-    ability: Ability,
+    abilities: Abilities,
     requests: Classes,
     /// The classes that requests are told apart by: none, unless they may decide.
     view: Arc<ClassView>,
@@ -46,7 +46,8 @@ pub(crate) struct Learning {
     contrived: Option<Contrived>,
 }
 
-/// A backend's expected load is the highest median up to this far ahead.
+/// A backend's expected load is the highest median up to this far ahead, and the load that a pool has
+/// to be ready for the highest of the high quantiles.
 const NEXT: Duration = Duration::from_secs(60);
 
 /// What a model says of each backend at a moment that a test made up.
@@ -65,7 +66,7 @@ impl Learning {
             versions: Default::default(),
             watch: Watch::default(),
             forecasts: Forecasts::default(),
-            ability: Ability::default(),
+            abilities: Abilities::default(),
             requests: Classes::default(),
             view: Arc::clone(&none),
             none,
@@ -255,13 +256,41 @@ impl Learning {
     }
 
     /// Shows what the backends did while they were so busy.
-    pub(crate) fn see_ability(&mut self, backends: &[Evidence], elapsed: Duration) {
-        self.ability.learn(backends, elapsed);
+    pub(crate) fn see_work(&mut self, worked: &[Worked], elapsed: Duration) {
+        self.abilities.learn(worked, elapsed);
+    }
+
+    /// What each backend can do.
+    pub(crate) fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
+    /// See [`abilities`](Learning::abilities).
+    pub(crate) fn abilities_mut(&mut self) -> &mut Abilities {
+        &mut self.abilities
+    }
+
+    /// What the backends, of these configured capacities, can do, and the load to be ready for: as
+    /// forecast ([`outlook`](Learning::outlook)), or as it is at `present`. `None`: it is not known
+    /// what they can do.
+    pub(crate) fn room(
+        &self,
+        aided: bool,
+        now: KtimeNs,
+        capacities: &[f64],
+        present: f64,
+    ) -> Option<Room> {
+        let abilities = self.abilities.of_each(capacities)?;
+        let forecast = self.outlook(aided, now).pool.highest(NEXT);
+        let load = forecast.map_or(Load { rate: present, source: LoadSource::Present }, |band| {
+            Load { rate: band.high, source: band.source.into() }
+        });
+        Some(Room { abilities, load })
     }
 
     /// How many backends the load that may come wants; `None`: it cannot be said.
     pub(crate) fn autoscale(&self, now: KtimeNs) -> Option<Hint> {
-        Hint::new(&self.outlook(true, now).pool, self.ability.each()?)
+        Hint::new(&self.outlook(true, now).pool, self.abilities.mean()?)
     }
 
     /// The load that is expected: by the model so far as it may decide or, not `aided`, as the control

@@ -27,6 +27,7 @@ mod fixture;
 pub mod fleet;
 pub mod flows;
 pub mod forecast;
+pub mod headroom;
 mod health;
 pub mod history;
 mod interval;

@@ -17,9 +17,11 @@ pub(crate) use swings::{Damping, Swing, swings};
 use crate::decision::{Bound, Health, Reason, WeightSource};
 use crate::evidence::Evidence;
 use crate::fleet::{Admission, BackendSpec, PolicySpec, WeightMode};
+use crate::headroom::Room;
 use crate::ladder::Verdict;
 use crate::predictor::Fault;
 use course::Signals;
+use ejection::Denial;
 
 /// What the policy is told of one backend.
 #[derive(Clone, Copy, Debug)]
@@ -109,25 +111,37 @@ enum Role {
     Cut,
     /// Carries the pool; the weights of these have a mean of one.
     Full,
-    /// Takes this share of what it would get, until it has shown itself.
+    /// Takes this share of what it would get: until it has shown itself, or what the rest cannot
+    /// take from one that should be cut.
     Ramp(f64),
     /// Takes this weight: on trial, or too much of the pool is ejected already.
     Trickle(f64),
 }
 
+/// What all backends of a pool share in a tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment<'a> {
+    /// Now.
+    pub now: KtimeNs,
+    /// Spreads the ends of ejections.
+    pub chance: u64,
+    /// What they can do and what may come; `None`: it is not known.
+    pub room: Option<&'a Room>,
+}
+
 /// One pool's decisions of one tick.
 ///
 /// `cases`, `courses` and `weights` are parallel, one for each backend. Courses and weights are
-/// moved on; `chance` spreads the ends of ejections.
+/// moved on.
 pub(crate) fn decide(
     spec: &PolicySpec,
     mode: WeightMode,
-    now: KtimeNs,
-    chance: u64,
+    moment: &Moment<'_>,
     cases: &[Case],
     courses: &mut [Course],
     weights: &mut [f64],
 ) -> Vec<Outcome> {
+    let now = moment.now;
     let mut bounds: Vec<Vec<Bound>> = vec![Vec::new(); cases.len()];
     let failed_usual = failed_usual(cases, courses);
     let steps: Vec<_> = cases
@@ -135,14 +149,17 @@ pub(crate) fn decide(
         .zip(courses.iter_mut())
         .map(|(case, course)| course.advance(now, &Signals::of(case, failed_usual), spec))
         .collect();
-    let denied = ejection::grant(spec, now, chance, cases, &steps, courses);
+    let denied = ejection::grant(spec, moment, cases, &steps, courses);
     let panic = ejection::is_panic(spec, cases, courses, &denied);
     let mut roles: Vec<Role> = Vec::with_capacity(cases.len());
-    for (index, (case, course)) in cases.iter().zip(courses.iter()).enumerate() {
-        if denied[index].is_some() {
-            bounds[index].push(Bound::EjectionMax);
-            roles.push(Role::Trickle(spec.weight_min));
-        } else if panic && course.health() == Health::Down && !case.draining {
+    for (index, (case, course)) in cases.iter().zip(courses.iter_mut()).enumerate() {
+        if let Some(denial) = &denied[index] {
+            let (role, bound) = kept(denial, case, course, now, spec);
+            bounds[index].push(bound);
+            roles.push(role);
+            continue;
+        }
+        if panic && course.health() == Health::Down && !case.draining {
             bounds[index].push(Bound::Panic);
             roles.push(Role::Full);
         } else {
@@ -171,7 +188,7 @@ pub(crate) fn decide(
                 weight_wanted: moved.wanted[index],
                 weight_after: after,
                 bounds: std::mem::take(&mut bounds[index]),
-                reason: denied[index].unwrap_or_else(|| {
+                reason: denied[index].map(|denial| denial.reason).unwrap_or_else(|| {
                     reason(&cases[index], &courses[index], mode, sources[index], before, after)
                 }),
                 restart: steps[index].restart,
@@ -190,6 +207,20 @@ fn failed_usual(cases: &[Case], courses: &[Course]) -> f64 {
         }
     }
     if finished == 0 { 0.0 } else { failed as f64 / finished as f64 }
+}
+
+/// How one goes on that should have been cut and was not.
+fn kept(
+    denial: &Denial,
+    case: &Case,
+    course: &mut Course,
+    now: KtimeNs,
+    spec: &PolicySpec,
+) -> (Role, Bound) {
+    match denial.share {
+        Some(share) => (Role::Ramp(share), Bound::Headroom),
+        None => (Role::Trickle(course.floor(now, case.finished, spec)), Bound::EjectionMax),
+    }
 }
 
 fn role(course: &Course, now: KtimeNs, spec: &PolicySpec) -> Role {

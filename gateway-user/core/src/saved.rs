@@ -21,6 +21,7 @@ use crate::concurrency::SavedConcurrency;
 use crate::decision::{Health, Reason};
 use crate::fault::Proof;
 use crate::features::fault::Past;
+use crate::forecast::Ability;
 use crate::ladder::{Barrier, Stage, Standing, Task};
 
 /// Version of all that is in this file. A state of another one is not read.
@@ -102,6 +103,9 @@ pub struct SavedBackend {
     pub load: Option<f64>,
     /// What requests take to their last byte, s.
     pub taken: Option<f64>,
+    /// What it can do.
+    #[serde(default)]
+    pub ability: Option<Ability>,
     /// What it usually does, as fault detection sees it.
     #[serde(default)]
     pub fault_past: Option<Past>,

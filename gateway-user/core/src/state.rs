@@ -9,6 +9,7 @@ use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
 use crate::forecast::Hint;
+use crate::headroom::Headroom;
 use crate::ladder::{Barrier, Stage, Standing, Task};
 use crate::versions::Version;
 
@@ -74,6 +75,9 @@ pub struct PoolState {
     /// How many backends the load that is forecast wants; `None`: it cannot be said.
     #[serde(default)]
     pub autoscale: Option<Hint>,
+    /// What its backends can do beside the load that may come; `None`: it is not known what they can.
+    #[serde(default)]
+    pub headroom: Option<Headroom>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }

@@ -95,6 +95,7 @@ mod tests {
             control_share: 0.0,
             comparison: None,
             autoscale: None,
+            headroom: None,
             pinned: None,
             versions: Vec::new(),
             backends,

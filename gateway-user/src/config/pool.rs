@@ -346,6 +346,7 @@ fn read_policy(mut section: Section<'_, '_>) -> PolicySpec {
         move_max: section.within("move_max", default.move_max, 0.001..=1.0),
         deadband: section.within("deadband", default.deadband, 0.0..=0.5),
         ejection_max: section.within("ejection_max", default.ejection_max, 0.0..=1.0),
+        busy_max: section.within("busy_max", default.busy_max, 0.1..=10.0),
         panic_threshold: section.within("panic_threshold", default.panic_threshold, 0.0..=1.0),
         slow_start: section.within("slow_start", default.slow_start, Duration::ZERO..=HOUR),
         ejection_base: section.within("ejection_base", default.ejection_base, MILLISECOND..=HOUR),

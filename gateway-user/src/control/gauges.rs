@@ -59,6 +59,7 @@ impl Collector for Gauges {
         page.canary(&state)?;
         page.models(&state)?;
         page.autoscale(&state)?;
+        page.headroom(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;

@@ -16,13 +16,15 @@ use crate::decision::{Bound, ControlDecision, Decision, Health, Reason, WeightSo
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
-use crate::fleet::{Algorithm, BackendSpec, PoolSpec, WeightMode};
+use crate::fleet::{Admission, Algorithm, BackendSpec, PoolSpec, WeightMode};
+use crate::forecast::Worked;
+use crate::headroom::{Headroom, Room};
 use crate::ladder::{self, Barrier, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
 use crate::notice::{Notice, What};
 use crate::observation::{BackendRow, Observation};
-use crate::policy::{self, Case, Course, Damping, Outcome};
+use crate::policy::{self, Case, Course, Damping, Moment, Outcome};
 use crate::predictor::{Fault, Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
@@ -72,6 +74,8 @@ pub(super) struct PoolLoop {
     /// Part of the hashes that is the control group's, in 65,536ths.
     control_share: u32,
     excess: Excess,
+    /// Requests and first responses a second, by an EWMA with a half-life of two seconds.
+    load: f64,
     learning: Learning,
     canary: Canary,
     damping: Damping,
@@ -121,6 +125,7 @@ impl PoolLoop {
             control_share,
             backends,
             excess: Excess::default(),
+            load: 0.0,
             learning: Learning::new(spec.models),
             canary: Canary::default(),
             damping: Damping::default(),
@@ -359,7 +364,36 @@ impl PoolLoop {
         let finished: Vec<_> =
             self.rows().zip(evidence).map(|(row, evidence)| (row, evidence.finished_now)).collect();
         self.learning.count(context.now, &finished, context.models);
-        self.learning.see_ability(evidence, context.elapsed);
+        self.load = evidence.iter().filter_map(|evidence| evidence.load).sum();
+        let seconds = context.elapsed.as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let worked = |(backend, evidence): (&BackendLoop, &Evidence)| Worked {
+            row: backend.row(),
+            rate: evidence.finished_now as f64 * (1.0 - evidence.failed_share()) / seconds,
+            reported: evidence.utilization,
+            seen: backend.busy(evidence.in_flight),
+            serving: evidence.serving,
+        };
+        let worked: Vec<Worked> = self.backends.iter().zip(evidence).map(worked).collect();
+        self.learning.see_work(&worked, context.elapsed);
+    }
+
+    /// What its backends can do and what may come, as whichever group has it.
+    fn room(&self, now: KtimeNs, spec: &PoolSpec, aided: bool) -> Option<Room> {
+        let capacities: Vec<f64> = spec.backends.iter().map(|backend| backend.capacity).collect();
+        self.learning.room(aided, now, &capacities, self.load)
+    }
+
+    /// How much of it may be taken out without overloading the rest, as all flows have it but the
+    /// control group's. `None`: it is not known what its backends can do.
+    pub(super) fn headroom(&self, spec: &PoolSpec, now: KtimeNs) -> Option<Headroom> {
+        let room = self.room(now, spec, true)?;
+        Some(room.headroom(spec.policy.busy_max, |at| {
+            let accepts = spec.backends[at].admission == Admission::Accepting;
+            accepts && self.backends[at].course().carries()
+        }))
     }
 
     /// Shows the watch for faults what it looks at, once it is time.
@@ -389,7 +423,7 @@ impl PoolLoop {
         let cases = self.cases(spec, evidence, verdicts);
         let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
         let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
-        let mut outcomes = self.bound(context, spec, &cases, &mut courses, &mut weights);
+        let mut outcomes = self.bound(context, spec, true, &cases, &mut courses, &mut weights);
         if self.damping.is_on() {
             outcomes.iter_mut().for_each(Outcome::damped);
         }
@@ -455,7 +489,7 @@ impl PoolLoop {
         let controls = self.backends.iter_mut().map(|backend| backend.control().clone());
         let (mut courses, mut weights): (Vec<Course>, Vec<f64>) =
             controls.map(|control| (control.course, control.weight)).unzip();
-        let outcomes = self.bound(context, spec, &cases, &mut courses, &mut weights);
+        let outcomes = self.bound(context, spec, false, &cases, &mut courses, &mut weights);
         let decided = courses.into_iter().zip(weights).zip(&outcomes);
         for (backend, ((course, weight), outcome)) in self.backends.iter_mut().zip(decided) {
             backend.control_decided(Control { course, weight }, outcome.restart, context.now);
@@ -474,13 +508,15 @@ impl PoolLoop {
         &self,
         context: &TickContext<'_>,
         spec: &PoolSpec,
+        aided: bool,
         cases: &[Case],
         courses: &mut [Course],
         weights: &mut [f64],
     ) -> Vec<Outcome> {
         let bounds = self.damping.damp(&spec.policy);
-        let (now, chance) = (context.now, context.chance);
-        policy::decide(&bounds, spec.weights, now, chance, cases, courses, weights)
+        let room = self.room(context.now, spec, aided);
+        let moment = Moment { now: context.now, chance: context.chance, room: room.as_ref() };
+        policy::decide(&bounds, spec.weights, &moment, cases, courses, weights)
     }
 
     fn cases(&self, spec: &PoolSpec, evidence: &[Evidence], verdicts: &[Verdict]) -> Vec<Case> {
@@ -628,7 +664,8 @@ impl PoolLoop {
 /// Whether something else than the model of faults found it faulty.
 fn is_incident(before: Health, outcome: &Outcome) -> bool {
     let cut = outcome.health.is_cut() && !before.is_cut();
-    (cut || outcome.bounds.contains(&Bound::EjectionMax)) && outcome.reason != Reason::ModelFault
+    let is_denied = |bound: &Bound| matches!(bound, Bound::EjectionMax | Bound::Headroom);
+    (cut || outcome.bounds.iter().any(is_denied)) && outcome.reason != Reason::ModelFault
 }
 
 fn candidates(backends: &[BackendLoop], spec: &PoolSpec, now: KtimeNs) -> Vec<desired::Candidate> {

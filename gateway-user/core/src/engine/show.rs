@@ -61,6 +61,7 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         pinned: pool.versions().pinned().map(|pinned| pinned.number),
         versions: pool.versions().kept().copied().collect(),
         autoscale: pool.learning().autoscale(engine.ticked_at),
+        headroom: pool.headroom(spec, engine.ticked_at),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends
             .enumerate()

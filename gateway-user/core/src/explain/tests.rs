@@ -90,6 +90,7 @@ fn pool(model: ModelState) -> PoolState {
         row: 0,
         table: 0,
         autoscale: None,
+        headroom: None,
         models: vec![model],
         control_share: 0.05,
         comparison: Some(Comparison {

@@ -91,7 +91,12 @@ impl Bands {
     /// The highest of the high quantiles up to `within` ahead, requests a second: what capacity has
     /// to be there for. `None`: nothing is known.
     pub fn peak(&self, within: Duration) -> Option<f64> {
-        self.until(within).map(|band| band.high).max_by(f64::total_cmp)
+        self.highest(within).map(|band| band.high)
+    }
+
+    /// The band with the highest of the high quantiles up to `within` ahead.
+    pub fn highest(&self, within: Duration) -> Option<Band> {
+        self.until(within).copied().max_by(|a, b| a.high.total_cmp(&b.high))
     }
 
     /// The lowest of the low quantiles up to `within` ahead: what will surely come. `None`: nothing

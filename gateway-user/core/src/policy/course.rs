@@ -25,7 +25,7 @@ use crate::predictor::Fault;
 use crate::saved::{self, SavedCourse};
 
 /// A fault this probable needs no second look: a hard rule saw it.
-const CERTAIN: f64 = 0.99;
+pub(super) const CERTAIN: f64 = 0.99;
 
 /// A fault this probable counts as a suspicion.
 const SUSPICIOUS: f64 = 0.5;
@@ -105,6 +105,8 @@ pub(crate) struct Course {
     returned_at: KtimeNs,
     /// One bit for each of the last three ticks, the newest lowest.
     suspicions: u8,
+    /// Since when nothing finished there, while it takes the least that there is.
+    unseen_since: Option<KtimeNs>,
 }
 
 impl Course {
@@ -118,6 +120,7 @@ impl Course {
             strikes: 0,
             returned_at: now,
             suspicions: 0,
+            unseen_since: None,
         }
     }
 
@@ -158,6 +161,7 @@ impl Course {
             strikes: saved.strikes,
             returned_at: saved::moment(saved.returned, away, now),
             suspicions: 0,
+            unseen_since: None,
         }
     }
 
@@ -192,6 +196,11 @@ impl Course {
         self.strikes
     }
 
+    /// Whether it takes its share of the pool, or grows to it.
+    pub(crate) fn carries(&self) -> bool {
+        matches!(self.health, Health::Healthy | Health::SlowStart)
+    }
+
     /// How far the slow start is, `0..=1`.
     pub(super) fn ramp(&self, now: KtimeNs, spec: &PolicySpec) -> f64 {
         let whole = spec.slow_start.as_secs_f64();
@@ -201,9 +210,19 @@ impl Course {
     /// The weight of a trial: the least there is, doubled every second until enough was seen, or
     /// a `p2c` pool with little to do would never send it anything.
     pub(super) fn trickle(&self, now: KtimeNs, spec: &PolicySpec) -> f64 {
-        let seconds = now.since(self.since).as_secs_f64();
-        let most = TRICKLE_MAX.max(spec.weight_min);
-        (spec.weight_min * seconds.exp2()).min(most)
+        grown(now.since(self.since), spec)
+    }
+
+    /// The weight of one that should be cut and must not be: the least there is, doubled every second
+    /// that nothing `finished` there. Where others are never busy, the least would mean nothing, and
+    /// nobody would see it recover.
+    pub(super) fn floor(&mut self, now: KtimeNs, finished: u32, spec: &PolicySpec) -> f64 {
+        if finished > 0 {
+            self.unseen_since = None;
+            return spec.weight_min;
+        }
+        let since = *self.unseen_since.get_or_insert(now);
+        grown(now.since(since), spec)
     }
 
     /// One tick on.
@@ -314,6 +333,12 @@ impl Course {
             fault.probability >= CERTAIN || self.suspicions.count_ones() >= SUSPICIONS
         })
     }
+}
+
+/// The least weight, doubled every second.
+fn grown(span: Duration, spec: &PolicySpec) -> f64 {
+    let most = TRICKLE_MAX.max(spec.weight_min);
+    (spec.weight_min * span.as_secs_f64().exp2()).min(most)
 }
 
 fn backoff(strikes: u32, spec: &PolicySpec) -> Duration {

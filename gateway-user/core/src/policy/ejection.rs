@@ -3,22 +3,35 @@
 
 use gateway_common::clock::KtimeNs;
 
-use super::course::Step;
-use super::{Case, Course};
+use super::course::{CERTAIN, Step};
+use super::{Case, Course, Moment};
 use crate::decision::{Health, Reason};
 use crate::fleet::PolicySpec;
 use crate::predictor::Fault;
 
+/// Why one should have been cut and was not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Denial {
+    /// What speaks against it.
+    pub(super) reason: Reason,
+    /// It goes on taking this share of what it would get, as the rest could not take that too.
+    /// `None`: no more of the pool may be cut, whatever the rest can do.
+    pub(super) share: Option<f64>,
+}
+
 /// Cuts those that the budget allows, the surest faults first. For each backend, why it should
 /// have been cut and was not.
+///
+/// The budget is a share of the pool, and within it what the rest can take over of the load that
+/// may come. What a hard rule is certain of needs none of the latter: a backend that does not serve
+/// takes nothing from the others.
 pub(super) fn grant(
     spec: &PolicySpec,
-    now: KtimeNs,
-    chance: u64,
+    moment: &Moment<'_>,
     cases: &[Case],
     steps: &[Step],
     courses: &mut [Course],
-) -> Vec<Option<Reason>> {
+) -> Vec<Option<Denial>> {
     let mut denied = vec![None; cases.len()];
     let mut wanted: Vec<(usize, Fault)> = steps
         .iter()
@@ -28,15 +41,41 @@ pub(super) fn grant(
     wanted.sort_by(|(_, a), (_, b)| b.probability.total_cmp(&a.probability));
     for (index, fault) in wanted {
         if fault.reason != Reason::ModelFault {
-            make_room(spec, now, cases, courses, index);
+            make_room(spec, moment.now, cases, courses, index);
         }
-        if is_affordable(spec, cases, courses, index) {
-            courses[index].eject(now, fault.reason, spec, chance ^ index as u64);
+        let share = overflow(spec, moment, cases, courses, index, &denied);
+        let is_certain = fault.probability >= CERTAIN;
+        if !is_affordable(spec, cases, courses, index) {
+            denied[index] = Some(Denial { reason: fault.reason, share: None });
+        } else if let Some(share) = share.filter(|share| *share > 0.0 && !is_certain) {
+            denied[index] = Some(Denial { reason: fault.reason, share: Some(share) });
         } else {
-            denied[index] = Some(fault.reason);
+            courses[index].eject(moment.now, fault.reason, spec, moment.chance ^ index as u64);
         }
     }
     denied
+}
+
+/// The share of what backend `index` takes that the others could not take too, `0..=1`. `None`: it is
+/// not known what they can do.
+fn overflow(
+    spec: &PolicySpec,
+    moment: &Moment<'_>,
+    cases: &[Case],
+    courses: &[Course],
+    index: usize,
+    denied: &[Option<Denial>],
+) -> Option<f64> {
+    let room = moment.room?;
+    let ability = *room.abilities.get(index)?;
+    let carries = |at: usize| !cases[at].draining && courses[at].carries();
+    let gone = |at: usize| match denied[at] {
+        Some(Denial { share, .. }) => (1.0 - share.unwrap_or(0.0)) * room.abilities[at],
+        None => 0.0,
+    };
+    let lost: f64 = (0..cases.len()).filter(|at| carries(*at)).map(gone).sum();
+    let spare = room.spare(spec.busy_max, carries) - lost;
+    Some((1.0 - spare / ability).clamp(0.0, 1.0))
 }
 
 /// A model's suspicion gives way to what a rule saw: whom it cut goes on trial, so that a wrong
@@ -80,7 +119,7 @@ pub(super) fn is_panic(
     spec: &PolicySpec,
     cases: &[Case],
     courses: &[Course],
-    denied: &[Option<Reason>],
+    denied: &[Option<Denial>],
 ) -> bool {
     let (mut total, mut healthy, mut down) = (0.0, 0.0, false);
     for ((case, course), denied) in cases.iter().zip(courses).zip(denied) {

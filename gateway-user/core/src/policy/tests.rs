@@ -1,4 +1,5 @@
 use super::*;
+use crate::headroom::{Load, LoadSource};
 use crate::predictor::Fault;
 
 const NOW: KtimeNs = KtimeNs(1_000_000_000_000);
@@ -29,7 +30,11 @@ fn down() -> Case {
 fn one_tick(mode: WeightMode, cases: &[Case]) -> Vec<Outcome> {
     let mut courses = vec![Course::established(NOW); cases.len()];
     let mut weights = vec![1.0; cases.len()];
-    decide(&PolicySpec::default(), mode, NOW, 1, cases, &mut courses, &mut weights)
+    decide(&PolicySpec::default(), mode, &moment(NOW), cases, &mut courses, &mut weights)
+}
+
+fn moment<'a>(now: KtimeNs) -> Moment<'a> {
+    Moment { now, chance: 1, room: None }
 }
 
 fn after(outcomes: &[Outcome]) -> Vec<f64> {
@@ -113,7 +118,8 @@ fn a_pool_of_newcomers_is_carried_by_them() {
     let mut weights = vec![0.0; 2];
     let cases = [case(), case()];
     let spec = PolicySpec::default();
-    let outcomes = decide(&spec, WeightMode::Learned, NOW, 1, &cases, &mut courses, &mut weights);
+    let outcomes =
+        decide(&spec, WeightMode::Learned, &moment(NOW), &cases, &mut courses, &mut weights);
     assert_eq!(after(&outcomes), [1.0, 1.0]);
 }
 
@@ -129,7 +135,7 @@ fn then(first: &[Case], second: &[Case]) -> [Vec<Outcome>; 2] {
     let spec = PolicySpec::default();
     let mut tick = |cases: &[Case], at: u64| {
         let now = NOW + std::time::Duration::from_millis(250 * at);
-        decide(&spec, WeightMode::Learned, now, 1, cases, &mut courses, &mut weights)
+        decide(&spec, WeightMode::Learned, &moment(now), cases, &mut courses, &mut weights)
     };
     tick(first, 0);
     [tick(first, 1), tick(second, 2)]
@@ -152,4 +158,86 @@ fn a_suspicion_that_is_not_confirmed_takes_from_the_weight() {
     let outcomes = one_tick(WeightMode::Learned, &[suspected(0.4), case(), case()]);
     assert!(after(&outcomes)[0] < 0.8, "{:?}", after(&outcomes));
     assert_eq!(outcomes[0].health, Health::Healthy);
+}
+
+/// A backend that fails often enough to be suspected of it.
+fn failing() -> Case {
+    let fault = Some(Fault { probability: 0.7, reason: Reason::FailedShare });
+    Case { verdict: Verdict { fault, ..case().verdict }, failed: 8, ..case() }
+}
+
+/// The second tick of a pool whose backends can do 100 requests a second each, when `load` may come.
+fn with_room(load: f64, cases: &[Case]) -> Vec<Outcome> {
+    let load = Load { rate: load, source: LoadSource::Substitute };
+    let room = Room { abilities: vec![100.0; cases.len()], load };
+    let spec = PolicySpec { busy_max: 0.8, ..PolicySpec::default() };
+    let mut courses = vec![Course::established(NOW); cases.len()];
+    let mut weights = vec![1.0; cases.len()];
+    let mut outcomes = Vec::new();
+    for at in [NOW, NOW + std::time::Duration::from_millis(250)] {
+        let moment = Moment { room: Some(&room), ..moment(at) };
+        let mode = WeightMode::Learned;
+        outcomes = decide(&spec, mode, &moment, cases, &mut courses, &mut weights);
+    }
+    outcomes
+}
+
+#[test]
+fn who_fails_is_cut_where_the_others_hold_what_may_come() {
+    let outcomes = with_room(240.0, &[failing(), case(), case(), case()]);
+    assert_eq!(after(&outcomes)[0], 0.0);
+    assert_eq!(outcomes[0].health, Health::Ejected);
+}
+
+#[test]
+fn who_fails_goes_on_with_what_the_others_cannot_take_over() {
+    // Three of them may do 240 of 272: 40 of the fourth's 100 are needed, 272 / 0.8 being 340.
+    let outcomes = with_room(272.0, &[failing(), case(), case(), case()]);
+    assert!((after(&outcomes)[0] - 0.4).abs() < 1e-9, "{outcomes:?}");
+    assert_eq!(outcomes[0].bounds, [Bound::Headroom]);
+    assert_eq!((outcomes[0].health, outcomes[0].reason), (Health::Healthy, Reason::FailedShare));
+    let outcomes = with_room(1_000.0, &[failing(), case(), case(), case()]);
+    assert!((after(&outcomes)[0] - 1.0).abs() < 1e-9, "all of it is needed: {outcomes:?}");
+}
+
+#[test]
+fn of_two_that_fail_the_surer_one_is_cut_and_the_other_takes_what_is_left() {
+    let mut surer = failing();
+    surer.verdict.fault = Some(Fault { probability: 0.9, reason: Reason::FailedShare });
+    let outcomes = with_room(200.0, &[failing(), surer, case(), case()]);
+    assert_eq!(outcomes[1].health, Health::Ejected);
+    assert!((after(&outcomes)[0] - 0.5).abs() < 1e-9, "{outcomes:?}");
+}
+
+#[test]
+fn what_does_not_serve_is_cut_however_busy_the_others_are() {
+    let outcomes = with_room(1_000.0, &[dead(), case(), case(), case()]);
+    assert_eq!(outcomes[0].health, Health::Ejected);
+}
+
+#[test]
+fn what_the_others_hold_never_allows_more_than_the_budget() {
+    let outcomes = with_room(1.0, &[failing(), failing(), case()]);
+    let cut = outcomes.iter().filter(|outcome| outcome.health == Health::Ejected).count();
+    assert_eq!(cut, 1);
+    assert!(outcomes.iter().any(|outcome| outcome.bounds.contains(&Bound::EjectionMax)));
+}
+
+#[test]
+fn who_may_not_be_cut_gets_more_the_longer_nothing_is_seen_of_it() {
+    let spec = PolicySpec { ejection_max: 0.0, ..PolicySpec::default() };
+    let (unseen, seen) = (Case { finished: 0, ..dead() }, dead());
+    let mut courses = vec![Course::established(NOW); 2];
+    let mut weights = vec![1.0; 2];
+    let mut weight = |seconds: u64, sick: Case| {
+        let now = NOW + std::time::Duration::from_secs(seconds);
+        let (mode, cases) = (WeightMode::Learned, [sick, case()]);
+        let outcomes = decide(&spec, mode, &moment(now), &cases, &mut courses, &mut weights);
+        after(&outcomes)[0]
+    };
+    assert_eq!(weight(0, unseen), 0.05);
+    assert_eq!(weight(2, unseen), 0.2);
+    assert_eq!(weight(9, unseen), 0.5);
+    assert_eq!(weight(10, seen), 0.05);
+    assert_eq!(weight(11, unseen), 0.05);
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gateway_core::headroom::Headroom;
 use gateway_core::state::State;
 
 use super::Page;
@@ -15,6 +16,34 @@ impl Page<'_> {
             "gateway_autoscale_wanted_backends",
             "Backends that the load forecast for the next fifteen minutes wants",
             wanted,
+        )
+    }
+
+    pub(super) fn headroom(&mut self, state: &State) -> fmt::Result {
+        let samples = |value: fn(&Headroom) -> f64| {
+            state.pools.iter().filter_map(move |pool| {
+                Some((vec![("pool", pool.name.clone())], value(pool.headroom.as_ref()?)))
+            })
+        };
+        self.gauge(
+            "gateway_pool_capacity_requests_per_second",
+            "What the backends that carry the pool can do when they are wholly busy",
+            samples(|headroom| headroom.capacity),
+        )?;
+        self.gauge(
+            "gateway_pool_spare_requests_per_second",
+            "What may be taken out of the pool without overloading the rest, with the load that may come; below zero it is too small already",
+            samples(|headroom| headroom.spare),
+        )?;
+        let loads = state.pools.iter().filter_map(|pool| {
+            let headroom = pool.headroom?;
+            let source = headroom.source.as_str().to_owned();
+            Some((vec![("pool", pool.name.clone()), ("source", source)], headroom.load))
+        });
+        self.gauge(
+            "gateway_pool_load_ready_for_requests_per_second",
+            "The load that the pool has to be ready for within a minute, and who says so: model, substitute or present",
+            loads,
         )
     }
 }

@@ -16,6 +16,7 @@ use crate::fault::{Contribution, FaultWindow};
 use crate::features::fault::Past;
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
+use crate::forecast::Ability;
 use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
 use crate::observation::{BackendRow, Observation};
@@ -159,6 +160,7 @@ impl BackendLoop {
         &self,
         spec: &BackendSpec,
         past: Option<Past>,
+        ability: Option<Ability>,
         now: KtimeNs,
     ) -> SavedBackend {
         let arm = |course: &Course, weight| SavedArm { weight, course: course.save(now) };
@@ -171,6 +173,7 @@ impl BackendLoop {
             concurrency: SavedConcurrency::default(),
             load: None,
             taken: None,
+            ability,
             fault_past: past,
         };
         self.memory.save(&mut saved);
@@ -313,6 +316,12 @@ impl BackendLoop {
     pub(super) fn serves_at_once(&mut self, concurrency: Option<f64>) {
         // The cast saturates.
         self.concurrency = concurrency.map_or(0, |concurrency| concurrency as u16);
+    }
+
+    /// How busy it is by what is in flight there; `None`: what it serves at once is not known.
+    pub(super) fn busy(&self, in_flight: u64) -> Option<f64> {
+        let at_once = f64::from(self.concurrency);
+        (at_once > 0.0).then(|| (in_flight as f64 / at_once).min(1.0))
     }
 
     pub(super) fn fault_window(&self, now: KtimeNs, evidence: &Evidence) -> FaultWindow {

@@ -24,7 +24,11 @@ impl PoolLoop {
             pinned: self.save_pin(spec),
             fault_proof: Some(*watch.proof()),
             backends: backends
-                .map(|(backend, spec)| backend.save(spec, watch.past(backend.row()), now))
+                .map(|(backend, spec)| {
+                    let row = backend.row();
+                    let ability = self.learning.abilities().save(row);
+                    backend.save(spec, watch.past(row), ability, now)
+                })
                 .collect(),
         }
     }
@@ -69,7 +73,7 @@ impl PoolLoop {
         if let Some(pin) = &saved.pinned {
             self.restore_pin(spec, pin);
         }
-        let mut pasts = Vec::new();
+        let (mut pasts, mut abilities) = (Vec::new(), Vec::new());
         for saved in &saved.backends {
             let is_it = |place: &SavedBackend, at: usize| {
                 (spec.backends[at].addr, spec.backends[at].nat_addr) == (place.addr, place.nat_addr)
@@ -81,8 +85,10 @@ impl PoolLoop {
             let backend = &mut self.backends[at];
             backend.restore(spec, &spec.backends[at], saved, away, now);
             pasts.extend(saved.fault_past.map(|past| (backend.row(), past)));
+            abilities.extend(saved.ability.map(|ability| (backend.row(), ability)));
             restored.backends += 1;
         }
+        self.learning.abilities_mut().restore(abilities);
         self.learning.watch_mut().0.restore(pasts, saved.fault_proof);
         restored
     }

@@ -223,6 +223,10 @@ pub enum Bound {
     Panic,
     /// The ramp after joining.
     SlowStart,
+    /// A ramp that takes longer, since the others hold what may come.
+    Eased,
+    /// Its drain waits, since the others would not hold what may come.
+    DrainWaits,
     /// Steps are halved, since the pool's weights swung.
     Damped,
 }

@@ -201,6 +201,11 @@ fn bound_words(bound: Bound) -> &'static str {
         Bound::Headroom => "what the others cannot take over of the load that may come",
         Bound::Panic => "too few are healthy, so health is doubted",
         Bound::SlowStart => "the ramp after joining",
+        Bound::Eased => "a ramp that takes longer, as the others hold the load that may come",
+        Bound::DrainWaits => {
+            "nothing yet, but it is to drain and waits, as the others would not hold the load that \
+             may come"
+        }
         Bound::Damped => "steps that are halved since the pool's weights swung",
     }
 }

@@ -187,8 +187,12 @@ pub struct PolicySpec {
     pub busy_max: f64,
     /// Healthy share under which health is ignored: the panic threshold.
     pub panic_threshold: f64,
-    /// Ramp of a backend that joins or returns.
+    /// Ramp of a backend that joins or returns, at its fastest.
     pub slow_start: Duration,
+    /// The same at its slowest: where the others hold the load that may come.
+    pub slow_start_max: Duration,
+    /// How long a drain may wait for the others to hold the load that may come.
+    pub drain_wait_max: Duration,
     /// First ejection's length; doubles with each that follows closely.
     pub ejection_base: Duration,
     /// Failures in a row that eject at once.
@@ -208,6 +212,8 @@ impl Default for PolicySpec {
             busy_max: 0.95,
             panic_threshold: 0.5,
             slow_start: Duration::from_secs(10),
+            slow_start_max: Duration::from_secs(10),
+            drain_wait_max: Duration::ZERO,
             ejection_base: Duration::from_secs(5),
             failures_in_a_row: 5,
         }

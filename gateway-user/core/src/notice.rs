@@ -15,7 +15,7 @@ pub struct Notice {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// A model was sent back to shadow, until an operator promotes it again.
@@ -29,6 +29,20 @@ pub enum What {
     },
     /// The pool's weights swing under the simple rules: its steps are halved once more.
     Damped,
-    /// They are calm: its steps are halved once less.
+    /// A backend that is to drain waits: the others would not hold the load that may come.
+    DrainWaits {
+        /// Backend's name.
+        backend: String,
+        /// What they are short of, requests a second.
+        short: f64,
+    },
+    /// It drains although they would not.
+    DrainOverloads {
+        /// Backend's name.
+        backend: String,
+        /// What they are short of, requests a second.
+        short: f64,
+    },
+    /// Weights are calm: its steps are halved once less.
     Calmed,
 }

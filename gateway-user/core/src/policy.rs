@@ -26,8 +26,10 @@ use ejection::Denial;
 /// What the policy is told of one backend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
-    /// Configured not to take new flows.
+    /// Takes no new flows, as its operator wants.
     pub draining: bool,
+    /// Its operator wants that, and it waits, as the others would not hold what may come.
+    pub drain_waits: bool,
     /// Configured capacity; positive.
     pub capacity: f64,
     /// The weight that an earlier daemon had come to, if one did; positive.
@@ -46,12 +48,14 @@ impl Case {
     /// A backend as configured, seen and judged.
     pub(crate) fn new(
         spec: &BackendSpec,
+        drain_waits: bool,
         adopted: Option<f64>,
         evidence: &Evidence,
         verdict: Verdict,
     ) -> Case {
         Case {
-            draining: spec.admission == Admission::Draining,
+            draining: spec.admission == Admission::Draining && !drain_waits,
+            drain_waits,
             capacity: spec.capacity,
             adopted,
             verdict,
@@ -144,10 +148,14 @@ pub(crate) fn decide(
     let now = moment.now;
     let mut bounds: Vec<Vec<Bound>> = vec![Vec::new(); cases.len()];
     let failed_usual = failed_usual(cases, courses);
+    let eases = eases(spec, moment, cases, courses);
     let steps: Vec<_> = cases
         .iter()
         .zip(courses.iter_mut())
-        .map(|(case, course)| course.advance(now, &Signals::of(case, failed_usual), spec))
+        .zip(&eases)
+        .map(|((case, course), ease)| {
+            course.advance(now, &Signals::of(case, failed_usual, *ease), spec)
+        })
         .collect();
     let denied = ejection::grant(spec, moment, cases, &steps, courses);
     let panic = ejection::is_panic(spec, cases, courses, &denied);
@@ -167,6 +175,12 @@ pub(crate) fn decide(
         }
         if let Role::Ramp(_) = roles[index] {
             bounds[index].push(Bound::SlowStart);
+            if eases[index] > 0.0 && spec.slow_start_max > spec.slow_start {
+                bounds[index].push(Bound::Eased);
+            }
+        }
+        if case.drain_waits {
+            bounds[index].push(Bound::DrainWaits);
         }
     }
     carry(&mut roles);
@@ -223,11 +237,19 @@ fn kept(
     }
 }
 
+/// For each backend, how well those in full health hold what may come without it: see [`Signals`].
+fn eases(spec: &PolicySpec, moment: &Moment<'_>, cases: &[Case], courses: &[Course]) -> Vec<f64> {
+    let Some(room) = moment.room else { return vec![0.0; cases.len()] };
+    let is_full = |at: usize| !cases[at].draining && courses[at].health() == Health::Healthy;
+    let spare = room.spare(spec.busy_max, is_full);
+    room.abilities.iter().map(|ability| (spare / ability).clamp(0.0, 1.0)).collect()
+}
+
 fn role(course: &Course, now: KtimeNs, spec: &PolicySpec) -> Role {
     match course.health() {
         Health::Ejected | Health::Down | Health::Draining => Role::Cut,
         Health::Healthy => Role::Full,
-        Health::SlowStart => Role::Ramp(course.ramp(now, spec)),
+        Health::SlowStart => Role::Ramp(course.ramp()),
         Health::Probation => Role::Trickle(course.trickle(now, spec)),
     }
 }

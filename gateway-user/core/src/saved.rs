@@ -135,6 +135,9 @@ pub struct SavedCourse {
     pub strikes: u32,
     /// Age of its last return, s.
     pub returned: f64,
+    /// How far its slow start was, `0..=1`.
+    #[serde(default)]
+    pub grown: f64,
 }
 
 /// What came of a restore.

@@ -338,6 +338,7 @@ fn read_probe_times(section: &mut Section<'_, '_>) -> (Duration, Duration) {
 
 fn read_policy(mut section: Section<'_, '_>) -> PolicySpec {
     let default = PolicySpec::default();
+    let slow_start = section.within("slow_start", default.slow_start, Duration::ZERO..=HOUR);
     let spec = PolicySpec {
         weight_min: section.within("weight_min", default.weight_min, 0.001..=1.0),
         weight_max: section.within("weight_max", default.weight_max, 1.0..=WEIGHT_RATIO_MAX),
@@ -348,7 +349,17 @@ fn read_policy(mut section: Section<'_, '_>) -> PolicySpec {
         ejection_max: section.within("ejection_max", default.ejection_max, 0.0..=1.0),
         busy_max: section.within("busy_max", default.busy_max, 0.1..=10.0),
         panic_threshold: section.within("panic_threshold", default.panic_threshold, 0.0..=1.0),
-        slow_start: section.within("slow_start", default.slow_start, Duration::ZERO..=HOUR),
+        slow_start,
+        slow_start_max: section.within(
+            "slow_start_max",
+            default.slow_start_max.max(slow_start),
+            slow_start..=HOUR,
+        ),
+        drain_wait_max: section.within(
+            "drain_wait_max",
+            default.drain_wait_max,
+            Duration::ZERO..=24 * HOUR,
+        ),
         ejection_base: section.within("ejection_base", default.ejection_base, MILLISECOND..=HOUR),
         failures_in_a_row: section.within(
             "failures_in_a_row",

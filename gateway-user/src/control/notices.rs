@@ -30,11 +30,18 @@ pub(super) fn restored(outcome: Result<Restored, OtherVersion>, away: Duration) 
 pub(super) struct Notices {
     demotions: Family<DemotionLabels, Counter>,
     dampings: Family<PoolLabels, Counter>,
+    drains: Family<DrainLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabels {
     pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DrainLabels {
+    pool: String,
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +64,12 @@ impl Notices {
             "Times that the steps of a pool's weights were halved because they swung",
             self.dampings.clone(),
         );
+        registry.register(
+            "gateway_drains_short",
+            "Drains that the other backends would not hold the load through, by whether they waited \
+             or overload the others",
+            self.drains.clone(),
+        );
     }
 
     /// Logs and counts.
@@ -64,8 +77,13 @@ impl Notices {
         notices.iter().for_each(|notice| self.tell_one(notice));
     }
 
+    fn drained(&self, pool: &str, outcome: &'static str) {
+        let labels = DrainLabels { pool: pool.to_owned(), outcome };
+        self.drains.get_or_create(&labels).inc();
+    }
+
     fn tell_one(&self, Notice { pool, what }: &Notice) {
-        match *what {
+        match what {
             What::Demoted { task, why, harm } => {
                 let (task, reason) = (task.as_str(), why.as_str());
                 let labels = DemotionLabels { pool: pool.clone(), task, reason };
@@ -81,6 +99,24 @@ impl Notices {
             What::Damped => {
                 self.dampings.get_or_create(&PoolLabels { pool: pool.clone() }).inc();
                 tracing::warn!(pool, "weights swing; their steps are halved");
+            }
+            What::DrainWaits { backend, short } => {
+                self.drained(pool, "waits");
+                tracing::warn!(
+                    pool,
+                    backend,
+                    short,
+                    "its drain waits; the others would not hold the load that may come"
+                );
+            }
+            What::DrainOverloads { backend, short } => {
+                self.drained(pool, "overloads");
+                tracing::warn!(
+                    pool,
+                    backend,
+                    short,
+                    "it drains, although the others may not hold the load that may come"
+                );
             }
             What::Calmed => tracing::info!(pool, "weights are calm; their steps are let go again"),
         }

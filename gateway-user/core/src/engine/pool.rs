@@ -152,7 +152,7 @@ impl PoolLoop {
             .iter()
             .zip(&entry.rows)
             .map(|(backend, row)| match before.iter().position(|b| b.row() == *row) {
-                Some(at) => before.swap_remove(at).reconfigure(spec, backend),
+                Some(at) => before.swap_remove(at).reconfigure(spec, backend, now),
                 None if joins => BackendLoop::new(spec, backend, *row, Course::joining(now), now),
                 None => BackendLoop::new(spec, backend, *row, Course::established(now), now),
             })
@@ -254,6 +254,7 @@ impl PoolLoop {
     ) -> bool {
         self.compare_groups(context, spec, &mut turn.notices);
         self.calm(context, spec, &mut turn.notices);
+        self.settle_drains(context, spec, &mut turn.notices);
         let evidence = self.evidence(context, spec);
         let Verdicts { mut verdicts, mut unaided } = self.verdicts(context, spec, &evidence);
         if let Some(pinned) = self.versions.pinned() {
@@ -452,6 +453,30 @@ impl PoolLoop {
         }
     }
 
+    /// Lets drains that are asked for begin, or wait while the others would not hold what may come.
+    fn settle_drains(
+        &mut self,
+        context: &TickContext<'_>,
+        spec: &PoolSpec,
+        notices: &mut Vec<Notice>,
+    ) {
+        let drains = |at: usize| spec.backends[at].admission == Admission::Draining;
+        if !(0..spec.backends.len()).any(drains) {
+            return;
+        }
+        let room = self.room(context.now, spec, true);
+        for at in 0..spec.backends.len() {
+            let others = |other: usize| {
+                let takes_part = !drains(other) || self.backends[other].drain_waits();
+                other != at && takes_part && self.backends[other].course().carries()
+            };
+            let short = room.as_ref().map(|room| -room.spare(spec.policy.busy_max, others));
+            let (wait_max, now) = (spec.policy.drain_wait_max, context.now);
+            let told = self.backends[at].settle_drain(&spec.backends[at], wait_max, short, now);
+            notices.extend(told.map(|what| Notice { pool: spec.name.clone(), what }));
+        }
+    }
+
     /// Sends the models that decide back to shadow if weights swing, or halves the steps.
     fn calm(&mut self, context: &TickContext<'_>, spec: &PoolSpec, notices: &mut Vec<Notice>) {
         let swings = policy::swings(self.backends.iter().map(|backend| backend.swing().swings()));
@@ -525,7 +550,8 @@ impl PoolLoop {
             .zip(&self.backends)
             .zip(evidence.iter().zip(verdicts))
             .map(|((spec, backend), (evidence, verdict))| {
-                Case::new(spec, backend.adopted_weight(), evidence, *verdict)
+                let waits = backend.drain_waits();
+                Case::new(spec, waits, backend.adopted_weight(), evidence, *verdict)
             })
             .collect()
     }

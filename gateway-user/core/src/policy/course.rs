@@ -67,10 +67,13 @@ pub(super) struct Signals {
     failed: u32,
     /// What its peers fail at present.
     failed_usual: f64,
+    /// How well those in full health hold what may come without it, `0..=1`: 0 where they do not or
+    /// it is not known, 1 where they could do without another like it.
+    ease: f64,
 }
 
 impl Signals {
-    pub(super) fn of(case: &Case, failed_usual: f64) -> Signals {
+    pub(super) fn of(case: &Case, failed_usual: f64, ease: f64) -> Signals {
         Signals {
             draining: case.draining,
             probe_down: case.probe_down,
@@ -78,6 +81,7 @@ impl Signals {
             finished: case.finished,
             failed: case.failed,
             failed_usual,
+            ease,
         }
     }
 }
@@ -105,6 +109,9 @@ pub(crate) struct Course {
     returned_at: KtimeNs,
     /// One bit for each of the last three ticks, the newest lowest.
     suspicions: u8,
+    /// How far the slow start is, `0..=1`, and up to when.
+    grown: f64,
+    grown_at: KtimeNs,
     /// Since when nothing finished there, while it takes the least that there is.
     unseen_since: Option<KtimeNs>,
 }
@@ -120,6 +127,8 @@ impl Course {
             strikes: 0,
             returned_at: now,
             suspicions: 0,
+            grown: 0.0,
+            grown_at: now,
             unseen_since: None,
         }
     }
@@ -147,6 +156,7 @@ impl Course {
             left: saved::age(now, self.until),
             strikes: self.strikes,
             returned: saved::age(self.returned_at, now),
+            grown: self.grown,
         }
     }
 
@@ -161,6 +171,8 @@ impl Course {
             strikes: saved.strikes,
             returned_at: saved::moment(saved.returned, away, now),
             suspicions: 0,
+            grown: if (0.0..=1.0).contains(&saved.grown) { saved.grown } else { 0.0 },
+            grown_at: now,
             unseen_since: None,
         }
     }
@@ -202,9 +214,22 @@ impl Course {
     }
 
     /// How far the slow start is, `0..=1`.
-    pub(super) fn ramp(&self, now: KtimeNs, spec: &PolicySpec) -> f64 {
-        let whole = spec.slow_start.as_secs_f64();
-        if whole <= 0.0 { 1.0 } else { (now.since(self.since).as_secs_f64() / whole).min(1.0) }
+    pub(super) fn ramp(&self) -> f64 {
+        self.grown
+    }
+
+    /// Goes on with the slow start: at its fastest where the others need it, at its slowest where
+    /// they hold all by themselves.
+    fn grow(&mut self, now: KtimeNs, ease: f64, spec: &PolicySpec) {
+        let fastest = spec.slow_start.as_secs_f64();
+        let slowest = spec.slow_start_max.as_secs_f64().max(fastest);
+        let passed = now.since(self.grown_at).as_secs_f64();
+        self.grown_at = now;
+        self.grown = if fastest <= 0.0 {
+            1.0
+        } else {
+            (self.grown + passed / (fastest + ease * (slowest - fastest))).min(1.0)
+        };
     }
 
     /// The weight of a trial: the least there is, doubled every second until enough was seen, or
@@ -240,8 +265,11 @@ impl Course {
             Health::Draining | Health::Down | Health::Ejected => None,
             Health::Probation => self.trial(now, signals),
             Health::SlowStart | Health::Healthy => {
-                if self.health == Health::SlowStart && self.ramp(now, spec) >= 1.0 {
-                    self.enter(Health::Healthy, Reason::Steady, now);
+                if self.health == Health::SlowStart {
+                    self.grow(now, signals.ease, spec);
+                    if self.grown >= 1.0 {
+                        self.enter(Health::Healthy, Reason::Steady, now);
+                    }
                 }
                 self.confirmed(signals)
             }
@@ -271,6 +299,7 @@ impl Course {
         self.health = health;
         self.reason = reason;
         self.since = now;
+        (self.grown, self.grown_at) = (0.0, now);
     }
 
     /// What configuration and probe leave no choice about.

@@ -9,6 +9,7 @@ fn case() -> Case {
         Verdict { source: WeightSource::Substitute, speed: Some(1.0), fault: None, load: None };
     Case {
         draining: false,
+        drain_waits: false,
         capacity: 1.0,
         adopted: None,
         verdict,

@@ -19,6 +19,7 @@ use crate::flows::FlowTally;
 use crate::forecast::Ability;
 use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
+use crate::notice::What;
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{Course, Outcome, Swing};
 use crate::saved::{SavedArm, SavedBackend};
@@ -55,6 +56,20 @@ pub(in crate::engine) struct BackendLoop {
     concurrency: u16,
     /// An operator wants it out of service with the next turn.
     is_condemned: bool,
+    drain: Drain,
+}
+
+/// How far a drain is that the configuration asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Drain {
+    /// None is asked for.
+    No,
+    /// It waits until the others hold what may come; `is_told`: people know.
+    Waits { since: KtimeNs, is_told: bool },
+    /// It begins with the next turn, which says whether they hold it.
+    Begins,
+    /// It takes no new flows.
+    Begun,
 }
 
 /// What a decision tells besides its numbers.
@@ -105,6 +120,7 @@ impl BackendLoop {
             load: None,
             concurrency: 0,
             is_condemned: false,
+            drain: if takes_none { Drain::Begun } else { Drain::No },
         }
     }
 
@@ -142,17 +158,62 @@ impl BackendLoop {
         }
     }
 
-    pub(super) fn reconfigure(mut self, pool: &PoolSpec, spec: &BackendSpec) -> BackendLoop {
+    pub(super) fn reconfigure(
+        mut self,
+        pool: &PoolSpec,
+        spec: &BackendSpec,
+        now: KtimeNs,
+    ) -> BackendLoop {
         if pool.probe.is_none() {
             self.memory.forget_probe();
         }
-        if spec.admission == Admission::Draining && pool.weights != WeightMode::Manual {
-            self.weight = 0.0;
-            if let Some(control) = &mut self.control {
-                control.weight = 0.0;
-            }
+        let drains = spec.admission == Admission::Draining && pool.weights != WeightMode::Manual;
+        self.drain = match (drains, self.drain) {
+            (false, _) => Drain::No,
+            (true, Drain::No) if pool.policy.drain_wait_max.is_zero() => Drain::Begins,
+            (true, Drain::No) => Drain::Waits { since: now, is_told: false },
+            (true, drain) => drain,
+        };
+        if drains && !self.drain_waits() {
+            self.stop_flows();
         }
         self
+    }
+
+    /// Whether it is to drain and waits.
+    pub(super) fn drain_waits(&self) -> bool {
+        matches!(self.drain, Drain::Waits { .. })
+    }
+
+    /// Lets its drain begin or wait, once it is wanted. The others are `short` of so many requests a
+    /// second without it; `None`: it is not known.
+    pub(super) fn settle_drain(
+        &mut self,
+        spec: &BackendSpec,
+        wait_max: Duration,
+        short: Option<f64>,
+        now: KtimeNs,
+    ) -> Option<What> {
+        let short = short.filter(|short| *short > 0.0);
+        let backend = || spec.name.clone();
+        match (self.drain, short) {
+            (Drain::Waits { since, is_told }, Some(short)) if now.since(since) < wait_max => {
+                self.drain = Drain::Waits { since, is_told: true };
+                (!is_told).then(|| What::DrainWaits { backend: backend(), short })
+            }
+            (Drain::Waits { .. } | Drain::Begins, _) => {
+                self.drain = Drain::Begun;
+                short.map(|short| What::DrainOverloads { backend: backend(), short })
+            }
+            (Drain::No | Drain::Begun, _) => None,
+        }
+    }
+
+    fn stop_flows(&mut self) {
+        self.weight = 0.0;
+        if let Some(control) = &mut self.control {
+            control.weight = 0.0;
+        }
     }
 
     /// What outlives the daemon.
@@ -434,7 +495,7 @@ impl BackendLoop {
         Candidate {
             member: Member { identity: maglev::identity(spec.addr), row: self.row.row },
             weightless_for: self.weightless_since.map(|since| now.since(since)),
-            draining: spec.admission == Admission::Draining,
+            draining: spec.admission == Admission::Draining && !self.drain_waits(),
         }
     }
 

@@ -3,12 +3,13 @@
 use super::*;
 use crate::decision::Bound;
 use crate::headroom::LoadSource;
+use crate::notice::What;
 use crate::observation::LoadReport;
 use crate::state::PoolState;
 
-/// Seconds of `rate` requests a second to each backend, which reports to be so busy. Every third of
-/// the first one's fails, where it `fails`.
-fn serve(bench: &mut Bench, rate: u32, utilization: f64, fails: bool, seconds: u32) -> PoolState {
+/// A tick's part of `rate` requests a second to each backend, which reports to be so busy. Every third
+/// of the first one's fails, where it `fails`.
+fn ask(bench: &mut Bench, rate: u32, utilization: f64, fails: bool) {
     let after = Duration::from_millis(10);
     let request = |outcome| Seen::Request {
         outcome,
@@ -19,21 +20,19 @@ fn serve(bench: &mut Bench, rate: u32, utilization: f64, fails: bool, seconds: u
         among: 1,
         report: Some(LoadReport { utilization, ..LoadReport::default() }),
     };
-    for tick in 0..4 * seconds {
-        for backend in 0..3 {
-            for nth in 0..rate / 4 {
-                let is_failure =
-                    fails && backend == 0 && (tick * (rate / 4) + nth).is_multiple_of(3);
-                bench.see(
-                    backend,
-                    request(if is_failure {
-                        RequestOutcome::ServerError
-                    } else {
-                        RequestOutcome::Answered
-                    }),
-                );
-            }
+    for backend in 0..3 {
+        for nth in 0..rate / 4 {
+            let is_failure = fails && backend == 0 && nth % 3 == 0;
+            let failed = RequestOutcome::ServerError;
+            bench.see(backend, request(if is_failure { failed } else { RequestOutcome::Answered }));
         }
+    }
+}
+
+/// The same for so many seconds; the pool then.
+fn serve(bench: &mut Bench, rate: u32, utilization: f64, fails: bool, seconds: u32) -> PoolState {
+    for _ in 0..4 * seconds {
+        ask(bench, rate, utilization, fails);
         bench.tick();
     }
     bench.engine.state().pools.remove(0)
@@ -72,4 +71,47 @@ fn what_backends_can_do_is_known_after_a_restart() {
     next.engine.restore(&saved, Duration::from_secs(1), next.now).unwrap();
     let after = next.engine.state().pools[0].headroom.unwrap();
     assert_eq!(after.capacity, before.capacity);
+}
+
+/// What is said of the drain of the first of three backends, by how much load comes, and its weight
+/// in each second after it was asked for.
+fn drain(rate: u32, busy: f64, wait_max: u64) -> (Vec<What>, Vec<f64>) {
+    let mut config = web(WeightMode::Learned);
+    config.pools[0].policy.drain_wait_max = Duration::from_secs(wait_max);
+    let mut bench = Bench::new(config.clone());
+    serve(&mut bench, rate, busy, false, 20);
+    config.pools[0].backends[0].admission = Admission::Draining;
+    bench.engine.reconfigure(config, bench.now).unwrap();
+    let (mut told, mut weights) = (Vec::new(), Vec::new());
+    for _ in 0..8 {
+        for _ in 0..4 {
+            ask(&mut bench, rate, busy, false);
+            told.extend(bench.tick().0.notices.into_iter().map(|notice| notice.what));
+        }
+        weights.push(bench.weights()[0]);
+    }
+    (told, weights)
+}
+
+#[test]
+fn a_drain_that_the_others_hold_begins_at_once_and_says_nothing() {
+    assert_eq!(drain(12, 0.24, 5), (Vec::new(), vec![0.0; 8]));
+}
+
+#[test]
+fn a_drain_that_would_overload_the_others_is_warned_of() {
+    let (told, weights) = drain(40, 0.8, 0);
+    assert!(matches!(&told[..], [What::DrainOverloads { short, .. }] if *short > 5.0), "{told:?}");
+    assert_eq!(weights, [0.0; 8]);
+}
+
+#[test]
+fn a_drain_waits_for_the_others_to_hold_the_load_and_not_for_ever() {
+    let (told, weights) = drain(40, 0.8, 5);
+    assert!(weights[..4].iter().all(|weight| *weight > 0.5), "{weights:?}");
+    assert_eq!(weights[5..], [0.0; 3], "five seconds are over");
+    let [What::DrainWaits { backend, .. }, What::DrainOverloads { .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert!(!backend.is_empty());
 }

@@ -7,6 +7,7 @@ const WELL: Signals = Signals {
     finished: 0,
     failed: 0,
     failed_usual: 0.0,
+    ease: 0.0,
 };
 
 fn fault(probability: f64) -> Signals {
@@ -63,7 +64,8 @@ fn a_trial_that_goes_well_ends_in_slow_start_and_then_in_health() {
     let mut course = on_trial();
     course.advance(at(106.5), &Signals { finished: 6, ..WELL }, &spec());
     assert_eq!((course.health(), course.reason()), (Health::SlowStart, Reason::Recovered));
-    assert!((course.ramp(at(111.5), &spec()) - 0.5).abs() < 1e-9);
+    course.advance(at(111.5), &WELL, &spec());
+    assert!((course.ramp() - 0.5).abs() < 1e-9);
     course.advance(at(116.6), &WELL, &spec());
     assert_eq!(course.health(), Health::Healthy);
 }
@@ -137,4 +139,37 @@ fn draining_goes_before_everything_and_ends_in_slow_start() {
     assert_eq!(course.health(), Health::Draining);
     course.advance(at(102.0), &WELL, &spec());
     assert_eq!(course.health(), Health::SlowStart);
+}
+
+#[test]
+fn a_ramp_takes_longer_the_less_the_others_need_it_and_never_jumps() {
+    let spec = PolicySpec { slow_start_max: Duration::from_secs(40), ..spec() };
+    let mut course = Course::joining(at(100.0));
+    let mut grown = |seconds: f64, ease: f64| {
+        course.advance(at(seconds), &Signals { ease, ..WELL }, &spec);
+        (course.ramp(), course.health())
+    };
+    assert_eq!(grown(104.0, 1.0), (0.1, Health::SlowStart));
+    assert_eq!(grown(106.0, 0.0).0, 0.1 + 0.2, "the load comes: at its fastest");
+    let (share, _) = grown(108.5, 0.5);
+    assert!((share - 0.4).abs() < 1e-9, "{share}");
+    assert_eq!(grown(114.6, 0.0).1, Health::Healthy);
+}
+
+#[test]
+fn without_a_ramp_nobody_is_kept_back() {
+    let spec = PolicySpec { slow_start: Duration::ZERO, ..spec() };
+    let mut course = Course::joining(at(100.0));
+    course.advance(at(100.25), &Signals { ease: 1.0, ..WELL }, &spec);
+    assert_eq!(course.health(), Health::Healthy);
+}
+
+#[test]
+fn a_ramp_goes_on_over_a_restart() {
+    let mut course = Course::joining(at(100.0));
+    course.advance(at(104.0), &WELL, &spec());
+    let mut next = Course::restore(&course.save(at(104.0)), Duration::from_secs(3), at(5.0));
+    assert!((next.ramp() - 0.4).abs() < 1e-9);
+    next.advance(at(6.0), &WELL, &spec());
+    assert!((next.ramp() - 0.5).abs() < 1e-9, "the time away is no growth");
 }

@@ -15,6 +15,7 @@ mod signals;
 mod start;
 mod state;
 mod tasks;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -30,7 +31,7 @@ use tokio::sync::watch::Sender;
 use crate::config::{Config, Origin};
 use crate::control::{self, Control};
 use crate::telemetry::Telemetry;
-use crate::{admin, dataplane, l7, models};
+use crate::{admin, dataplane, l7, models, notify};
 
 use self::metrics::Metrics;
 use self::signals::{Signal, Signals};
@@ -112,10 +113,13 @@ impl Daemon {
     async fn start(origin: Origin, config: Config) -> anyhow::Result<Daemon> {
         let listener = admin::bind(config.gateway.admin).await?;
         let (telemetry, observations) = Telemetry::new();
-        let steering = start::start(&config, &telemetry, observations).await?;
+        let (notifier, deliveries) = notify::new();
+        let hears = tell::listener(notifier.clone());
+        let steering = start::start(&config, &telemetry, observations, hears).await?;
         let metrics = Metrics::default();
         let model_metrics = models::Metrics::default();
-        let registry = registry(&metrics, &model_metrics, &steering, &telemetry);
+        let mut registry = registry(&metrics, &model_metrics, &steering, &telemetry);
+        notifier.register(&mut registry);
         let Steering { control, proxy, rows, ring, attachments, .. } = steering;
         let dir = config.gateway.models.clone();
         let models = models::Keeper::start(dir, control.handle(), model_metrics).await;
@@ -124,6 +128,7 @@ impl Daemon {
         if let Some(ring) = ring {
             tasks.read_events(ring, telemetry.clone());
         }
+        tasks.deliver(deliveries);
         tasks.keep_neighbours(control.handle().published().snapshot());
         tasks.probe(control.handle().published().snapshot(), telemetry);
         let (stopping, is_stopping) = tokio::sync::watch::channel(false);

@@ -5,6 +5,8 @@
 //! the host knows. Every mistake of a step is shown, not the first alone, since whoever corrects a
 //! file wants to do it once.
 
+mod admission;
+mod autoscale;
 mod gateway;
 mod host;
 mod llm;

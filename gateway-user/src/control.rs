@@ -27,6 +27,7 @@ use gateway_core::plan::plan;
 use gateway_core::rows::Rows;
 use gateway_core::saved::SavedState;
 use gateway_core::tables::Tables;
+use gateway_core::telling::Telling;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -52,6 +53,18 @@ const COMMANDS_MAX: usize = 16;
 
 /// The end of the channel that everything seen comes out of.
 pub type Observations = mpsc::Receiver<Observation>;
+
+/// Hears what the operator's programs are to be told. It must not wait.
+pub type Listener = Box<dyn Fn(Telling) + Send>;
+
+/// What the loop goes on from, and whom it tells.
+#[derive(Default)]
+pub struct Surroundings {
+    /// What was saved, and how long ago.
+    pub saved: Option<(SavedState, Duration)>,
+    /// `None`: nobody is told anything.
+    pub listener: Option<Listener>,
+}
 
 /// How the loop begins.
 #[derive(Clone, Copy, Debug)]
@@ -138,10 +151,10 @@ impl Control {
         observations: Observations,
         metrics: Metrics,
     ) -> Result<Control, ControlError> {
-        Control::resume(fleet, options, plane, observations, metrics, None)
+        Control::resume(fleet, options, plane, observations, metrics, Surroundings::default())
     }
 
-    /// As [`start`](Control::start), and goes on from what was saved so long ago.
+    /// As [`start`](Control::start), and goes on from what was saved.
     ///
     /// # Errors
     /// As those of `start`. A state that cannot be gone on from is none: it is logged.
@@ -151,8 +164,9 @@ impl Control {
         plane: Box<dyn Plane>,
         observations: Observations,
         metrics: Metrics,
-        saved: Option<(SavedState, Duration)>,
+        surroundings: Surroundings,
     ) -> Result<Control, ControlError> {
+        let Surroundings { saved, listener } = surroundings;
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
@@ -170,6 +184,7 @@ impl Control {
             published: Arc::clone(&published),
             notices: metrics.notices().clone(),
             metrics,
+            listener,
             transitions: Transitions::default(),
             fits: Fits::default(),
             is_torn: false,
@@ -281,6 +296,7 @@ struct Loop {
     transitions: Transitions,
     fits: Fits,
     notices: Notices,
+    listener: Option<Listener>,
     apply_failing: bool,
     counted_at: Option<Instant>,
 }
@@ -363,6 +379,9 @@ impl Loop {
         let outcome = self.apply(decided);
         self.transitions.log(&turn.decisions);
         self.notices.tell(&turn.notices);
+        if let Some(listener) = &self.listener {
+            turn.tellings.into_iter().for_each(listener);
+        }
         // After the writes, so that no request picks by a table whose rows are not there yet.
         if self.snapshot_due && outcome.is_ok() {
             self.published.publish_snapshot(&self.engine);

@@ -128,6 +128,8 @@ fn fleet() -> Fleet {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

@@ -39,6 +39,7 @@ use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::tables::Tables;
+use crate::telling::Telling;
 use crate::versions::RollbackError;
 use pool::{PoolLoop, Record, TickContext};
 
@@ -60,6 +61,8 @@ pub struct Turn {
     pub decisions: Arc<[Decision]>,
     /// What happened to models and pools that people should hear of.
     pub notices: Vec<Notice>,
+    /// What the operator's programs are to be told.
+    pub tellings: Vec<Telling>,
     /// Membership, a table or a fallback changed: a new [`Snapshot`] is due.
     pub snapshot_changed: bool,
 }
@@ -182,15 +185,16 @@ impl Engine {
             refresh_after: self.options.weights_age_max / 4,
         };
         let decisions = Vec::with_capacity(self.by_row.len());
-        let mut record = Record { decisions, notices: Vec::new() };
+        let mut record = Record { decisions, ..Record::default() };
         let mut snapshot_changed = false;
         for (pool, spec) in self.pools.iter_mut().zip(&self.fleet.pools) {
             snapshot_changed |= pool.tick(&context, spec, &mut self.tables, &mut record);
         }
         self.ticked_at = now;
-        let decisions: Arc<[Decision]> = record.decisions.into();
+        let decisions: Arc<[Decision]> = std::mem::take(&mut record.decisions).into();
         self.history.push(Arc::clone(&decisions));
-        Turn { tick: self.tick, decisions, notices: record.notices, snapshot_changed }
+        let Record { notices, tellings, .. } = record;
+        Turn { tick: self.tick, decisions, notices, tellings, snapshot_changed }
     }
 
     /// What the data plane should hold.

@@ -35,6 +35,9 @@ pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
     if let Some(headroom) = pool.and_then(|pool| pool.headroom) {
         let _ = writeln!(text, "  the pool: {}", headroom.words());
     }
+    if let Some(admission) = pool.and_then(|pool| pool.admission) {
+        let _ = writeln!(text, "  admission: {}", admission.words());
+    }
     let changes = changes(decisions);
     if !changes.is_empty() {
         let _ = writeln!(text, "How it came to this:");

@@ -42,6 +42,8 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::admission::AdmissionSpec;
 use crate::ladder::Stages;
+use crate::target::Webhook;
 
 /// All VIPs and pools.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -63,6 +65,10 @@ pub struct PoolSpec {
     pub policy: PolicySpec,
     /// L7 timeouts and retries.
     pub http: HttpSpec,
+    /// Which requests are refused first when it is too much; `None`: none is.
+    pub admission: Option<AdmissionSpec>,
+    /// Who is told how many backends the pool wants; `None`: nobody.
+    pub autoscale: Option<AutoscaleSpec>,
     /// How far each model may go.
     pub models: Stages,
     /// Which part of the flows the models do not decide for.
@@ -85,6 +91,17 @@ impl Default for CanarySpec {
         // requests a second, and costs a twentieth of what the models gain.
         CanarySpec { control_share: 0.05, canary_share: 0.10 }
     }
+}
+
+/// Who is told how many backends a pool wants, and when.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AutoscaleSpec {
+    /// Where it is posted.
+    pub webhook: Webhook,
+    /// So many more or fewer than last told are worth telling; at least one.
+    pub step: u32,
+    /// Between two times that it is told.
+    pub interval: Duration,
 }
 
 /// How a pool picks.
@@ -209,7 +226,7 @@ impl Default for PolicySpec {
             move_max: 0.25,
             deadband: 0.03,
             ejection_max: 0.5,
-            busy_max: 0.95,
+            busy_max: 1.0,
             panic_threshold: 0.5,
             slow_start: Duration::from_secs(10),
             slow_start_max: Duration::from_secs(10),

@@ -20,7 +20,8 @@ mod series;
 
 pub use ability::Ability;
 pub(crate) use ability::{Abilities, Worked};
-pub use autoscale::Hint;
+pub(crate) use autoscale::Announcer;
+pub use autoscale::{Hint, Wanted, WantedAhead};
 pub use bands::{Band, Bands, HORIZONS, Horizon, QUANTILES, Source};
 pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
 pub(crate) use outlook::Forecasts;

@@ -250,9 +250,17 @@ impl Learning {
         self.watch.look(now, seen, models.fault.as_deref(), &mut self.fault);
     }
 
-    /// Shows the forecasts what finished of each backend since the last turn.
-    pub(crate) fn count(&mut self, now: KtimeNs, finished: &[(BackendRow, u64)], models: &Models) {
-        self.forecasts.tick(now, finished, models.forecast.as_deref(), &mut self.forecast);
+    /// Shows the forecasts what finished of each backend since the last turn, and how many requests
+    /// came to none, as admission refused them.
+    pub(crate) fn count(
+        &mut self,
+        now: KtimeNs,
+        finished: &[(BackendRow, u64)],
+        refused: u64,
+        models: &Models,
+    ) {
+        let (model, seat) = (models.forecast.as_deref(), &mut self.forecast);
+        self.forecasts.tick(now, finished, refused, model, seat);
     }
 
     /// Shows what the backends did while they were so busy.
@@ -288,9 +296,10 @@ impl Learning {
         Some(Room { abilities, load })
     }
 
-    /// How many backends the load that may come wants; `None`: it cannot be said.
-    pub(crate) fn autoscale(&self, now: KtimeNs) -> Option<Hint> {
-        Hint::new(&self.outlook(true, now).pool, self.abilities.mean()?)
+    /// How many backends the load that may come wants, where it is this one now; `None`: it cannot be
+    /// said.
+    pub(crate) fn autoscale(&self, now: KtimeNs, load: f64) -> Option<Hint> {
+        Hint::new(&self.outlook(true, now).pool, load, self.abilities.mean()?)
     }
 
     /// The load that is expected: by the model so far as it may decide or, not `aided`, as the control

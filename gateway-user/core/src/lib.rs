@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod canary;
 mod capacity;
 pub mod classes;
@@ -51,5 +52,6 @@ pub mod snapshot;
 pub mod state;
 pub mod tables;
 pub mod target;
+pub mod telling;
 pub mod versions;
 mod window;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Cause;
 use crate::canary::Harm;
 use crate::ladder::{Barrier, Task};
 
@@ -43,6 +44,13 @@ pub enum What {
         /// What they are short of, requests a second.
         short: f64,
     },
+    /// More is asked of the pool than it can serve: some requests are refused from now on.
+    Refuses {
+        /// Why.
+        cause: Cause,
+    },
+    /// All requests come in again.
+    RefusesNoMore,
     /// Weights are calm: its steps are halved once less.
     Calmed,
 }

@@ -50,6 +50,9 @@ pub struct SavedPool {
     /// The version of its weights that an operator pinned.
     #[serde(default)]
     pub pinned: Option<SavedPin>,
+    /// What requests usually take while its backends are not busy, s.
+    #[serde(default)]
+    pub usual_latency: Option<f64>,
     /// What was proven of the forest.
     #[serde(default)]
     pub fault_proof: Option<Proof>,

@@ -12,6 +12,7 @@ use gateway_common::hash::mix;
 use gateway_common::layout::{Weights, algorithm};
 use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND};
 
+use crate::admission::{Priority, Refused, Valve};
 use crate::classes::{ClassView, Classified, Profile, RequestFacts};
 use crate::fleet::{Algorithm, Fleet};
 use crate::observation::BackendRow;
@@ -65,6 +66,8 @@ pub struct PoolSnapshot {
     pub control_share: u32,
     /// Classes of its requests, so far as they may decide.
     pub classes: Arc<ClassView>,
+    /// Asked whether a request comes in; `None`: all do.
+    pub valve: Option<Arc<Valve>>,
     /// One for each configured backend, in that order.
     pub backends: Vec<BackendSnapshot>,
 }
@@ -102,6 +105,25 @@ impl Snapshot {
         let class = draw::class_of(class, hash, pool.control_share);
         let cost = if class == CONTROL_CLASS { 1.0 } else { cost.clamp(COST_MIN, COST_MAX) };
         (Demand { class, cost }, profile)
+    }
+
+    /// Lets a request of a pool in, by what it asks for and what its header says of how much it
+    /// matters, or says when to come back.
+    ///
+    /// # Errors
+    /// It does not come in, being of that priority.
+    pub fn admit(
+        &self,
+        pool: usize,
+        path: &str,
+        header: Option<&str>,
+        chance: u64,
+    ) -> Result<(), (Priority, Refused)> {
+        let spec = self.fleet.pools.get(pool).and_then(|spec| spec.admission.as_ref());
+        let valve = self.pools.get(pool).and_then(|pool| pool.valve.as_ref());
+        let Some((spec, valve)) = spec.zip(valve) else { return Ok(()) };
+        let priority = spec.priority(path, header);
+        valve.admit(priority, chance).map_err(|refused| (priority, refused))
     }
 
     /// The class whose weights a request of this class and hash is drawn by, at its first try and at

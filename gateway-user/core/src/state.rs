@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::AdmissionState;
 use crate::canary::Comparison;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
@@ -78,6 +79,9 @@ pub struct PoolState {
     /// What its backends can do beside the load that may come; `None`: it is not known what they can.
     #[serde(default)]
     pub headroom: Option<Headroom>,
+    /// Which requests are refused; `None`: admission is not configured.
+    #[serde(default)]
+    pub admission: Option<AdmissionState>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }

@@ -185,6 +185,8 @@ fn fleet(pools: usize, backends: usize) -> Fleet {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

@@ -96,6 +96,7 @@ mod tests {
             comparison: None,
             autoscale: None,
             headroom: None,
+            admission: None,
             pinned: None,
             versions: Vec::new(),
             backends,

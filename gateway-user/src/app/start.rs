@@ -9,7 +9,7 @@ use gateway_core::rows::Rows;
 use super::plane::{self, XdpPlane};
 use super::state;
 use crate::config::{Config, GatewaySpec};
-use crate::control::{self, Control, HeapPlane, Plane};
+use crate::control::{self, Control, HeapPlane, Plane, Surroundings};
 use crate::dataplane::{self, Dataplane, events::EventRing};
 use crate::telemetry::Telemetry;
 use crate::{admin, clock, l7};
@@ -34,12 +34,13 @@ pub(super) async fn start(
     config: &Config,
     telemetry: &Telemetry,
     observations: control::Observations,
+    listener: control::Listener,
 ) -> anyhow::Result<Steering> {
     let mut ground = Ground::open(&config.gateway, telemetry)?;
     let is_new = ground.is_new;
     let (ring, attachments) = (ground.ring.take(), std::mem::take(&mut ground.attachments));
     let rows = ground.plane.rows();
-    match start_on(ground.plane, config, telemetry, observations).await {
+    match start_on(ground.plane, config, telemetry, observations, listener).await {
         Ok((control, proxy, loop_metrics)) => {
             Ok(Steering { control, proxy, rows, loop_metrics, ring, attachments })
         }
@@ -61,6 +62,7 @@ async fn start_on(
     config: &Config,
     telemetry: &Telemetry,
     observations: control::Observations,
+    listener: control::Listener,
 ) -> anyhow::Result<(Control, l7::Proxy, control::Metrics)> {
     let metrics = control::Metrics::default();
     let rows = plane.rows();
@@ -68,7 +70,10 @@ async fn start_on(
     let fleet = config.fleet.clone();
     let options =
         control::Options { tick: config.gateway.tick, engine: engine_options(&config.gateway) };
-    let control = Control::resume(fleet, options, plane, observations, metrics.clone(), saved)?;
+    let surroundings = Surroundings { saved, listener: Some(listener) };
+    let metrics_of_loop = metrics.clone();
+    let control =
+        Control::resume(fleet, options, plane, observations, metrics_of_loop, surroundings)?;
     let snapshot = control.handle().published().snapshot();
     let limits = l7::Options { threads: config.gateway.proxy_threads, ..l7::Options::default() };
     match l7::Proxy::start(limits, snapshot, rows, telemetry.clone()) {

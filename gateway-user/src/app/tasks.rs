@@ -17,6 +17,7 @@ use tokio::task::{Id, JoinSet};
 use super::state;
 use crate::control::Handle;
 use crate::dataplane::events::{self, EventRing};
+use crate::notify::Deliveries;
 use crate::telemetry::Telemetry;
 use crate::{admin, neighbours, probe};
 
@@ -46,6 +47,15 @@ impl Tasks {
         let probing = probe::run(snapshot, telemetry, self.until_end());
         self.spawn("the prober", async move {
             probing.await;
+            Ok(())
+        });
+    }
+
+    /// Delivers what the operator's programs are told.
+    pub(super) fn deliver(&mut self, deliveries: Deliveries) {
+        let delivering = deliveries.run(self.until_end());
+        self.spawn("the notifier", async move {
+            delivering.await;
             Ok(())
         });
     }

@@ -20,6 +20,7 @@ use super::mistake::Mistake;
 use super::section::{Item, Section};
 use super::source::Span;
 use super::value::Value;
+use super::{admission, autoscale};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -77,6 +78,8 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
     let mut http = section.section("http").map_or_else(HttpSpec::default, read_http);
     http.llm = section.section("llm").map_or_else(LlmSpec::default, llm::read);
+    let admission = section.section("admission").and_then(admission::read);
+    let autoscale = section.section("autoscale").and_then(autoscale::read);
     let (models, canary) = section.section("models").map_or_else(Default::default, read_models);
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
@@ -88,6 +91,8 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         probe,
         policy,
         http,
+        admission,
+        autoscale,
         models,
         canary,
     });
@@ -394,7 +399,7 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
 }
 
 /// The name of a header, in lower case.
-fn read_header(section: &mut Section<'_, '_>, key: &'static str) -> Option<String> {
+pub(super) fn read_header(section: &mut Section<'_, '_>, key: &'static str) -> Option<String> {
     let name = section.get::<String>(key)?;
     let header = HeaderName::from_bytes(name.get_ref().as_bytes());
     if header.is_err() {

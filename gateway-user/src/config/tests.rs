@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use gateway_core::admission::{AdmissionSpec, PathRule, Priority, RefusedWith};
+use gateway_core::fleet::AutoscaleSpec;
 use gateway_core::fleet::{
     Admission, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec, WeightMode,
 };
+use gateway_core::target::{HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
 
 use super::*;
@@ -74,11 +77,11 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     let is_key = |line: &str| {
         let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
         key.is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-            || line == "# [[client_class]]"
+            || ["# [[client_class]]", "# [pool.autoscale]"].contains(&line)
     };
     let uncomment = |line: &str| match line {
         // The host and the rest of the file decide these; of the last there is none by default.
-        line if ["nat_address", "proxy_threads", "tenant_header"]
+        line if ["nat_address", "proxy_threads", "tenant_header", "header =", "rule ="]
             .iter()
             .any(|k| line.contains(k)) =>
         {
@@ -91,7 +94,11 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     let (shown, shipped) = (checked(&text), checked(SHIPPED));
     assert_eq!(shown.gateway.interfaces, ["eth0"]);
     assert_eq!(shown.fleet.client_classes, [("10.0.0.0".parse().unwrap(), 8, 1)]);
-    assert_eq!(shown.fleet.pools, shipped.fleet.pools);
+    let mut pools = shown.fleet.pools.clone();
+    let told = "[pool.autoscale]\nwebhook = \"http://127.0.0.1:8000/scale\"";
+    let told = checked(&format!("{FIVE_LINES}\n{told}")).fleet.pools.remove(0).autoscale;
+    assert_eq!(pools[0].autoscale.take(), told);
+    assert_eq!(pools, shipped.fleet.pools);
     assert_eq!(shown.gateway.state, Some("/var/lib/gateway/state".into()));
     assert_eq!(shown.gateway.models, Some("/var/lib/gateway/models".into()));
     assert_eq!(shown.gateway.admin_token_file, Some("/etc/gateway/admin-token".into()));
@@ -158,6 +165,18 @@ read_bodies = true
 paths = ["/ask"]
 body_max = "1MiB"
 wait_max = "20ms"
+[pool.admission]
+header = "X-Priority"
+rule = [{ path = "/batch", priority = "low" }]
+otherwise = "high"
+share_max = 0.9
+wait_max = "1s"
+status = 429
+[pool.autoscale]
+webhook = "http://scaler:8000/scale?token=t"
+timeout = "1s"
+step = 3
+interval = "5m"
 [[client_class]]
 prefix = "192.0.2.0/24"
 class = 6
@@ -210,7 +229,56 @@ fn every_key_is_read() {
         wait_max: Duration::from_millis(20),
     };
     assert_eq!(pool.http.llm, llm);
+    let admission = AdmissionSpec {
+        header: Some("x-priority".to_owned()),
+        rules: vec![PathRule { prefix: "/batch".to_owned(), priority: Priority::Low }],
+        otherwise: Priority::High,
+        share_max: 0.9,
+        wait_max: Duration::from_secs(1),
+        refused_with: RefusedWith::TooManyRequests,
+    };
+    assert_eq!(pool.admission, Some(admission));
+    let url = HttpUrl::parse("http://scaler:8000/scale?token=t").unwrap();
+    let autoscale = AutoscaleSpec {
+        webhook: Webhook { url, timeout: Duration::from_secs(1) },
+        step: 3,
+        interval: Duration::from_secs(300),
+    };
+    assert_eq!(pool.autoscale, Some(autoscale));
+    assert_eq!(config.fleet.pools[0].admission, None, "nothing is refused unless it is asked for");
     assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 6)]);
+}
+
+#[test]
+fn what_the_shipped_default_shows_of_admission_is_its_default() {
+    let text = SHIPPED.replace("enabled = false", "enabled = true");
+    assert_eq!(checked(&text).fleet.pools[0].admission, Some(AdmissionSpec::default()));
+}
+
+#[test]
+fn a_webhook_that_nobody_can_post_to_is_a_mistake() {
+    let webhook = |lines: &str| format!("{FIVE_LINES}\n[pool.autoscale]\n{lines}\n");
+    has_one(&webhook("step = 2"), "7:1", &["`pool.autoscale.webhook` is missing"]);
+    has_one(&webhook("webhook = \"https://s/\""), "8:11", &["https is not spoken", "a relay"]);
+    has_one(&webhook("webhook = \"scaler\""), "8:11", &["it must begin with \"http://\""]);
+}
+
+#[test]
+fn priorities_that_nobody_can_have_are_mistakes() {
+    let admission = |lines: &str| format!("{FIVE_LINES}\n[pool.admission]\n{lines}\n");
+    has_one(&admission("status = 500"), "8:10", &["must be 503 or 429"]);
+    has_one(&admission("otherwise = \"lwo\""), "8:13", &["did you mean \"low\"?"]);
+    has_one(&admission("header = \"x y\""), "8:10", &["not the name of a header"]);
+    let path = "rule = [{ path = \"batch\", priority = \"low\" }]";
+    has_one(&admission(path), "8:18", &["begin with a slash"]);
+    let twice =
+        "rule = [{ path = \"/a\", priority = \"low\" }, { path = \"/a\", priority = \"high\" }]";
+    has_one(&admission(twice), "8:53", &["claimed twice"]);
+    has_one(
+        &admission("rule = [{ path = \"/a\" }]"),
+        "8:9",
+        &["`pool.admission.rule.priority` is missing"],
+    );
 }
 
 #[test]

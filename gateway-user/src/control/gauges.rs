@@ -60,6 +60,7 @@ impl Collector for Gauges {
         page.models(&state)?;
         page.autoscale(&state)?;
         page.headroom(&state)?;
+        page.admission(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;

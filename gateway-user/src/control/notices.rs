@@ -31,11 +31,18 @@ pub(super) struct Notices {
     demotions: Family<DemotionLabels, Counter>,
     dampings: Family<PoolLabels, Counter>,
     drains: Family<DrainLabels, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PoolLabels {
     pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    pool: String,
+    cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +76,11 @@ impl Notices {
             "Drains that the other backends would not hold the load through, by whether they waited \
              or overload the others",
             self.drains.clone(),
+        );
+        registry.register(
+            "gateway_admission_closings",
+            "Times that admission began to refuse requests of a pool, by why",
+            self.refusals.clone(),
         );
     }
 
@@ -118,6 +130,17 @@ impl Notices {
                     "it drains, although the others may not hold the load that may come"
                 );
             }
+            What::Refuses { cause } => {
+                let cause = cause.as_str();
+                let labels = RefusalLabels { pool: pool.clone(), cause };
+                self.refusals.get_or_create(&labels).inc();
+                tracing::warn!(
+                    pool,
+                    cause,
+                    "more is asked than can be served; the least important requests are refused"
+                );
+            }
+            What::RefusesNoMore => tracing::info!(pool, "all requests come in again"),
             What::Calmed => tracing::info!(pool, "weights are calm; their steps are let go again"),
         }
     }

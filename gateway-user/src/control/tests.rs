@@ -39,6 +39,8 @@ fn fleet(backends: &[&str]) -> Fleet {
         probe: None,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

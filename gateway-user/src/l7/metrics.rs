@@ -8,14 +8,15 @@ mod series;
 
 use std::collections::HashSet;
 
+use gateway_core::admission::{Cause, Priority};
 use gateway_core::fleet::{Fleet, Layer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use self::labels::{
-    AbortLabels, BodyLabels, BytesLabels, CheckoutLabels, ErrorLabels, ReportLabels, RequestLabels,
-    RetryLabels, TryLabels, VipLabels,
+    AbortLabels, BodyLabels, BytesLabels, CheckoutLabels, ErrorLabels, RefusedLabels, ReportLabels,
+    RequestLabels, RetryLabels, TryLabels, VipLabels,
 };
 pub(super) use self::labels::{
     AbortedBy, BackendLabels, BodyResult, CheckoutSource, Direction, Name, PoolBackendLabels,
@@ -33,6 +34,7 @@ pub struct Metrics {
     tries: Series<TryLabels, Counter>,
     retries: Series<RetryLabels, Counter>,
     errors: Series<ErrorLabels, Counter>,
+    refused: Series<RefusedLabels, Counter>,
     aborts: Series<AbortLabels, Counter>,
     body_bytes: Series<BytesLabels, Counter>,
     bodies_read: Series<BodyLabels, Counter>,
@@ -81,6 +83,11 @@ impl Metrics {
             "gateway_http_errors",
             "Responses that the gateway made itself, by their Proxy-Status error",
             self.errors.clone(),
+        );
+        registry.register(
+            "gateway_http_refused",
+            "Requests that admission refused as others mattered more, by their priority and why",
+            self.refused.clone(),
         );
         registry.register(
             "gateway_http_aborts",
@@ -141,6 +148,7 @@ impl Metrics {
         self.tries.retain(|l| names.has_backend(&l.pool, &l.backend));
         self.retries.retain(|l| names.has_vip(&l.vip));
         self.errors.retain(|l| names.has_vip(&l.vip));
+        self.refused.retain(|l| names.has_vip(&l.vip));
         self.aborts.retain(|l| names.has_vip(&l.vip));
         self.body_bytes.retain(|l| names.has_vip(&l.vip));
         self.bodies_read.retain(|l| names.has_vip(&l.vip));
@@ -176,6 +184,18 @@ impl Metrics {
 
     pub(super) fn errors(&self, vip: &Name, reason: &'static str) -> Counter {
         self.errors.get(&ErrorLabels { vip: vip.clone(), reason })
+    }
+
+    pub(super) fn refused(
+        &self,
+        vip: &Name,
+        pool: &Name,
+        priority: Priority,
+        cause: Cause,
+    ) -> Counter {
+        let (priority, cause) = (priority.as_str(), cause.as_str());
+        let (vip, pool) = (vip.clone(), pool.clone());
+        self.refused.get(&RefusedLabels { vip, pool, priority, cause })
     }
 
     pub(super) fn aborts(&self, vip: &Name, by: AbortedBy) -> Counter {

@@ -2,6 +2,7 @@
 //! (RFC 9209) and in a small JSON body, and nothing of the machines behind it.
 
 use bytes::Bytes;
+use gateway_core::admission::RefusedWith;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
@@ -44,6 +45,13 @@ pub(super) enum Fault {
     ClientBody,
     /// The request asks for what this proxy does not do.
     Refused(Refusal),
+    /// More is asked than the backends can serve, and others matter more.
+    TooMuch {
+        /// What the client is told.
+        with: RefusedWith,
+        /// When it may ask again, s.
+        retry_after: u64,
+    },
 }
 
 impl Fault {
@@ -101,6 +109,16 @@ impl Fault {
             Fault::ClientBody => {
                 (S::BAD_REQUEST, "http_request_error", "the request's body is not valid")
             }
+            Fault::TooMuch { with: RefusedWith::ServiceUnavailable, .. } => (
+                S::SERVICE_UNAVAILABLE,
+                "destination_unavailable",
+                "more is asked than can be served now; try again later",
+            ),
+            Fault::TooMuch { with: RefusedWith::TooManyRequests, .. } => (
+                S::TOO_MANY_REQUESTS,
+                "http_request_denied",
+                "more is asked than can be served now; try again later",
+            ),
             Fault::Refused(Refusal::Upgrade) => (
                 S::NOT_IMPLEMENTED,
                 "http_request_error",
@@ -147,6 +165,10 @@ impl Fault {
         if matches!(self, Fault::NoBackend | Fault::NoVip | Fault::NoResources) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_NO_BACKEND);
         }
+        if let Fault::TooMuch { retry_after, .. } = self {
+            // In seconds (RFC 9110, section 10.2.3).
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after));
+        }
         response
     }
 }
@@ -167,6 +189,19 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["error"], "destination_unavailable");
         assert_eq!(body["request_id"], "id-1");
+    }
+
+    #[test]
+    fn who_is_refused_hears_with_what_and_when_to_come_back() {
+        let check = |with, status: u16, error: &str| {
+            let fault = Fault::TooMuch { with, retry_after: 7 };
+            let response = fault.reply(&HeaderValue::from_static("id"));
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()["retry-after"], "7");
+            assert_eq!(response.headers()["proxy-status"], format!("gateway; error={error}"));
+        };
+        check(RefusedWith::ServiceUnavailable, 503, "destination_unavailable");
+        check(RefusedWith::TooManyRequests, 429, "http_request_denied");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use gateway_core::observation::{LoadReport, RequestOutcome};
 use gateway_core::snapshot::BackendSnapshot;
 use http::header::{CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 
@@ -52,6 +53,9 @@ pub(super) async fn serve(
     if let Err(refusal) = head::check_request(&head) {
         return Ok(journey.fail(Fault::Refused(refusal), &request_id));
     }
+    if let Err(fault) = admit(&worker, &view, vip, &head) {
+        return Ok(journey.fail(fault, &request_id));
+    }
     let mut body = ClientBody::new(body);
     let is_llm = facts::is_asked(&head, &vip.http.llm);
     let said = match is_llm {
@@ -72,6 +76,16 @@ pub(super) async fn serve(
         note.answered(response.status().as_u16());
     }
     Ok(response)
+}
+
+/// Whether a request comes in, or others matter more and it is too much.
+fn admit(worker: &Worker, view: &View, vip: &VipView, head: &Parts) -> Result<(), Fault> {
+    let Some(admission) = &vip.admission else { return Ok(()) };
+    let named = admission.header.as_deref().and_then(|name| head.headers.get(name)?.to_str().ok());
+    worker.admit(view, vip.pool, head.uri.path(), named).map_err(|(priority, refused)| {
+        worker.metrics.refused(&vip.name, &vip.pool_name, priority, refused.cause).inc();
+        Fault::TooMuch { with: admission.refused_with, retry_after: refused.retry_after.as_secs() }
+    })
 }
 
 /// Where a request goes.

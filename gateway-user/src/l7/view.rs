@@ -7,6 +7,7 @@ use std::net::SocketAddrV4;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use gateway_core::admission::AdmissionSpec;
 use gateway_core::fleet::{HttpSpec, Layer, PoolSpec, VipSpec};
 use gateway_core::observation::BackendRow;
 use gateway_core::snapshot::Snapshot;
@@ -69,6 +70,8 @@ pub(super) struct VipView {
     pub(super) pool: usize,
     /// Timeouts and retries.
     pub(super) http: HttpSpec,
+    /// Which requests are refused first when it is too much; `None`: none is.
+    pub(super) admission: Option<AdmissionSpec>,
     /// Bytes of request bodies.
     pub(super) request_bytes: Counter,
     /// Bodies of requests to language models, by what became of reading them.
@@ -98,6 +101,7 @@ impl VipView {
             metrics: Arc::clone(metrics),
             pool: vip.pool,
             http: spec.http.clone(),
+            admission: spec.admission.clone(),
             name,
             pool_name,
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use gateway_core::admission::{Priority, Refused};
 use gateway_core::classes::RequestFacts;
 use gateway_core::observation::BackendRow;
 use gateway_core::recent::Recent;
@@ -92,6 +93,18 @@ impl Worker {
             *view = Rc::new(View::new(Arc::clone(snapshot), &self.metrics));
         }
         Rc::clone(view)
+    }
+
+    /// Lets a new request in, or not.
+    pub(super) fn admit(
+        &self,
+        view: &View,
+        pool: usize,
+        path: &str,
+        header: Option<&str>,
+    ) -> Result<(), (Priority, Refused)> {
+        let chance = self.rng.borrow_mut().next_u64();
+        view.snapshot.admit(pool, path, header, chance)
     }
 
     /// What is thought of a new request, at all of its tries.

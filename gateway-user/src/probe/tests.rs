@@ -81,6 +81,8 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         probe,
         policy: PolicySpec::default(),
         http: HttpSpec::default(),
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };
@@ -95,6 +97,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
             slots: Arc::new([]),
             control_share: 0,
             classes: Arc::default(),
+            valve: None,
             fallback: 0,
             backends: placed.collect(),
         }],

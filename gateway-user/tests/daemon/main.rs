@@ -1,5 +1,6 @@
 //! The real daemon, unprivileged: a proxy-only configuration on loopback, real HTTP on both sides.
 
+mod admission;
 mod models;
 mod support;
 

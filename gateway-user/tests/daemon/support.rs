@@ -60,6 +60,17 @@ pub(crate) fn free_addr() -> SocketAddr {
 pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) body: String,
+    head: Vec<String>,
+}
+
+impl Response {
+    /// The value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.iter().find_map(|line| {
+            let (own, value) = line.split_once(':')?;
+            own.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
 }
 
 /// One connection of a client that keeps it.
@@ -87,7 +98,7 @@ impl Client {
         self.stream.read_exact(&mut body)?;
         let status =
             status.ok_or_else(|| std::io::Error::other(format!("no status in {head:?}")))?;
-        Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Response { status, body: String::from_utf8_lossy(&body).into_owned(), head })
     }
 }
 
@@ -129,7 +140,8 @@ impl Backend {
         Backend::after(name, move || drop(gate.lock()))
     }
 
-    fn after(name: &'static str, wait: impl Fn() + Send + Sync + 'static) -> Backend {
+    /// Answers after whatever `wait` waits for.
+    pub(crate) fn after(name: &'static str, wait: impl Fn() + Send + Sync + 'static) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("its address");
         let served = Arc::new(AtomicU64::new(0));
@@ -257,9 +269,20 @@ impl Daemon {
         admin: SocketAddr,
         backends: &[(&str, SocketAddr)],
     ) -> Daemon {
+        Daemon::spawn_with(vip, admin, &config(vip, admin, backends))
+    }
+
+    /// Starts it with this configuration, of these addresses, and waits until it serves.
+    #[track_caller]
+    pub(crate) fn with(vip: SocketAddr, admin: SocketAddr, config: &str) -> Daemon {
+        let daemon = Daemon::spawn_with(vip, admin, config);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn spawn_with(vip: SocketAddr, admin: SocketAddr, config: &str) -> Daemon {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("gateway.toml");
-        std::fs::write(&path, config(vip, admin, backends)).expect("the configuration is written");
+        std::fs::write(folder.path().join("gateway.toml"), config).expect("it is written");
         Daemon { child: run(folder.path()), folder, admin, vip }
     }
 

@@ -187,6 +187,8 @@ fn snapshot(
         probe: None,
         policy: PolicySpec::default(),
         http,
+        admission: None,
+        autoscale: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };
@@ -208,6 +210,7 @@ fn placed(backends: &[SocketAddrV4], generation: u32) -> PoolSnapshot {
         slots: (0..MAGLEV_SLOTS).map(slot).collect(),
         control_share: 0,
         classes: Arc::default(),
+        valve: None,
         fallback: if count == 0 { NO_BACKEND } else { 0 },
         backends: backends
             .iter()

@@ -1,14 +1,18 @@
 //! One pool's part of a turn.
 
+mod admission;
 mod backend;
 mod rollback;
+mod room;
 mod save;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::limits::{CONTROL_SHARE_WHOLE, NO_BACKEND};
 
+use crate::admission::{Gate, Valve};
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess, Sample};
 use crate::concurrency;
@@ -16,9 +20,8 @@ use crate::decision::{Bound, ControlDecision, Decision, Health, Reason, WeightSo
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
-use crate::fleet::{Admission, Algorithm, BackendSpec, PoolSpec, WeightMode};
-use crate::forecast::Worked;
-use crate::headroom::{Headroom, Room};
+use crate::fleet::{Algorithm, BackendSpec, PoolSpec, WeightMode};
+use crate::forecast::Announcer;
 use crate::ladder::{self, Barrier, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
@@ -29,6 +32,7 @@ use crate::predictor::{Fault, Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
+use crate::telling::Telling;
 use crate::versions::Versions;
 pub(super) use backend::BackendLoop;
 use backend::{Control, Said};
@@ -51,6 +55,7 @@ pub(super) struct TickContext<'a> {
 pub(super) struct Record {
     pub(super) decisions: Vec<Decision>,
     pub(super) notices: Vec<Notice>,
+    pub(super) tellings: Vec<Telling>,
 }
 
 /// The opinions that count, one for each backend.
@@ -76,6 +81,10 @@ pub(super) struct PoolLoop {
     excess: Excess,
     /// Requests and first responses a second, by an EWMA with a half-life of two seconds.
     load: f64,
+    /// What the proxy asks whether a request comes in.
+    valve: Arc<Valve>,
+    gate: Gate,
+    announcer: Announcer,
     learning: Learning,
     canary: Canary,
     damping: Damping,
@@ -126,6 +135,9 @@ impl PoolLoop {
             backends,
             excess: Excess::default(),
             load: 0.0,
+            valve: Arc::default(),
+            gate: Gate::default(),
+            announcer: Announcer::default(),
             learning: Learning::new(spec.models),
             canary: Canary::default(),
             damping: Damping::default(),
@@ -256,6 +268,7 @@ impl PoolLoop {
         self.calm(context, spec, &mut turn.notices);
         self.settle_drains(context, spec, &mut turn.notices);
         let evidence = self.evidence(context, spec);
+        self.admit(context, spec, &evidence, &mut turn.notices);
         let Verdicts { mut verdicts, mut unaided } = self.verdicts(context, spec, &evidence);
         if let Some(pinned) = self.versions.pinned() {
             self.backends.iter().zip(&mut unaided).for_each(|(backend, verdict)| {
@@ -272,6 +285,7 @@ impl PoolLoop {
         self.write_weights(spec, tables, context.now, Some(context));
         let outcomes = outcomes.into_iter().zip(control).collect();
         self.record(context, spec, &evidence, &verdicts, outcomes, &mut turn.decisions);
+        turn.tellings.extend(self.announce(context.now, spec));
         self.keep_version(context.now);
         let classified = self.learning.classify(context.now, context.elapsed);
         let joined = self.membership.update(&candidates(&self.backends, spec, context.now));
@@ -285,6 +299,7 @@ impl PoolLoop {
             fallback: self.fallback,
             control_share: self.control_share,
             classes: self.learning.classes(),
+            valve: spec.admission.is_some().then(|| Arc::clone(&self.valve)),
             backends: self
                 .backends
                 .iter()
@@ -364,37 +379,10 @@ impl PoolLoop {
     fn count(&mut self, context: &TickContext<'_>, evidence: &[Evidence]) {
         let finished: Vec<_> =
             self.rows().zip(evidence).map(|(row, evidence)| (row, evidence.finished_now)).collect();
-        self.learning.count(context.now, &finished, context.models);
+        let refused = self.gate.turned_away();
+        self.learning.count(context.now, &finished, refused, context.models);
         self.load = evidence.iter().filter_map(|evidence| evidence.load).sum();
-        let seconds = context.elapsed.as_secs_f64();
-        if seconds <= 0.0 {
-            return;
-        }
-        let worked = |(backend, evidence): (&BackendLoop, &Evidence)| Worked {
-            row: backend.row(),
-            rate: evidence.finished_now as f64 * (1.0 - evidence.failed_share()) / seconds,
-            reported: evidence.utilization,
-            seen: backend.busy(evidence.in_flight),
-            serving: evidence.serving,
-        };
-        let worked: Vec<Worked> = self.backends.iter().zip(evidence).map(worked).collect();
-        self.learning.see_work(&worked, context.elapsed);
-    }
-
-    /// What its backends can do and what may come, as whichever group has it.
-    fn room(&self, now: KtimeNs, spec: &PoolSpec, aided: bool) -> Option<Room> {
-        let capacities: Vec<f64> = spec.backends.iter().map(|backend| backend.capacity).collect();
-        self.learning.room(aided, now, &capacities, self.load)
-    }
-
-    /// How much of it may be taken out without overloading the rest, as all flows have it but the
-    /// control group's. `None`: it is not known what its backends can do.
-    pub(super) fn headroom(&self, spec: &PoolSpec, now: KtimeNs) -> Option<Headroom> {
-        let room = self.room(now, spec, true)?;
-        Some(room.headroom(spec.policy.busy_max, |at| {
-            let accepts = spec.backends[at].admission == Admission::Accepting;
-            accepts && self.backends[at].course().carries()
-        }))
+        self.see_work(context, evidence);
     }
 
     /// Shows the watch for faults what it looks at, once it is time.
@@ -450,30 +438,6 @@ impl PoolLoop {
         for task in self.learning.demote(Barrier::ControlBetter, context.now) {
             let what = What::Demoted { task, why: Barrier::ControlBetter, harm: Some(harm) };
             notices.push(Notice { pool: spec.name.clone(), what });
-        }
-    }
-
-    /// Lets drains that are asked for begin, or wait while the others would not hold what may come.
-    fn settle_drains(
-        &mut self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        notices: &mut Vec<Notice>,
-    ) {
-        let drains = |at: usize| spec.backends[at].admission == Admission::Draining;
-        if !(0..spec.backends.len()).any(drains) {
-            return;
-        }
-        let room = self.room(context.now, spec, true);
-        for at in 0..spec.backends.len() {
-            let others = |other: usize| {
-                let takes_part = !drains(other) || self.backends[other].drain_waits();
-                other != at && takes_part && self.backends[other].course().carries()
-            };
-            let short = room.as_ref().map(|room| -room.spare(spec.policy.busy_max, others));
-            let (wait_max, now) = (spec.policy.drain_wait_max, context.now);
-            let told = self.backends[at].settle_drain(&spec.backends[at], wait_max, short, now);
-            notices.extend(told.map(|what| Notice { pool: spec.name.clone(), what }));
         }
     }
 

@@ -60,7 +60,8 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         comparison: pool.comparison(),
         pinned: pool.versions().pinned().map(|pinned| pinned.number),
         versions: pool.versions().kept().copied().collect(),
-        autoscale: pool.learning().autoscale(engine.ticked_at),
+        autoscale: pool.autoscale(engine.ticked_at),
+        admission: pool.admission(),
         headroom: pool.headroom(spec, engine.ticked_at),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends

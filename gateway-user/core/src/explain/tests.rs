@@ -91,6 +91,7 @@ fn pool(model: ModelState) -> PoolState {
         table: 0,
         autoscale: None,
         headroom: None,
+        admission: None,
         models: vec![model],
         control_share: 0.05,
         comparison: Some(Comparison {

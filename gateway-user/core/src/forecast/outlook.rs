@@ -154,11 +154,13 @@ impl Member {
 }
 
 impl Forecasts {
-    /// What finished of each backend since the last turn, in the pool's order.
+    /// What finished of each backend since the last turn, in the pool's order, and what was refused
+    /// before any had it: that is load of the pool's, too.
     pub(crate) fn tick(
         &mut self,
         now: KtimeNs,
         finished: &[(BackendRow, u64)],
+        refused: u64,
         model: Option<&dyn Forecaster>,
         seat: &mut Seat,
     ) {
@@ -168,7 +170,7 @@ impl Forecasts {
             self.interrupt(now);
             return;
         }
-        self.count(finished);
+        self.count(finished, refused);
         if now.since(self.quick_since) >= QUICK_PACE.step {
             self.step_quick(now);
         }
@@ -220,8 +222,8 @@ impl Forecasts {
         }
     }
 
-    fn count(&mut self, finished: &[(BackendRow, u64)]) {
-        let all = finished.iter().map(|(_, count)| count).sum::<u64>();
+    fn count(&mut self, finished: &[(BackendRow, u64)], refused: u64) {
+        let all = refused + finished.iter().map(|(_, count)| count).sum::<u64>();
         let counts = std::iter::once(all).chain(finished.iter().map(|(_, count)| *count));
         for (member, count) in self.members.iter_mut().zip(counts) {
             member.quick_count = member.quick_count.map(|sum| sum + count);

@@ -3,6 +3,7 @@
 
 use super::scenario::Fault;
 use super::server::Server;
+use crate::admission::AdmissionSpec;
 use crate::decision::Reason;
 use crate::ladder::{Stage, Stages, Task, Verdict};
 use crate::models::Models;
@@ -37,6 +38,9 @@ pub struct Aids {
     pub classes: Arm,
     /// Those that are asked.
     pub models: Models,
+    /// Whether requests are refused when it is too much. A class that is named as a priority is of
+    /// that one.
+    pub admission: Option<AdmissionSpec>,
 }
 
 impl Aids {

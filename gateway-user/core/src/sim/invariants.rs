@@ -1,6 +1,6 @@
 //! What must hold after every turn, whatever happens.
 
-use crate::decision::{Decision, Health};
+use crate::decision::{Bound, Decision, Health};
 use crate::fleet::{Admission, PoolSpec, WeightMode};
 use crate::plan::plan;
 use crate::tables::{Tables, Write};
@@ -94,7 +94,9 @@ fn check_numbers(decision: &Decision) -> Result<(), String> {
 
 fn check_step(spec: &PoolSpec, decision: &Decision) -> Result<(), String> {
     let Decision { backend, weight_before: before, weight_after: after, .. } = decision;
+    // What is cut, also in part, is cut at once.
     if decision.health != Health::Healthy
+        || decision.bounds.contains(&Bound::Headroom)
         || !decision.bounds.is_empty() && *after <= spec.policy.weight_min
     {
         return Ok(());

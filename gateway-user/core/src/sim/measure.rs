@@ -46,6 +46,8 @@ pub struct Measures {
     pub requests: usize,
     /// Share answered well within the objective.
     pub goodput: f64,
+    /// The same of each class, in the scenario's order; 0 where none was asked.
+    pub goodput_of: Vec<f64>,
     /// Share that failed.
     pub failed: f64,
     /// Share that failed from the first sickness of a backend on; `None`: none was sick.
@@ -76,12 +78,18 @@ impl Measures {
             latency.as_secs_f64() as f32
         };
         let mut by_class: Vec<Vec<f32>> = vec![Vec::new(); scenario.classes.len()];
-        let (mut within, mut failed) = (0usize, 0usize);
+        let mut within_of = vec![0usize; scenario.classes.len()];
+        let mut failed = 0usize;
         for answer in measured() {
             by_class[usize::from(answer.class)].push(took(answer));
             failed += usize::from(!answer.good);
-            within += usize::from(answer.good && answer.latency <= scenario.objective);
+            let is_within = answer.good && answer.latency <= scenario.objective;
+            within_of[usize::from(answer.class)] += usize::from(is_within);
         }
+        let within: usize = within_of.iter().sum();
+        let goodput_of = within_of.iter().zip(&by_class);
+        let goodput_of =
+            goodput_of.map(|(within, all)| *within as f64 / all.len().max(1) as f64).collect();
         let mut all: Vec<f32> = by_class.iter().flatten().copied().collect();
         let requests = all.len();
         let share = |count: usize| count as f64 / requests as f64;
@@ -92,6 +100,7 @@ impl Measures {
             classes: by_class.iter_mut().map(|all| latency(all)).collect(),
             requests,
             goodput: share(within),
+            goodput_of,
             failed: share(failed),
             leaked: first_sickness(scenario).map(|sick| leaked(report, sick.from, to)),
             cut_after: first_sickness(scenario).map(|sick| cut_after(report, &sick)),

@@ -11,6 +11,7 @@ mod policies;
 mod runs;
 mod table;
 mod targets;
+mod uses;
 mod wrong;
 
 use std::path::PathBuf;
@@ -81,6 +82,9 @@ struct Args {
     /// Whether models that are wrong about everything do harm.
     #[arg(long)]
     wrong: bool,
+    /// What the uses of the forecast are worth: headroom for ejections, admission.
+    #[arg(long)]
+    uses: bool,
     /// Lists scenarios and policies.
     #[arg(long)]
     list: bool,
@@ -116,6 +120,10 @@ fn main() -> Result<ExitCode> {
     registry.look();
     let classes: Arc<dyn Clusterer> = Arc::new(KMeansClusterer);
     let models = Models { classes: Some(classes), ..registry.models() };
+    if args.uses {
+        uses::print(&seeds, &shapes)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.ablation || args.wrong {
         if args.ablation {
             ablation::print(&models, &seeds, &shapes)?;
@@ -139,6 +147,7 @@ fn main() -> Result<ExitCode> {
     if args.targets {
         targets::print(&all);
         ablation::print(&models, &seeds, &shapes)?;
+        uses::print(&seeds, &shapes)?;
         wrong::print(&models, &seeds, &shapes)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -51,6 +51,14 @@ pub(super) struct ErrorLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub(super) struct RefusedLabels {
+    pub(super) vip: Name,
+    pub(super) pool: Name,
+    pub(super) priority: &'static str,
+    pub(super) cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub(super) struct AbortLabels {
     pub(super) vip: Name,
     pub(super) by: AbortedBy,

@@ -385,6 +385,15 @@ impl BackendLoop {
         (at_once > 0.0).then(|| (in_flight as f64 / at_once).min(1.0))
     }
 
+    /// Requests in flight there that wait for others; none where it is not known what it serves at
+    /// once.
+    pub(super) fn waiting(&self, in_flight: u64) -> f64 {
+        match self.concurrency {
+            0 => 0.0,
+            at_once => in_flight.saturating_sub(u64::from(at_once)) as f64,
+        }
+    }
+
     pub(super) fn fault_window(&self, now: KtimeNs, evidence: &Evidence) -> FaultWindow {
         self.memory.fault_window(now, evidence.in_flight, evidence.serving)
     }

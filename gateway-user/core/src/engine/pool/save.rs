@@ -22,6 +22,7 @@ impl PoolLoop {
             canary: self.canary.save(),
             excess: self.excess.save(),
             pinned: self.save_pin(spec),
+            usual_latency: self.gate.save(),
             fault_proof: Some(*watch.proof()),
             backends: backends
                 .map(|(backend, spec)| {
@@ -70,6 +71,7 @@ impl PoolLoop {
         };
         self.canary = Canary::restore(saved.canary);
         self.excess = Excess::restore(saved.excess);
+        self.gate.restore(saved.usual_latency);
         if let Some(pin) = &saved.pinned {
             self.restore_pin(spec, pin);
         }

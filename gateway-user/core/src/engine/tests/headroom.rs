@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::decision::Bound;
+use crate::fleet::AutoscaleSpec;
 use crate::headroom::LoadSource;
 use crate::notice::What;
 use crate::observation::LoadReport;
 use crate::state::PoolState;
+use crate::target::{HttpUrl, Webhook};
+use crate::telling::{News, Telling};
 
 /// A tick's part of `rate` requests a second to each backend, which reports to be so busy. Every third
 /// of the first one's fails, where it `fails`.
@@ -114,4 +117,31 @@ fn a_drain_waits_for_the_others_to_hold_the_load_and_not_for_ever() {
         panic!("{told:?}")
     };
     assert!(!backend.is_empty());
+}
+
+#[test]
+fn the_operators_program_is_told_how_many_backends_are_wanted_once_they_change() {
+    let mut config = web(WeightMode::Learned);
+    let webhook =
+        Webhook { url: HttpUrl::parse("http://scaler/").unwrap(), timeout: Duration::from_secs(1) };
+    let interval = Duration::from_secs(20);
+    config.pools[0].autoscale = Some(AutoscaleSpec { webhook, step: 1, interval });
+    let mut bench = Bench::new(config);
+    let mut told = |rate: u32, busy: f64, seconds: u32| -> Vec<u32> {
+        let mut told = Vec::new();
+        for _ in 0..4 * seconds {
+            ask(&mut bench, rate, busy, false);
+            for Telling { news: News::Autoscale { pool, wanted }, .. } in bench.tick().0.tellings {
+                assert_eq!((pool.as_str(), wanted.backends), ("web", 3));
+                told.push(wanted.wanted);
+            }
+        }
+        told
+    };
+    // 120 requests a second, of backends that can do 100 each: two at 70%.
+    assert_eq!(told(40, 0.4, 60), [2], "once, as nothing changed");
+    let more = told(80, 0.8, 60);
+    assert!((1..=3).contains(&more.len()), "not with every tick: {more:?}");
+    let last = more.last().copied();
+    assert!(last == Some(4) || last == Some(5), "240 at most, or what it widens to: {more:?}");
 }

@@ -33,12 +33,14 @@ struct Pool {
     forecasts: Forecasts,
     seat: Seat,
     now: KtimeNs,
+    /// Requests that admission refuses, a turn.
+    refused: u64,
 }
 
 impl Pool {
     fn new() -> Pool {
         let (forecasts, seat) = (Forecasts::default(), Seat::new(Stage::On));
-        Pool { forecasts, seat, now: KtimeNs(1_000_000_000) }
+        Pool { forecasts, seat, now: KtimeNs(1_000_000_000), refused: 0 }
     }
 
     /// Turns for so long with two backends, of which the second gets twice the load.
@@ -53,7 +55,7 @@ impl Pool {
     fn turn(&mut self, finished: &[(u32, u64)], model: Option<&dyn Forecaster>) {
         let row = |row| BackendRow { row, generation: 0 };
         let finished: Vec<_> = finished.iter().map(|(at, count)| (row(*at), *count)).collect();
-        self.forecasts.tick(self.now, &finished, model, &mut self.seat);
+        self.forecasts.tick(self.now, &finished, self.refused, model, &mut self.seat);
     }
 
     fn bands(&self, by_model: bool) -> Bands {
@@ -62,6 +64,17 @@ impl Pool {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn what_is_refused_is_load_of_the_pools_and_of_no_backends() {
+    let mut pool = Pool::new();
+    pool.refused = 100;
+    pool.run(HOUR, None);
+    let outlook = pool.forecasts.outlook(true);
+    let middle = |bands: &Bands| bands.by_horizon[1].unwrap().middle;
+    assert!((240.0..260.0).contains(&middle(&outlook.pool)), "{:?}", outlook.pool);
+    assert!(middle(&outlook.backends[1]) < 110.0);
+}
 
 #[test]
 fn the_pool_is_forecast_as_a_whole_and_by_backend() {

@@ -68,6 +68,8 @@ pub(super) struct Gateway {
     reports: Vec<bool>,
     /// What requests look like, by class and profile.
     asked: Vec<Vec<ProfileSpec>>,
+    /// What their classes are called.
+    names: Vec<&'static str>,
     /// Mean cost of all.
     cost_mean: f64,
     /// What was thought of a request when it was last sent to a backend.
@@ -94,6 +96,7 @@ impl Gateway {
         let options = EngineOptions { weights_age_max: Duration::from_secs(30), seed };
         let mut fleet = fleet(scenario, servers.clone());
         fleet.pools[0].models = aids.stages();
+        fleet.pools[0].admission.clone_from(&aids.admission);
         let mut engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
         engine.set_models(aids.models.clone());
         aids.answered_by(Arm::Trusted).for_each(|task| engine.prove(task));
@@ -106,6 +109,7 @@ impl Gateway {
             applied: Tables::default(),
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
             asked: scenario.classes.iter().map(|class| class.profiles.clone()).collect(),
+            names: scenario.classes.iter().map(|class| class.name).collect(),
             cost_mean: scenario.cost_mean(),
             begun: HashMap::new(),
             picked: 0,
@@ -210,6 +214,11 @@ impl Balancer for Gateway {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let tried = ask.tried.filter(|_| self.path == Path::L7).map(|server| self.row(server));
         let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
+        if self.path == Path::L7 && ask.turn == 0 {
+            let class = self.names[usize::from(ask.request.class)];
+            // Who is refused hears it at once, and does not try again here.
+            snapshot.admit(0, "/", Some(class), mix(ask.hash)).ok()?;
+        }
         let (demand, profile) = self.demand(ask.request);
         let backend = match tried {
             Some(tried) => snapshot.pick_other(0, demand, ask.hash, now, rows, tried)?,
@@ -418,6 +427,8 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),
             http: HttpSpec::default(),
+            admission: None,
+            autoscale: None,
             models: Stages::default(),
             canary: CanarySpec::default(),
         }],

@@ -1,0 +1,47 @@
+//! `[pool.autoscale]`: who is told how many backends the pool wants.
+
+use std::time::Duration;
+
+use gateway_core::fleet::AutoscaleSpec;
+use gateway_core::target::{HttpUrl, Webhook};
+use toml::Spanned;
+
+use super::mistake::Mistake;
+use super::section::Section;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Reads it; `None`: its webhook is wrong and noted.
+pub(super) fn read(mut section: Section<'_, '_>) -> Option<AutoscaleSpec> {
+    let url = section.require::<String>("webhook", "webhook = \"http://127.0.0.1:8000/scale\"");
+    let url = url.and_then(|text| read_url(&section, "webhook", &text));
+    let timeout = section.within(
+        "timeout",
+        Duration::from_secs(5),
+        Duration::from_millis(10)..=Duration::from_secs(60),
+    );
+    let spec = url.map(|url| AutoscaleSpec {
+        webhook: Webhook { url, timeout },
+        step: section.within("step", 1, 1..=1_000),
+        interval: section.within(
+            "interval",
+            Duration::from_secs(60),
+            Duration::from_secs(1)..=HOUR,
+        ),
+    });
+    section.finish();
+    spec
+}
+
+/// A URL that can be posted to.
+fn read_url(section: &Section<'_, '_>, key: &str, text: &Spanned<String>) -> Option<HttpUrl> {
+    HttpUrl::parse(text.get_ref())
+        .inspect_err(|error| {
+            section.mistake(
+                Mistake::at(text.span(), format!("`{}` cannot be posted to", section.name(key)))
+                    .label(error.to_string())
+                    .help("write it like \"http://127.0.0.1:8000/scale\""),
+            );
+        })
+        .ok()
+}

@@ -58,7 +58,8 @@ mod tests {
         let news = News::Autoscale { pool: "web".to_owned(), wanted };
         let (notifier, deliveries) = crate::notify::new();
         let running = tokio::spawn(deliveries.run(std::future::pending()));
-        super::listener(notifier)(Telling { news, target: Target::Webhook(webhook) });
+        let tell = super::listener(notifier);
+        tell(Telling { news, target: Target::Webhook(webhook) });
 
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = Vec::new();

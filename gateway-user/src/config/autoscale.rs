@@ -20,17 +20,11 @@ pub(super) fn read(mut section: Section<'_, '_>) -> Option<AutoscaleSpec> {
         Duration::from_secs(5),
         Duration::from_millis(10)..=Duration::from_secs(60),
     );
-    let spec = url.map(|url| AutoscaleSpec {
-        webhook: Webhook { url, timeout },
-        step: section.within("step", 1, 1..=1_000),
-        interval: section.within(
-            "interval",
-            Duration::from_secs(60),
-            Duration::from_secs(1)..=HOUR,
-        ),
-    });
+    let step = section.within("step", 1, 1..=1_000);
+    let interval =
+        section.within("interval", Duration::from_secs(60), Duration::from_secs(1)..=HOUR);
     section.finish();
-    spec
+    Some(AutoscaleSpec { webhook: Webhook { url: url?, timeout }, step, interval })
 }
 
 /// A URL that can be posted to.

@@ -15,8 +15,8 @@ use gateway_core::saved::{SavedState, VERSION};
 /// The first word.
 const NAME: &str = "gateway-state";
 
-/// A state file larger than this is none: with two kilobytes a backend, all that there is room for
-/// take 8 MiB.
+/// A state file larger than this is none: with five kilobytes a backend, all that there is room for
+/// take 20 MiB.
 const BYTES_MAX: u64 = 256 << 20;
 
 /// A state, and how long ago it was saved.

@@ -25,5 +25,5 @@ pub use autoscale::{Hint, Wanted, WantedAhead};
 pub use bands::{Band, Bands, HORIZONS, Horizon, QUANTILES, Source};
 pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
 pub(crate) use outlook::Forecasts;
-pub use outlook::{HorizonReport, Outlook, Report, Score};
-pub use series::{Issued, MODEL_PACE, Pace, QUICK_PACE, Scored, Series};
+pub use outlook::{HorizonReport, Outlook, Report, SavedMember, Score};
+pub use series::{Issued, MODEL_PACE, Pace, QUICK_PACE, SavedSeries, Scored, Series};

@@ -16,7 +16,7 @@ use crate::classes::{ClassView, Classes, Fit, FitJob};
 use crate::decision::Answer;
 use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
-use crate::forecast::{Abilities, Forecasts, Hint, Outlook, Report, Worked};
+use crate::forecast::{Abilities, Forecasts, Hint, Outlook, Report, SavedMember, Worked};
 use crate::headroom::{Load, LoadSource, Room};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
@@ -266,6 +266,27 @@ impl Learning {
     /// Shows what the backends did while they were so busy.
     pub(crate) fn see_work(&mut self, worked: &[Worked], elapsed: Duration) {
         self.abilities.learn(worked, elapsed);
+    }
+
+    /// The forecasts.
+    pub(crate) fn forecasts(&self) -> &Forecasts {
+        &self.forecasts
+    }
+
+    /// Goes on from forecasts of these backends that were saved so long ago, when the model of this
+    /// version spoke. How many of the series do.
+    pub(crate) fn restore_forecasts(
+        &mut self,
+        rows: &[BackendRow],
+        saved: &[(Option<BackendRow>, SavedMember)],
+        model: Option<&str>,
+        away: Duration,
+    ) -> usize {
+        let restored = self.forecasts.restore(rows, saved, away);
+        if self.versions[Task::Forecast as usize].as_deref() != model {
+            self.forecasts.forget_model();
+        }
+        restored
     }
 
     /// What each backend can do.

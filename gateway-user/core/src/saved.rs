@@ -21,7 +21,7 @@ use crate::concurrency::SavedConcurrency;
 use crate::decision::{Health, Reason};
 use crate::fault::Proof;
 use crate::features::fault::Past;
-use crate::forecast::Ability;
+use crate::forecast::{Ability, SavedMember};
 use crate::ladder::{Barrier, Stage, Standing, Task};
 
 /// Version of all that is in this file. A state of another one is not read.
@@ -50,6 +50,9 @@ pub struct SavedPool {
     /// The version of its weights that an operator pinned.
     #[serde(default)]
     pub pinned: Option<SavedPin>,
+    /// Its series of forecasts, of all backends together.
+    #[serde(default)]
+    pub forecast: Option<SavedMember>,
     /// What requests usually take while its backends are not busy, s.
     #[serde(default)]
     pub usual_latency: Option<f64>,
@@ -109,6 +112,9 @@ pub struct SavedBackend {
     /// What it can do.
     #[serde(default)]
     pub ability: Option<Ability>,
+    /// Its series of forecasts.
+    #[serde(default)]
+    pub forecast: Option<SavedMember>,
     /// What it usually does, as fault detection sees it.
     #[serde(default)]
     pub fault_past: Option<Past>,

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::features::{Feature, Schema, feature, hold};
 
 /// Raised whenever a feature changes its meaning.
@@ -56,6 +58,16 @@ pub fn schema() -> Schema {
     Schema::of(VERSION, &FEATURES)
 }
 
+/// What is remembered of one series, for a file: [`VERSION`], steps, then now, before, the averages,
+/// scale and surprise, and the levels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedPast {
+    version: u32,
+    steps: u32,
+    numbers: Vec<f32>,
+    levels: Vec<f32>,
+}
+
 /// What is remembered of one series.
 #[derive(Clone, Debug)]
 pub struct Past {
@@ -85,6 +97,38 @@ impl Past {
             surprise: 0.0,
             levels: VecDeque::with_capacity(LEVELS),
         }
+    }
+
+    /// What is to be kept of it.
+    pub(crate) fn save(&self) -> SavedPast {
+        let first = [self.now, self.before];
+        let numbers = first.into_iter().chain(self.averages).chain([self.scale, self.surprise]);
+        SavedPast {
+            version: VERSION,
+            steps: self.steps,
+            numbers: numbers.map(|number| number as f32).collect(),
+            levels: self.levels.iter().copied().collect(),
+        }
+    }
+
+    /// Goes on from there, with steps of this many seconds. `None`: it is of another version, or
+    /// makes no sense.
+    pub(crate) fn restore(saved: &SavedPast, step: f64) -> Option<Past> {
+        let SavedPast { version, steps, numbers, levels } = saved;
+        let is_rate = |number: &f32| number.is_finite() && *number >= 0.0;
+        let makes_sense = numbers.iter().chain(levels).all(is_rate) && levels.len() <= LEVELS;
+        let [now, before, short, level, long, habit, scale, surprise] =
+            <[f32; 8]>::try_from(&numbers[..]).ok()?.map(f64::from);
+        (*version == VERSION && makes_sense).then(|| Past {
+            step,
+            steps: *steps,
+            now,
+            before,
+            averages: [short, level, long, habit],
+            scale,
+            surprise,
+            levels: levels.iter().copied().collect(),
+        })
     }
 
     /// Takes in the rate of one step, requests a second; what is no rate counts as none.

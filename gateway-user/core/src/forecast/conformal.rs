@@ -8,6 +8,8 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::bands::QUANTILES;
 
 /// How far one outcome moves an offset in the long run, in deviations of the series. Of 0.03, 0.08,
@@ -21,7 +23,7 @@ const STEP_FIRST: f32 = 0.5;
 const OFFSET_MAX: f32 = 50.0;
 
 /// Offsets of the quantiles of one horizon, in deviations of the series.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tracker {
     offsets: [f32; QUANTILES.len()],
     outcomes: u32,
@@ -30,6 +32,11 @@ pub(super) struct Tracker {
 impl Tracker {
     pub(super) fn new(offsets: [f32; QUANTILES.len()]) -> Tracker {
         Tracker { offsets, outcomes: 0 }
+    }
+
+    /// Whether it can be gone on from.
+    pub(super) fn makes_sense(&self) -> bool {
+        self.offsets.iter().all(|offset| offset.abs() <= OFFSET_MAX)
     }
 
     pub(super) fn offsets(&self) -> [f64; QUANTILES.len()] {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bands::{Bands, HORIZONS, Source};
 use super::forecaster::{Forecaster, OUTPUTS};
-use super::series::{MODEL_PACE, QUICK_PACE, Scored, Series};
+use super::series::{MODEL_PACE, QUICK_PACE, SavedSeries, Scored, Series};
 use crate::ladder::{Seat, Stage};
 use crate::observation::BackendRow;
 
@@ -76,6 +76,17 @@ impl Score {
     }
 }
 
+/// What is kept of one series at both paces, for a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedMember {
+    quick: SavedSeries,
+    minute: SavedSeries,
+    /// The model's.
+    state: Vec<f32>,
+    substitute: Vec<Score>,
+    model: Vec<Score>,
+}
+
 /// A pool's series. The first is the pool's own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forecasts {
@@ -83,6 +94,8 @@ pub(crate) struct Forecasts {
     quick_since: KtimeNs,
     minute_since: KtimeNs,
     members: Vec<Member>,
+    /// They go on from a file, and nothing was counted yet.
+    is_restored: bool,
     /// The model answered for the pool at the last step.
     answered: bool,
 }
@@ -115,6 +128,35 @@ impl Member {
             substitute: [Score::default(); HORIZONS.len()],
             model: [Score::default(); HORIZONS.len()],
         }
+    }
+
+    fn save(&self) -> SavedMember {
+        SavedMember {
+            quick: self.quick.save(),
+            minute: self.minute.save(),
+            state: self.state.clone(),
+            substitute: self.substitute.to_vec(),
+            model: self.model.to_vec(),
+        }
+    }
+
+    /// `None`: it makes no sense.
+    fn restore(row: Option<BackendRow>, saved: &SavedMember, away: Duration) -> Option<Member> {
+        let scores = |saved: &[Score]| -> Option<[Score; HORIZONS.len()]> {
+            saved.try_into().ok().filter(|all: &[Score; HORIZONS.len()]| {
+                all.iter().all(|score| score.loss.is_finite() && score.covered.is_finite())
+            })
+        };
+        // A state that a step is missing from is of another series.
+        let is_fresh = away <= MODEL_PACE.step && saved.state.iter().all(|n| n.is_finite());
+        Some(Member {
+            quick: Series::restore(&QUICK_PACE, &saved.quick, away)?,
+            minute: Series::restore(&MODEL_PACE, &saved.minute, away)?,
+            state: if is_fresh { saved.state.clone() } else { Vec::new() },
+            substitute: scores(&saved.substitute)?,
+            model: scores(&saved.model)?,
+            ..Member::new(row)
+        })
     }
 
     fn note(&mut self, scored: &[Scored], first: usize) {
@@ -166,6 +208,10 @@ impl Forecasts {
     ) {
         self.align(finished);
         let before = self.ticked_at.replace(now);
+        if std::mem::take(&mut self.is_restored) {
+            self.begin(now);
+            return;
+        }
         if before.is_none_or(|before| now < before || now.since(before) > GAP_MAX) {
             self.interrupt(now);
             return;
@@ -303,14 +349,43 @@ impl Forecasts {
         answered
     }
 
+    /// What is to be kept of the pool's series (`None`) or a backend's.
+    pub(crate) fn save(&self, row: Option<BackendRow>) -> Option<SavedMember> {
+        self.members.iter().find(|member| member.row == row).map(Member::save)
+    }
+
+    /// Goes on, for a pool of these backends, from what was saved so long ago. How many of the series
+    /// did: what makes no sense begins anew.
+    pub(crate) fn restore(
+        &mut self,
+        rows: &[BackendRow],
+        saved: &[(Option<BackendRow>, SavedMember)],
+        away: Duration,
+    ) -> usize {
+        let member = |(row, saved): &(_, _)| Member::restore(*row, saved, away);
+        self.members = saved.iter().filter_map(member).collect();
+        let restored = self.members.len();
+        self.is_restored = restored > 0;
+        let nothing: Vec<_> = rows.iter().map(|row| (*row, 0)).collect();
+        self.align(&nothing);
+        restored
+    }
+
     /// What was not watched belongs to no step.
     fn interrupt(&mut self, now: KtimeNs) {
-        (self.quick_since, self.minute_since) = (now, now);
         self.answered = false;
         for member in &mut self.members {
             member.quick.interrupt();
             member.minute.interrupt();
             member.state.fill(0.0);
+        }
+        self.begin(now);
+    }
+
+    /// Steps begin now.
+    fn begin(&mut self, now: KtimeNs) {
+        (self.quick_since, self.minute_since) = (now, now);
+        for member in &mut self.members {
             (member.quick_count, member.minute_count) = (Some(0), Some(0));
         }
     }

@@ -9,10 +9,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::bands::{Band, QUANTILES, Source};
 use super::conformal::Tracker;
 use super::forecaster::{OUTPUT_MAX, OUTPUTS};
-use crate::features::load::{Past, Vector};
+use crate::features::load::{Past, SavedPast, Vector};
 
 /// The most horizons that a pace has.
 const AHEAD_MAX: usize = 3;
@@ -101,6 +103,18 @@ impl Scored {
     pub fn loss(&self, band: &Band) -> f64 {
         band.loss(self.came) / self.habit
     }
+}
+
+/// What a series has learnt, for a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedSeries {
+    past: SavedPast,
+    steps: u32,
+    averages: Vec<f32>,
+    misses: Vec<Vec<f32>>,
+    rule: Vec<Tracker>,
+    network: Vec<Tracker>,
+    losses: Vec<Losses>,
 }
 
 /// One series.
@@ -212,6 +226,60 @@ impl Series {
         }
     }
 
+    /// What is to be kept of it.
+    pub(crate) fn save(&self) -> SavedSeries {
+        let floats = |numbers: &[f64]| numbers.iter().map(|number| *number as f32).collect();
+        SavedSeries {
+            past: self.past.save(),
+            steps: self.steps,
+            averages: floats(&self.averages),
+            misses: self.misses.iter().map(|misses| floats(misses)).collect(),
+            rule: self.rule.to_vec(),
+            network: self.network.to_vec(),
+            losses: self.losses.to_vec(),
+        }
+    }
+
+    /// Goes on from there, as of so long ago. After more than the farthest horizon the level is known
+    /// no better than if nobody had watched, but how far off forecasts are still is; before that, what
+    /// comes next is said at once. `None`: it makes no sense.
+    pub(crate) fn restore(
+        pace: &'static Pace,
+        saved: &SavedSeries,
+        away: Duration,
+    ) -> Option<Series> {
+        let mut series = Series::new(pace);
+        let numbers = |floats: &[f32]| -> Option<[f64; HALF_LIVES.len()]> {
+            let sound = floats.iter().all(|number| number.is_finite() && *number >= 0.0);
+            <[f32; HALF_LIVES.len()]>::try_from(floats)
+                .ok()
+                .filter(|_| sound)
+                .map(|all| all.map(f64::from))
+        };
+        let trackers = |saved: &[Tracker]| -> Option<[Tracker; AHEAD_MAX]> {
+            saved
+                .try_into()
+                .ok()
+                .filter(|all: &[Tracker; AHEAD_MAX]| all.iter().all(Tracker::makes_sense))
+        };
+        (series.rule, series.network) = (trackers(&saved.rule)?, trackers(&saved.network)?);
+        series.losses = saved.losses[..].try_into().ok()?;
+        if !series.losses.iter().all(Losses::makes_sense) || saved.misses.len() != AHEAD_MAX {
+            return None;
+        }
+        for (misses, saved) in series.misses.iter_mut().zip(&saved.misses) {
+            *misses = numbers(saved)?;
+        }
+        let farthest = pace.ahead.iter().copied().max().unwrap_or(1) as u32;
+        if away <= pace.step * farthest {
+            series.past = Past::restore(&saved.past, pace.step.as_secs_f64())?;
+            series.averages = numbers(&saved.averages)?;
+            series.steps = saved.steps;
+            series.said.push_back(series.issue());
+        }
+        Some(series)
+    }
+
     /// What is said now; `None`: nothing yet, or since an interruption.
     pub fn issued(&self) -> Option<&Issued> {
         self.said.back()
@@ -261,7 +329,7 @@ impl Series {
 }
 
 /// Losses of the network alone and of the EWMA on the same outcomes, filtered.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Losses {
     network: f64,
     rule: f64,
@@ -274,6 +342,11 @@ impl Losses {
         let gain = gain(CHOICE_HALF_LIFE, self.outcomes);
         self.network += gain * (network - self.network);
         self.rule += gain * (rule - self.rule);
+    }
+
+    /// Whether it can be gone on from.
+    fn makes_sense(&self) -> bool {
+        [self.network, self.rule].iter().all(|loss| loss.is_finite() && *loss >= 0.0)
     }
 
     /// The network's share of the mixture, `0..=1`.

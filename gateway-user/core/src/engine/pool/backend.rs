@@ -13,10 +13,8 @@ use crate::decision::{Answer, ControlDecision, Decision, Health, Inputs, Reason,
 use crate::desired::{self, Accepted, Candidate};
 use crate::evidence::{Evidence, Memory};
 use crate::fault::{Contribution, FaultWindow};
-use crate::features::fault::Past;
 use crate::fleet::{Admission, BackendSpec, PoolSpec, ProbeSpec, WeightMode};
 use crate::flows::FlowTally;
-use crate::forecast::Ability;
 use crate::ladder::{Task, Verdict};
 use crate::maglev::{self, Member};
 use crate::notice::What;
@@ -216,14 +214,8 @@ impl BackendLoop {
         }
     }
 
-    /// What outlives the daemon.
-    pub(super) fn save(
-        &self,
-        spec: &BackendSpec,
-        past: Option<Past>,
-        ability: Option<Ability>,
-        now: KtimeNs,
-    ) -> SavedBackend {
+    /// What outlives the daemon of what it keeps itself.
+    pub(super) fn save(&self, spec: &BackendSpec, now: KtimeNs) -> SavedBackend {
         let arm = |course: &Course, weight| SavedArm { weight, course: course.save(now) };
         let mut saved = SavedBackend {
             addr: spec.addr,
@@ -234,8 +226,9 @@ impl BackendLoop {
             concurrency: SavedConcurrency::default(),
             load: None,
             taken: None,
-            ability,
-            fault_past: past,
+            ability: None,
+            forecast: None,
+            fault_past: None,
         };
         self.memory.save(&mut saved);
         saved

@@ -8,6 +8,7 @@ use super::PoolLoop;
 use crate::canary::Canary;
 use crate::capacity::Excess;
 use crate::fleet::{BackendSpec, PoolSpec};
+use crate::ladder::Task;
 use crate::saved::{Restored, SavedBackend, SavedPin, SavedPool};
 use crate::versions::Pinned;
 
@@ -22,13 +23,18 @@ impl PoolLoop {
             canary: self.canary.save(),
             excess: self.excess.save(),
             pinned: self.save_pin(spec),
+            forecast: self.learning.forecasts().save(None),
             usual_latency: self.gate.save(),
             fault_proof: Some(*watch.proof()),
             backends: backends
                 .map(|(backend, spec)| {
                     let row = backend.row();
-                    let ability = self.learning.abilities().save(row);
-                    backend.save(spec, watch.past(row), ability, now)
+                    SavedBackend {
+                        fault_past: watch.past(row),
+                        ability: self.learning.abilities().save(row),
+                        forecast: self.learning.forecasts().save(Some(row)),
+                        ..backend.save(spec, now)
+                    }
                 })
                 .collect(),
         }
@@ -76,6 +82,7 @@ impl PoolLoop {
             self.restore_pin(spec, pin);
         }
         let (mut pasts, mut abilities) = (Vec::new(), Vec::new());
+        let mut series: Vec<_> = saved.forecast.iter().map(|own| (None, own.clone())).collect();
         for saved in &saved.backends {
             let is_it = |place: &SavedBackend, at: usize| {
                 (spec.backends[at].addr, spec.backends[at].nat_addr) == (place.addr, place.nat_addr)
@@ -88,7 +95,14 @@ impl PoolLoop {
             backend.restore(spec, &spec.backends[at], saved, away, now);
             pasts.extend(saved.fault_past.map(|past| (backend.row(), past)));
             abilities.extend(saved.ability.map(|ability| (backend.row(), ability)));
+            series.extend(saved.forecast.clone().map(|own| (Some(backend.row()), own)));
             restored.backends += 1;
+        }
+        let model = saved.seats.iter().find(|seat| seat.task == Task::Forecast);
+        let model = model.and_then(|seat| seat.model.as_deref());
+        let rows: Vec<_> = self.rows().collect();
+        if self.learning.restore_forecasts(&rows, &series, model, away) < series.len() {
+            restored.lost.push(format!("forecasts that make no sense (pool {pool})"));
         }
         self.learning.abilities_mut().restore(abilities);
         self.learning.watch_mut().0.restore(pasts, saved.fault_proof);

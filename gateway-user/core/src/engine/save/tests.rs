@@ -147,7 +147,7 @@ fn numbers_that_are_none_are_not_believed() {
 }
 
 #[test]
-fn a_backend_takes_less_than_two_kilobytes() {
+fn a_backend_takes_less_than_four_kilobytes() {
     let mut bench = learnt();
     bench.engine.plant(suspects_one, Stage::On);
     bench.tick();
@@ -155,6 +155,23 @@ fn a_backend_takes_less_than_two_kilobytes() {
     for backend in &saved.pools[0].backends {
         assert!(backend.control.is_some() && backend.fault_past.is_some());
         let bytes = serde_json::to_vec(backend).unwrap().len();
-        assert!(bytes < 2_048, "{bytes}");
+        assert!(bytes < 4_096, "{bytes}");
     }
+}
+
+#[test]
+fn what_is_forecast_is_known_with_the_first_look() {
+    let mut before = Bench::new(web(WeightMode::Learned));
+    (0..120).for_each(|_| before.serve(&[10, 10, 10]));
+    let saved = before.engine.save(before.now);
+    let (after, restored) = after_boot(web(WeightMode::Learned), &saved);
+    assert_eq!(restored.lost, Vec::<String>::new());
+    let said = |bench: &Bench| bench.engine.forecast("web", None).unwrap().bands.by_horizon[0];
+    let (was, is) = (said(&before).unwrap(), said(&after).unwrap());
+    assert!((is.high / was.high - 1.0).abs() < 0.1, "{was:?} became {is:?}");
+    assert!(after.engine.forecast("web", Some(&name(&after))).is_some());
+}
+
+fn name(bench: &Bench) -> String {
+    bench.engine.state().pools[0].backends[0].name.clone()
 }

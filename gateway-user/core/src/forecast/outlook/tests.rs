@@ -156,3 +156,82 @@ fn a_backend_that_joins_begins_anew_and_the_others_stay() {
     assert_eq!(after.backends[1], before.backends[1]);
     assert_eq!(after.backends[0], Bands::default());
 }
+
+/// What a daemon that was away for so long finds of a pool, through a file, with its backends in
+/// another order.
+fn returned(pool: &Pool, away: Duration) -> Pool {
+    let rows = [2, 1].map(|row| BackendRow { row, generation: 0 });
+    let saved: Vec<_> = [None, Some(rows[1]), Some(rows[0])]
+        .map(|row| (row, pool.forecasts.save(row).unwrap()))
+        .into_iter()
+        .map(|(row, saved)| {
+            let text = serde_json::to_string(&saved).unwrap();
+            (row, serde_json::from_str(&text).unwrap())
+        })
+        .collect();
+    let mut next = Pool::new();
+    assert_eq!(next.forecasts.restore(&rows, &saved, away), 3);
+    next
+}
+
+/// Outcomes of each horizon.
+fn scored(pool: &Pool) -> Vec<(u32, u32)> {
+    let horizons = pool.forecasts.report(None, true).unwrap().horizons;
+    horizons.iter().map(|horizon| (horizon.substitute.scored, horizon.model.scored)).collect()
+}
+
+fn near(one: &Bands, other: &Bands) -> bool {
+    one.by_horizon.iter().zip(&other.by_horizon).all(|pair| match pair {
+        (Some(one), Some(other)) => {
+            one.quantiles().iter().zip(other.quantiles()).all(|(a, b)| (a / b - 1.0).abs() < 0.02)
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn after_a_restart_the_same_is_said_at_once_and_scores_go_on() {
+    let mut pool = Pool::new();
+    pool.run(2 * HOUR, Some(&Says::new(0.0)));
+    let mut next = returned(&pool, Duration::from_secs(5));
+    let (before, after) = (pool.forecasts.outlook(false), next.forecasts.outlook(false));
+    assert!(near(&before.pool, &after.pool), "{before:?}\n{after:?}");
+    assert!(near(&before.backends[0], &after.backends[1]), "they changed places");
+    assert_eq!(scored(&pool), scored(&next));
+    assert_eq!(next.forecasts.members[0].state, pool.forecasts.members[0].state);
+    // The model answers with the first step, not after sixteen.
+    next.run(Duration::from_secs(70), Some(&Says::new(0.0)));
+    assert!(next.bands(true).by_horizon[1].is_some_and(|band| band.source == Source::Model));
+    assert!(scored(&next)[1] > scored(&pool)[1]);
+}
+
+#[test]
+fn what_was_saved_long_ago_says_how_far_off_forecasts_are_and_no_level() {
+    let mut pool = Pool::new();
+    pool.run(2 * HOUR, Some(&Says::new(0.0)));
+    let next = returned(&pool, Duration::from_secs(3600));
+    assert_eq!(next.forecasts.outlook(false).pool, Bands::default());
+    assert_eq!(scored(&pool), scored(&next));
+    assert!(next.forecasts.members[0].state.is_empty());
+}
+
+#[test]
+fn a_series_that_makes_no_sense_begins_anew() {
+    let mut pool = Pool::new();
+    pool.run(HOUR, None);
+    let saved = serde_json::to_value(pool.forecasts.save(None).unwrap()).unwrap();
+    let spoilt = |pointer: &str, value: serde_json::Value| {
+        let mut saved = saved.clone();
+        *saved.pointer_mut(pointer).expect(pointer) = value;
+        let saved: SavedMember = serde_json::from_value(saved).unwrap();
+        let mut next = Forecasts::default();
+        next.restore(&[], &[(None, saved)], Duration::ZERO)
+    };
+    assert_eq!(spoilt("/minute/steps", 90.into()), 1);
+    assert_eq!(spoilt("/minute/past/version", 99.into()), 0);
+    assert_eq!(spoilt("/minute/past/numbers/3", (-1.0).into()), 0);
+    assert_eq!(spoilt("/minute/averages", serde_json::json!([1.0])), 0);
+    assert_eq!(spoilt("/quick/rule/0/offsets/1", 1e9.into()), 0);
+    assert_eq!(spoilt("/quick/losses", serde_json::json!([])), 0);
+    assert_eq!(spoilt("/model", serde_json::json!([])), 0);
+}

@@ -46,6 +46,10 @@ pub struct Decision {
     pub answers: [Answer; Task::ALL.len()],
     /// What the control group's flows get; `None`: no part of the flows is its own.
     pub control: Option<ControlDecision>,
+    /// Weight by a split of the load that is forecast, on the same scale: shown, and decides nothing.
+    /// `None`: it takes no share, or it is not known what backends can do.
+    #[serde(default)]
+    pub shaped: Option<f64>,
 }
 
 /// Who answered one question about a backend: the model, or the simple rule in its place.

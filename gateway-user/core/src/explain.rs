@@ -31,6 +31,12 @@ pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
         last.weight_before, last.tick, last.weight_after, last.weight_wanted
     );
     let _ = writeln!(text, "  decided by: {}", decider(last.source));
+    if let Some(shaped) = last.shaped {
+        let _ = writeln!(
+            text,
+            "  a split by the load that is forecast would give it {shaped:.2}; it decides nothing"
+        );
+    }
     models::write(&mut text, last, pool);
     if let Some(headroom) = pool.and_then(|pool| pool.headroom) {
         let _ = writeln!(text, "  the pool: {}", headroom.words());

@@ -17,6 +17,7 @@ mod conformal;
 mod forecaster;
 mod outlook;
 mod series;
+mod split;
 
 pub use ability::Ability;
 pub(crate) use ability::{Abilities, Worked};
@@ -27,3 +28,4 @@ pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUT
 pub(crate) use outlook::Forecasts;
 pub use outlook::{HorizonReport, Outlook, Report, SavedMember, Score};
 pub use series::{Issued, MODEL_PACE, Pace, QUICK_PACE, SavedSeries, Scored, Series};
+pub(crate) use split::split;

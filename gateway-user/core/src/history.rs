@@ -79,6 +79,7 @@ mod tests {
                 contributions: Vec::new(),
                 answers: Answer::nobody(),
                 control: None,
+                shaped: None,
             })
             .collect()
     }

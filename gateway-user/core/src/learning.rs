@@ -50,6 +50,10 @@ pub(crate) struct Learning {
 /// to be ready for the highest of the high quantiles.
 const NEXT: Duration = Duration::from_secs(60);
 
+/// How far the load to be ready for may be from what the substitute says, as a factor: until its live
+/// score takes a wrong model off, it makes an ejection or a ramp so much too careful or too bold.
+const APART_MAX: f64 = 1.25;
+
 /// What a model says of each backend at a moment that a test made up.
 #[cfg(test)]
 pub(crate) type Contrived = fn(usize, KtimeNs) -> Opinion;
@@ -310,10 +314,16 @@ impl Learning {
         present: f64,
     ) -> Option<Room> {
         let abilities = self.abilities.of_each(capacities)?;
-        let forecast = self.outlook(aided, now).pool.highest(NEXT);
-        let load = forecast.map_or(Load { rate: present, source: LoadSource::Present }, |band| {
-            Load { rate: band.high, source: band.source.into() }
-        });
+        let rule = self.outlook(false, now).pool.highest(NEXT);
+        let forecast = self.outlook(aided, now).pool.highest(NEXT).or(rule);
+        let load = match (forecast, rule) {
+            (Some(band), Some(rule)) => {
+                let range = rule.high / APART_MAX..=rule.high * APART_MAX;
+                let rate = band.high.clamp(*range.start(), *range.end());
+                Load { rate, source: band.source.into() }
+            }
+            _ => Load { rate: present, source: LoadSource::Present },
+        };
         Some(Room { abilities, load })
     }
 

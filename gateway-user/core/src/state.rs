@@ -9,7 +9,7 @@ use crate::canary::Comparison;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
-use crate::forecast::Hint;
+use crate::forecast::{Hint, Report};
 use crate::headroom::Headroom;
 use crate::ladder::{Barrier, Stage, Standing, Task};
 use crate::versions::Version;
@@ -82,6 +82,10 @@ pub struct PoolState {
     /// Which requests are refused; `None`: admission is not configured.
     #[serde(default)]
     pub admission: Option<AdmissionState>,
+    /// What load is forecast, by whom, and how well that went: for `/metrics`; `/v1/forecast` has it
+    /// for others.
+    #[serde(skip)]
+    pub forecast: Option<Report>,
     /// Backends, in the configuration's order.
     pub backends: Vec<BackendState>,
 }
@@ -129,6 +133,9 @@ pub struct BackendState {
     pub source: WeightSource,
     /// Weight relative to the mean of those that carry the pool; 0 takes no new flow.
     pub weight: f64,
+    /// Weight by a split of the load that is forecast, which decides nothing.
+    #[serde(default)]
+    pub shaped: Option<f64>,
     /// Wanted share of the pool's new flows, `0..=1`.
     pub share: f64,
     /// What lies in the map, 0 to 65,535 for the heaviest.

@@ -4,6 +4,8 @@
 mod canary;
 mod forecast;
 mod models;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -61,6 +63,7 @@ impl Collector for Gauges {
         page.autoscale(&state)?;
         page.headroom(&state)?;
         page.admission(&state)?;
+        page.forecasts(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;
@@ -156,6 +159,12 @@ impl Page<'_> {
             "Weight for new flows and requests, relative to the pool's mean",
             state,
             |backend| Some(backend.weight),
+        )?;
+        self.backends(
+            "gateway_backend_weight_shaped",
+            "Weight by a split of the load that is forecast, which decides nothing",
+            state,
+            |backend| backend.shaped,
         )?;
         self.backends(
             "gateway_backend_share_wanted",

@@ -22,7 +22,7 @@ use crate::telemetry::Telemetry;
 
 const TICK: Duration = Duration::from_millis(10);
 
-fn fleet(backends: &[&str]) -> Fleet {
+pub(super) fn fleet(backends: &[&str]) -> Fleet {
     let backend = |(index, name): (usize, &&str)| BackendSpec {
         name: (*name).to_owned(),
         addr: format!("127.0.0.1:{}", 9_001 + index).parse().unwrap(),

@@ -364,6 +364,12 @@ impl PoolLoop {
         {
             self.insight.amend(&mut verdicts);
             self.insight.amend(&mut unaided);
+            if self.insight.is_shaped() {
+                let shaped = self.shaped(context.now, spec);
+                for (verdict, shaped) in verdicts.iter_mut().zip(shaped) {
+                    verdict.speed = shaped.map(|weight| weight.max(0.01)).or(verdict.speed);
+                }
+            }
         }
         let all = self.backends.iter_mut().zip(verdicts.iter_mut().zip(&mut unaided));
         for (backend, (verdict, unaided)) in all {
@@ -634,10 +640,11 @@ impl PoolLoop {
         let answers = self.answers(context.now);
         let speeds: Vec<f64> = verdicts.iter().filter_map(|verdict| verdict.speed).collect();
         let speed_mean = speeds.iter().sum::<f64>() / speeds.len().max(1) as f64;
+        let shaped = self.shaped(context.now, spec);
         let watch = self.learning.watch();
         for (index, (outcome, control)) in outcomes.into_iter().enumerate() {
             let contributions = watch.contributions(index, context.models.fault.as_deref());
-            let said = Said { answers, contributions, control };
+            let said = Said { answers, contributions, control, shaped: shaped[index] };
             let decision = self.backends[index].record(
                 context,
                 (&spec.name, &spec.backends[index].name),

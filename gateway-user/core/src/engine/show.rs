@@ -62,6 +62,7 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         versions: pool.versions().kept().copied().collect(),
         autoscale: pool.autoscale(engine.ticked_at),
         admission: pool.admission(),
+        forecast: pool.learning().forecast(None, engine.ticked_at),
         headroom: pool.headroom(spec, engine.ticked_at),
         models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
         backends: backends
@@ -100,6 +101,7 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         reason: last.map_or(Reason::Joined, |last| last.reason),
         source: last.map_or(WeightSource::Static, |last| last.source),
         weight: backend.weight(),
+        shaped: last.and_then(|last| last.shaped),
         share: if total > 0.0 { backend.weight() / total } else { 0.0 },
         accepted: last.map_or(0, |last| last.written[0]),
         bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),

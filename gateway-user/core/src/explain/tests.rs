@@ -32,6 +32,7 @@ fn decision(tick: u64, health: Health, reason: Reason, weights: (f64, f64)) -> D
         contributions: Vec::new(),
         answers: Answer::nobody(),
         control: None,
+        shaped: None,
     }
 }
 
@@ -92,6 +93,7 @@ fn pool(model: ModelState) -> PoolState {
         autoscale: None,
         headroom: None,
         admission: None,
+        forecast: None,
         models: vec![model],
         control_share: 0.05,
         comparison: Some(Comparison {

@@ -36,6 +36,10 @@ pub struct Aids {
     pub fault: Arm,
     /// What requests cost.
     pub classes: Arm,
+    /// How much load will come.
+    pub forecast: Arm,
+    /// Whether weights are a split of the load that is forecast, instead of speeds.
+    pub shaped: bool,
     /// Those that are asked.
     pub models: Models,
     /// Whether requests are refused when it is too much. A class that is named as a priority is of
@@ -46,7 +50,11 @@ pub struct Aids {
 impl Aids {
     /// Tasks that are answered in this way.
     pub(super) fn answered_by(&self, arm: Arm) -> impl Iterator<Item = Task> {
-        let arms = [(Task::Fault, self.fault), (Task::Classes, self.classes)];
+        let arms = [
+            (Task::Fault, self.fault),
+            (Task::Classes, self.classes),
+            (Task::Forecast, self.forecast),
+        ];
         arms.into_iter().filter(move |(_, own)| *own == arm).map(|(task, _)| task)
     }
 
@@ -56,7 +64,11 @@ impl Aids {
             Arm::Model | Arm::Trusted | Arm::Inverted => Stage::On,
             Arm::Off | Arm::Substitute | Arm::Oracle => Stage::default(),
         };
-        Stages { fault: stage(self.fault), classes: stage(self.classes), ..Stages::default() }
+        Stages {
+            fault: stage(self.fault),
+            classes: stage(self.classes),
+            forecast: stage(self.forecast),
+        }
     }
 }
 
@@ -65,6 +77,7 @@ impl Aids {
 pub(crate) struct Insight {
     speeds: Known<f64>,
     faults: Known<bool>,
+    shaped: bool,
 }
 
 /// What the simulator says in somebody's place.
@@ -100,7 +113,13 @@ impl Insight {
         Insight {
             speeds: Known::of(aids.speed, || servers.iter().map(speed).collect()),
             faults: Known::of(aids.fault, || servers.iter().map(sick).collect()),
+            shaped: aids.shaped,
         }
+    }
+
+    /// Whether weights are to follow the forecast.
+    pub(crate) fn is_shaped(&self) -> bool {
+        self.shaped
     }
 
     /// Puts it into the place of opinions.

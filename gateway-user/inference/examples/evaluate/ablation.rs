@@ -73,6 +73,32 @@ pub(crate) fn print(models: &Models, seeds: &[u64], shapes: &Shapes) -> Result<(
             one(question, entry, models, seeds, shapes)?;
         }
     }
+    shaped(seeds, shapes)
+}
+
+/// Where a split of the load by its forecast is put beside weights by speed.
+const SHAPED: [&str; 7] = ["unlike", "unlike-low", "antagonists", "day", "spike", "ramp", "step"];
+
+fn shaped(seeds: &[u64], shapes: &Shapes) -> Result<()> {
+    println!("\n{:<24} {:>10} {:>12} {:>22}", "weights", "by speed", "by forecast", "p99 ratio");
+    for name in SHAPED {
+        let entry = Entry::named(name).context("a scenario of the split is gone")?;
+        let arms = [false, true].map(|shaped| Aids { shaped, ..Aids::default() });
+        let tasks = arms.iter().flat_map(|aids| seeds.iter().map(move |seed| (aids, *seed)));
+        let done = in_parallel(tasks.collect(), |&(aids, seed)| run(entry, aids, seed, shapes))?;
+        let p99 = |runs: &[Measures]| runs.iter().map(|run| run.all.p99).collect::<Vec<_>>();
+        let (speed, forecast) = done.split_at(seeds.len());
+        let (speed, forecast) = (p99(speed), p99(forecast));
+        let Estimate { value, low, high } =
+            statistics::ratio(&forecast, &speed, BOOTSTRAP).context("no seeds")?;
+        let mean = |all: &[f64]| 1e3 * all.iter().sum::<f64>() / all.len().max(1) as f64;
+        println!(
+            "{name:<24} {:>10.1} {:>12.1} {:>22}",
+            mean(&speed),
+            mean(&forecast),
+            format!("{value:.2} [{low:.2}, {high:.2}]")
+        );
+    }
     Ok(())
 }
 

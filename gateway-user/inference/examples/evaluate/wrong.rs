@@ -2,13 +2,17 @@
 //! about as with the simple rules alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use gateway_core::admission::AdmissionSpec;
 use gateway_core::classes::{Clusterer, Point};
 use gateway_core::fault::{Forest, Node};
+use gateway_core::features::load::{self, Vector};
+use gateway_core::forecast::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
 use gateway_core::models::Models;
 use gateway_core::sim::statistics::{self, Estimate};
-use gateway_core::sim::{Aids, Arm, Entry, Measures, Shapes};
+use gateway_core::sim::{Aids, Arm, Entry, Measures, Path, Scenario, Shapes, World};
 
 use crate::ablation::run;
 use crate::runs::{BOOTSTRAP, in_parallel};
@@ -21,7 +25,7 @@ const SCENARIOS: [&str; 4] = ["antagonists", "grey", "crash", "mixed-antagonists
 /// Runs and prints everything. Whether every wrong model is bounded.
 pub(crate) fn print(models: &Models, seeds: &[u64], shapes: &Shapes) -> Result<bool> {
     println!(
-        "\n{:<18} {:<14} {:>10} {:>10} {:>20} {:>11} {:>9}",
+        "\n{:<18} {:<16} {:>10} {:>10} {:>20} {:>11} {:>9}",
         "wrong model", "scenario", "rules ms", "wrong ms", "p99 ratio", "failed %", "wrong %"
     );
     let mut bounded = true;
@@ -31,7 +35,63 @@ pub(crate) fn print(models: &Models, seeds: &[u64], shapes: &Shapes) -> Result<b
             bounded &= one(name, entry, &aids, seeds, shapes)?;
         }
     }
+    for (name, output) in [
+        ("forecast x10", OUTPUT_MAX),
+        ("forecast of none", -OUTPUT_MAX),
+        ("forecast of NaN", f32::NAN),
+    ] {
+        bounded &= forecast(name, output, seeds, shapes)?;
+    }
     Ok(bounded)
+}
+
+/// Says of every future the same, in deviations from the level: the most that is believed of it is
+/// three times what the substitute thinks likely, or nothing at all.
+#[derive(Debug)]
+struct Says(ForecastSpec, f32);
+
+impl Forecaster for Says {
+    fn spec(&self) -> &ForecastSpec {
+        &self.0
+    }
+
+    fn step(&self, inputs: &[Vector], _: &mut [f32]) -> Result<Vec<f32>, ForecastError> {
+        Ok(vec![self.1; inputs.len() * OUTPUTS])
+    }
+}
+
+/// Long enough for a model of minutes to speak: four backends, one of which fails three requests in ten
+/// just then, with admission.
+fn long(seed: u64, shapes: &Shapes) -> Result<Scenario> {
+    let entry = Entry::named("grey").context("a scenario of the wrong models is gone")?;
+    let mut scenario = entry.scenario(seed, shapes);
+    scenario.servers.truncate(4);
+    scenario.changes.iter_mut().for_each(|change| change.at = SICK_AT);
+    scenario.duration = SICK_AT + Duration::from_secs(240);
+    scenario.measured_from = SICK_AT - Duration::from_secs(30);
+    Ok(scenario.at_load(0.6))
+}
+
+/// When the model has said something, and nothing of it has come yet.
+const SICK_AT: Duration = Duration::from_secs(16 * 60 + 30);
+
+fn forecast(name: &str, output: f32, seeds: &[u64], shapes: &Shapes) -> Result<bool> {
+    let usual = vec![[-1e3, 1e3]; load::FEATURES.len()];
+    let spec = ForecastSpec { version: "wrong".into(), schema: load::schema(), state: 1, usual };
+    let models = Models { forecast: Some(Arc::new(Says(spec, output))), ..Models::default() };
+    let admission = Some(AdmissionSpec::default());
+    let rules = Aids { admission: admission.clone(), ..Aids::default() };
+    let aids = Aids { forecast: Arm::Trusted, models, admission, ..Aids::default() };
+    let tasks = [&rules, &aids].into_iter().flat_map(|aids| seeds.iter().map(move |s| (aids, *s)));
+    let done = in_parallel(tasks.collect(), |&(aids, seed)| {
+        let scenario = long(seed, shapes)?;
+        let what = || format!("{name}, seed {seed}");
+        let world = World::aided(scenario.clone(), Path::L7, aids).with_context(what)?;
+        let (report, _) = world.run().with_context(what)?;
+        Measures::of(&scenario, &report).with_context(what)
+    })?;
+    let (rules, wrong) = done.split_at(seeds.len());
+    line(name, "grey, 4 backends", rules, wrong)
 }
 
 fn wrong(models: &Models) -> Result<Vec<(&'static str, Aids)>> {
@@ -78,6 +138,10 @@ fn one(name: &str, entry: &Entry, aids: &Aids, seeds: &[u64], shapes: &Shapes) -
     let tasks = [&rules, aids].into_iter().flat_map(|aids| seeds.iter().map(move |s| (aids, *s)));
     let done = in_parallel(tasks.collect(), |&(aids, seed)| run(entry, aids, seed, shapes))?;
     let (rules, wrong) = done.split_at(seeds.len());
+    line(name, entry.name, rules, wrong)
+}
+
+fn line(name: &str, scenario: &str, rules: &[Measures], wrong: &[Measures]) -> Result<bool> {
     let each =
         |runs: &[Measures], of: fn(&Measures) -> f64| runs.iter().map(of).collect::<Vec<_>>();
     let p99 = |runs: &[Measures]| each(runs, |run| run.all.p99);
@@ -86,9 +150,9 @@ fn one(name: &str, entry: &Entry, aids: &Aids, seeds: &[u64], shapes: &Shapes) -
     let ratio = statistics::ratio(&p99(wrong), &p99(rules), BOOTSTRAP).context("no seeds")?;
     let Estimate { value, low, high } = ratio;
     println!(
-        "{:<18} {:<14} {:>10.1} {:>10.1} {:>20} {:>11.3} {:>9.3}  {}",
+        "{:<18} {:<16} {:>10.1} {:>10.1} {:>20} {:>11.3} {:>9.3}  {}",
         name,
-        entry.name,
+        scenario,
         1e3 * mean(p99(rules)),
         1e3 * mean(p99(wrong)),
         format!("{value:.2} [{low:.2}, {high:.2}]"),

@@ -75,6 +75,7 @@ pub(super) struct Said {
     pub(super) answers: [Answer; Task::ALL.len()],
     pub(super) contributions: Vec<Contribution>,
     pub(super) control: Option<ControlDecision>,
+    pub(super) shaped: Option<f64>,
 }
 
 /// A backend as it would be without any model: by the simple rules alone.
@@ -542,6 +543,7 @@ impl BackendLoop {
             contributions: said.contributions,
             answers: said.answers,
             control: said.control,
+            shaped: said.shaped,
         };
         self.load = verdict.load;
         self.last = Some(decision.clone());

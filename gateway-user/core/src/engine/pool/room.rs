@@ -3,9 +3,10 @@
 use gateway_common::clock::KtimeNs;
 
 use super::{BackendLoop, PoolLoop, TickContext};
+use crate::decision::Health;
 use crate::evidence::Evidence;
 use crate::fleet::{Admission, PoolSpec};
-use crate::forecast::{Hint, Wanted, Worked};
+use crate::forecast::{Hint, Wanted, Worked, split};
 use crate::headroom::{Headroom, Room};
 use crate::notice::Notice;
 use crate::target::Target;
@@ -85,5 +86,20 @@ impl PoolLoop {
         let wanted = Wanted::new(&hint, accepts.count() as u32);
         let news = News::Autoscale { pool: spec.name.clone(), wanted };
         Some(Telling { news, target: Target::Webhook(wants.webhook.clone()) })
+    }
+
+    /// The weights of those that carry the pool by a split of the load that is forecast.
+    pub(super) fn shaped(&self, now: KtimeNs, spec: &PoolSpec) -> Vec<Option<f64>> {
+        let mut shaped = vec![None; self.backends.len()];
+        let Some(room) = self.room(now, spec, true) else { return shaped };
+        let carrying: Vec<usize> = (0..self.backends.len())
+            .filter(|at| self.backends[*at].course().health() == Health::Healthy)
+            .collect();
+        let abilities: Vec<f64> = carrying.iter().map(|at| room.abilities[*at]).collect();
+        let shares = split(&abilities, room.load.rate);
+        for (at, share) in carrying.iter().zip(shares) {
+            shaped[*at] = Some(share * carrying.len() as f64);
+        }
+        shaped
     }
 }

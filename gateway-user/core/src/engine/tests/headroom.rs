@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::decision::Bound;
+use crate::features::load::Vector;
 use crate::fleet::AutoscaleSpec;
+use crate::forecast::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
 use crate::headroom::LoadSource;
+use crate::ladder::{Stage, Stages, Task};
 use crate::notice::What;
 use crate::observation::LoadReport;
 use crate::state::PoolState;
@@ -144,4 +147,84 @@ fn the_operators_program_is_told_how_many_backends_are_wanted_once_they_change()
     assert!((1..=3).contains(&more.len()), "not with every tick: {more:?}");
     let last = more.last().copied();
     assert!(last == Some(4) || last == Some(5), "240 at most, or what it widens to: {more:?}");
+}
+
+#[test]
+fn a_split_by_the_forecast_is_recorded_beside_the_weights_and_decides_nothing() {
+    let mut bench = Bench::new(web(WeightMode::Equal));
+    // The second and third can do a quarter of what the first can, and there is little to do.
+    let report = |backend: usize| if backend == 0 { 0.12 } else { 0.48 };
+    let after = Duration::from_millis(10);
+    let mut last = Vec::new();
+    for _ in 0..4 * 30 {
+        for backend in 0..3 {
+            let report = LoadReport { utilization: report(backend), ..LoadReport::default() };
+            let seen = Seen::Request {
+                outcome: RequestOutcome::Answered,
+                first_byte_after: after,
+                after,
+                class: 0,
+                profile: Profile::default(),
+                among: 1,
+                report: Some(report),
+            };
+            (0..5).for_each(|_| bench.see(backend, seen));
+        }
+        last = bench.tick().0.decisions.to_vec();
+    }
+    let shaped: Vec<f64> = last.iter().map(|decision| decision.shaped.unwrap()).collect();
+    assert!((shaped.iter().sum::<f64>() - 3.0).abs() < 1e-9, "{shaped:?}");
+    // In proportion to what they can do it would have two of three.
+    assert!(shaped[0] > 2.1, "{shaped:?}");
+    assert!(last.iter().all(|decision| decision.weight_after == 1.0), "they are equal");
+}
+
+/// A model of load that says the most, or the least, that is believed of any.
+#[derive(Debug)]
+struct Says(ForecastSpec, f32);
+
+impl Forecaster for Says {
+    fn spec(&self) -> &ForecastSpec {
+        &self.0
+    }
+
+    fn step(&self, inputs: &[Vector], _: &mut [f32]) -> Result<Vec<f32>, ForecastError> {
+        Ok(vec![self.1; inputs.len() * OUTPUTS])
+    }
+}
+
+#[test]
+fn a_model_of_load_that_is_wildly_wrong_is_believed_a_quarter_and_not_for_long() {
+    let load = |output: Option<f32>| {
+        let mut config = web(WeightMode::Learned);
+        config.pools[0].models = Stages { forecast: Stage::On, ..Stages::default() };
+        let mut bench = Bench::new(config);
+        let usual = vec![[-1e3, 1e3]; crate::features::load::FEATURES.len()];
+        let schema = crate::features::load::schema();
+        let spec = ForecastSpec { version: "wrong".into(), schema, state: 1, usual };
+        let says = output.map(|output| Arc::new(Says(spec, output)) as Arc<dyn Forecaster>);
+        bench.engine.set_models(Models { forecast: says, ..Models::default() });
+        bench.engine.prove(Task::Forecast);
+        let mut loads = Vec::new();
+        for _ in 0..30 {
+            let pool = serve(&mut bench, 8, 0.4, false, 60);
+            loads.push(pool.headroom.unwrap());
+        }
+        loads
+    };
+    let fallback = load(None);
+    for output in [OUTPUT_MAX, -OUTPUT_MAX, f32::NAN] {
+        let wrong = load(Some(output));
+        let is_believed = wrong.iter().any(|one| one.source == LoadSource::Model);
+        assert_eq!(is_believed, !output.is_nan(), "{output}: what is bounded must have been said");
+        // It has spoken for ten minutes, and its misses count against it.
+        for (wrong, fallback) in wrong[25..].iter().zip(&fallback[25..]) {
+            let ratio = wrong.load / fallback.load;
+            assert!((0.95..=1.05).contains(&ratio), "{output}: {wrong:?} {fallback:?}");
+        }
+        for (wrong, fallback) in wrong.iter().zip(&fallback) {
+            let ratio = wrong.load / fallback.load;
+            assert!((0.79..=1.26).contains(&ratio), "{output}: {wrong:?} {fallback:?}");
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //!                       path or header ─► Priority ─────────┘
 //! ```
 //!
-//! The [`Gate`] decides in the loop, the [`Valve`] is what the proxy's threads ask: shares by priority
+//! The `Gate` decides in the loop, the [`Valve`] is what the proxy's threads ask: shares by priority
 //! in atomics, since they change with every turn. It is off unless the operator configures it.
 
 mod gate;

@@ -1,10 +1,10 @@
 //! How much of a pool may be taken out without overloading the rest: what its backends can do, against
 //! the load that may come.
 //!
-//! What they can do is learnt ([`Abilities`](crate::forecast::Abilities)). The load is the high
+//! What they can do is learnt (`forecast::Abilities`). The load is the high
 //! quantile of the forecast for the next minute, by the model so far as it may decide, else by its
 //! substitute, and where neither has spoken yet, the present load. Where it is not known what the
-//! backends can do there is no [`Room`], and the configured share of ejections alone decides.
+//! backends can do there is no `Room`, and the configured share of ejections alone decides.
 
 use serde::{Deserialize, Serialize};
 

@@ -14,12 +14,15 @@
 mod facts;
 mod fit;
 mod learner;
+mod pace;
 mod table;
 mod view;
 
 pub use facts::{RequestFacts, SEGMENTS_MAX, template};
 pub use fit::{Clusterer, Fit, FitJob, Point};
 pub(crate) use learner::Classes;
+pub(crate) use pace::Pace;
+pub use pace::PaceSeen;
 pub use table::{PROFILES_MAX, ProfileRow, ProfileTable};
 pub use view::{ClassSummary, ClassView, Classified, Profile};
 

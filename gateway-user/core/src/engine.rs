@@ -375,6 +375,12 @@ impl Engine {
         self.pools[0].learning_mut().seat_mut(task).prove();
     }
 
+    /// The classes of the first pool's requests from now on are these.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn know(&mut self, view: crate::classes::ClassView) {
+        self.pools[0].learning_mut().know(view);
+    }
+
     /// Puts a made-up model of the first pool in its place.
     #[cfg(test)]
     pub(crate) fn plant(&mut self, contrived: crate::learning::Contrived, stage: Stage) {

@@ -7,6 +7,7 @@ use gateway_common::clock::KtimeNs;
 pub use crate::capacity::{Cost, Sample};
 
 use crate::capacity::Speedometer;
+use crate::classes::{Pace, PaceSeen};
 use crate::concurrency::{Concurrency, Estimate};
 use crate::fault::{FaultWindow, WINDOW};
 use crate::fleet::ProbeSpec;
@@ -56,6 +57,8 @@ pub struct Memory {
     silence: Silence,
     speedometer: Speedometer,
     concurrency: Concurrency,
+    /// The same with the classes of its requests taken out.
+    pace: Pace,
     load: Option<f64>,
     finished_since_tick: u64,
     /// EWMA of what requests take to their last byte, s.
@@ -105,6 +108,8 @@ pub struct Evidence {
     pub sample: Option<Sample>,
     /// The same, filtered over time.
     pub cost: Option<Cost>,
+    /// The same with the classes of its requests taken out.
+    pub by_class: PaceSeen,
     /// What requests take to their last byte, by an EWMA over about thirty: until then they say
     /// nothing.
     pub taken: Option<f64>,
@@ -137,15 +142,25 @@ impl Memory {
             silence: Silence::new(now),
             speedometer: Speedometer::default(),
             concurrency: Concurrency::default(),
+            pace: Pace::default(),
             load: None,
             finished_since_tick: 0,
             taken: None,
         }
     }
 
-    /// Takes in what was seen.
-    pub fn observe(&mut self, observation: &Observation, probe: Option<&ProbeSpec>) {
+    /// Takes in what was seen. `cost`: what the class of a request is expected to cost, in mean
+    /// requests; `None`: it has none.
+    pub fn observe(
+        &mut self,
+        observation: &Observation,
+        probe: Option<&ProbeSpec>,
+        cost: Option<f32>,
+    ) {
         let at = observation.at;
+        if let Some(cost) = cost {
+            self.pace.observe(at, &observation.seen, cost);
+        }
         self.flows.observe(&observation.seen);
         match observation.seen {
             Seen::Connected { after } => {
@@ -203,6 +218,7 @@ impl Memory {
     /// what the backend can do once it is well.
     pub fn restart(&mut self, now: KtimeNs) {
         self.window.restart(now);
+        self.pace.restart(now);
         self.connects.clear();
         self.streaks = Streaks::default();
         self.silence = Silence::new(now);
@@ -230,7 +246,7 @@ impl Memory {
         self.silence.tick(now, in_flight);
         let finished_now = std::mem::take(&mut self.finished_since_tick);
         self.forecast_load(finished_now, elapsed);
-        let recent = self.recent(now);
+        let recent = recent(&self.window, now);
         let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
         let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
         let long = self.window.summary(now, SPAN_MIN, FAINT_SAMPLES);
@@ -256,6 +272,7 @@ impl Memory {
             concurrency: self.concurrency.estimate(),
             sample,
             cost: None,
+            by_class: self.pace.seen(now),
             taken: self.taken,
             silent_for: self.silence.age(now),
             capacity,
@@ -309,17 +326,14 @@ impl Memory {
         &mut self.speedometer
     }
 
+    /// The same with the classes of its requests taken out.
+    pub(crate) fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
+    }
+
     /// What L4 flows did since it joined.
     pub fn flows(&self) -> &FlowTally {
         &self.flows
-    }
-
-    fn recent(&self, now: KtimeNs) -> Summary {
-        let short = self.window.summary(now, SPAN_MIN / 2, 0);
-        if short.finished() >= SHORT_SAMPLES {
-            return short;
-        }
-        self.window.summary(now, SPAN_MIN, LATENCY_SAMPLES)
     }
 
     fn answer(&mut self, at: KtimeNs, latency: Duration) {
@@ -351,15 +365,24 @@ impl Memory {
     }
 }
 
+/// What was seen within the last second or so.
+pub(crate) fn recent(window: &Window, now: KtimeNs) -> Summary {
+    let short = window.summary(now, SPAN_MIN / 2, 0);
+    if short.finished() >= SHORT_SAMPLES {
+        return short;
+    }
+    window.summary(now, SPAN_MIN, LATENCY_SAMPLES)
+}
+
 /// Whether most of a response came after its head: then what waits and what works are not to be told
 /// apart by how long it took.
-fn streams(first_byte_after: Duration, after: Duration) -> bool {
+pub(crate) fn streams(first_byte_after: Duration, after: Duration) -> bool {
     after > 2 * first_byte_after
 }
 
 /// The faster half of what finished, with failures among the slow, so that fast errors do not look
 /// like speed.
-fn sample(recent: &Summary) -> Option<Sample> {
+pub(crate) fn sample(recent: &Summary) -> Option<Sample> {
     let finished = recent.finished();
     if finished < LATENCY_SAMPLES {
         return None;

@@ -21,7 +21,7 @@ use crate::headroom::{Load, LoadSource, Room};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::{BackendRow, Seen};
-use crate::predictor::{Opinion, PoolView};
+use crate::predictor::{self, Opinion, PoolView};
 use crate::saved::SavedSeat;
 
 /// A pool's seats, one for each task.
@@ -206,9 +206,10 @@ impl Learning {
         Arc::clone(&self.view)
     }
 
-    /// Takes in what was seen of a backend (its place in the pool).
-    pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) {
-        self.requests.observe(backend, seen);
+    /// Takes in what was seen of a backend (its place in the pool). What the class of a request is
+    /// expected to cost, in mean requests; `None`: it has no class.
+    pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) -> Option<f32> {
+        self.requests.observe(backend, seen)
     }
 
     /// Scores the classes; whether others than before decide now.
@@ -232,6 +233,12 @@ impl Learning {
     /// They are made.
     pub(crate) fn fitted(&mut self, fit: Fit) {
         self.requests.fitted(fit);
+    }
+
+    /// The classes from now on are these.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn know(&mut self, view: ClassView) {
+        self.requests.know(view);
     }
 
     /// The watch for faults.
@@ -360,6 +367,12 @@ impl Learning {
         if self.forecast.barrier(now).is_none() {
             for (opinion, bands) in opinions.iter_mut().zip(self.outlook(true, now).backends) {
                 opinion.load = bands.expected(NEXT);
+            }
+        }
+        if self.classes.barrier(now).is_none() {
+            let costs: Vec<_> = view.backends.iter().map(|own| own.by_class.cost).collect();
+            for (opinion, speed) in opinions.iter_mut().zip(predictor::speeds(view, &costs)) {
+                opinion.speed = speed;
             }
         }
         #[cfg(test)]

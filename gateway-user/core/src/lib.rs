@@ -34,6 +34,7 @@ pub mod history;
 mod interval;
 pub mod ladder;
 mod learning;
+pub mod load;
 mod maglev;
 pub mod models;
 pub mod notice;

@@ -5,6 +5,7 @@
 mod substitute;
 
 pub use substitute::Substitute;
+pub(crate) use substitute::speeds;
 
 use std::time::Duration;
 

@@ -12,6 +12,8 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::limits::{CONTROL_CLASS, WEIGHT_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::load::{Load, own_time};
+
 /// Requests kept: about a minute of a busy gateway's sample.
 pub const REQUESTS_MAX: usize = 4_096;
 
@@ -35,6 +37,8 @@ pub struct RequestRecord {
     pub pool: String,
     /// Class whose weights it was drawn by.
     pub class: u8,
+    /// What it was expected to cost, as a multiple of the pool's mean request.
+    pub cost: f32,
     /// Each backend that was chosen, in turn.
     pub choices: Vec<Choice>,
     /// What its client got; 0: nothing, it went away.
@@ -63,12 +67,18 @@ pub struct Candidate {
     pub weight: u16,
     /// Requests and flows in flight.
     pub in_flight: u64,
+    /// What it serves at once before others wait; 0: unknown.
+    pub concurrency: u16,
+    /// What is in flight, each counted as the work that others wait for.
+    pub work: f64,
 }
 
 impl Candidate {
-    /// What was in flight and the request itself, for its weight: the least is chosen.
-    pub fn load(&self) -> f64 {
-        (self.in_flight as f64 + 1.0) * f64::from(WEIGHT_MAX) / f64::from(self.weight.max(1))
+    /// How long a request of this cost would take there, in what a mean request takes at the heaviest
+    /// if that served one at a time. The least is chosen.
+    pub fn load(&self, cost: f32) -> f64 {
+        let Candidate { weight, concurrency, work, .. } = *self;
+        Load { weight, concurrency, work }.expected(own_time(cost)) * f64::from(WEIGHT_MAX)
     }
 }
 
@@ -109,7 +119,7 @@ impl Recent {
 
 /// A request in words.
 pub fn explain(record: &RequestRecord) -> String {
-    let RequestRecord { id, vip, pool, class, choices, status, seconds, .. } = record;
+    let RequestRecord { id, vip, pool, class, cost, choices, status, seconds, .. } = record;
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(text, "request {id} to {vip}, pool {pool}");
@@ -119,7 +129,7 @@ pub fn explain(record: &RequestRecord) -> String {
         if *class == CONTROL_CLASS {
             "those without any model: chance put it into the control group".to_owned()
         } else {
-            format!("those of class {class}")
+            format!("those of class {class}, expected to cost {cost:.2} of a mean request")
         }
     );
     for (nth, choice) in choices.iter().enumerate() {
@@ -128,17 +138,21 @@ pub fn explain(record: &RequestRecord) -> String {
         for candidate in &choice.candidates {
             let _ = writeln!(
                 text,
-                "    {:<20} weight {:.2} of the heaviest, {} in flight: load {:.2}",
+                "    {:<20} weight {:.2} of the heaviest, {} in flight{}: load {:.2}",
                 candidate.backend,
                 f64::from(candidate.weight) / f64::from(WEIGHT_MAX),
                 candidate.in_flight,
-                candidate.load()
+                match candidate.concurrency {
+                    0 => String::new(),
+                    at_once => format!(", serves {at_once} at once"),
+                },
+                candidate.load(*cost)
             );
         }
-        let best = choice.candidates.iter().map(Candidate::load).fold(f64::INFINITY, f64::min);
+        let best = choice.candidates.iter().map(|c| c.load(*cost)).fold(f64::INFINITY, f64::min);
         let chosen = choice.candidates.iter().find(|c| c.backend == choice.backend);
         let why = match chosen {
-            Some(chosen) if chosen.load() <= best => "the least load for its weight",
+            Some(chosen) if chosen.load(*cost) <= best => "where it would be done first",
             Some(chosen) if chosen.in_flight == 0 => "drawn by its weight while it was idle",
             _ => "drawn by its weight",
         };
@@ -156,10 +170,12 @@ mod tests {
     use super::*;
 
     fn record(id: &str) -> RequestRecord {
-        let candidate = |backend: &str, weight, in_flight| Candidate {
+        let candidate = |backend: &str, weight, in_flight: u64| Candidate {
             backend: backend.to_owned(),
             weight,
             in_flight,
+            concurrency: 0,
+            work: in_flight as f64,
         };
         RequestRecord {
             id: id.to_owned(),
@@ -167,6 +183,7 @@ mod tests {
             vip: "site".to_owned(),
             pool: "web".to_owned(),
             class: 0,
+            cost: 1.0,
             choices: vec![Choice {
                 backend: "b".to_owned(),
                 of: 2,
@@ -205,7 +222,7 @@ mod tests {
             "request 7 to site, pool web",
             "went to b, of 2 that took requests",
             "weight 0.25 of the heaviest, 1 in flight: load 8.00",
-            "b was the least load for its weight",
+            "b was where it would be done first",
             "answered 200 after 12.3 ms",
         ] {
             assert!(text.contains(words), "`{words}` is missing in:\n{text}");

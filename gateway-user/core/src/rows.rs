@@ -20,16 +20,11 @@ pub trait Rows: Send + Sync {
     fn begin(&self, row: u32);
     /// One fewer; never below zero.
     fn end(&self, row: u32);
-    /// What the proxy's requests in flight are expected to cost more than one each, in thousandths of
-    /// a mean request; together with [`in_flight`](Rows::in_flight) the expected work.
+    /// By how much the proxy's requests in flight count for more than one each as work that others
+    /// wait for, in thousandths of a mean request.
     fn surplus(&self, row: u32) -> i64;
-    /// Changes that, by [`surplus_of`] a request when it begins and back when it ends.
+    /// Changes that, by [`surplus_of`](crate::load::surplus_of) a request when it begins and back when it ends.
     fn shift_surplus(&self, row: u32, thousandths: i64);
-}
-
-/// What a request of this expected cost adds to its backend's surplus, in thousandths.
-pub fn surplus_of(cost: f32) -> i64 {
-    ((cost - 1.0) * 1000.0) as i64
 }
 
 /// The surplus of each row, kept by one process for its own requests.

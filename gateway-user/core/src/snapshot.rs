@@ -15,17 +15,11 @@ use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND};
 use crate::admission::{Priority, Refused, Valve};
 use crate::classes::{ClassView, Classified, Profile, RequestFacts};
 use crate::fleet::{Algorithm, Fleet};
+use crate::load::{Load, own_time};
 use crate::observation::BackendRow;
 use crate::recent::Candidate;
 use crate::rows::Rows;
 use crate::tables::Slots;
-
-/// What one request may count for, at least and at most. A dear one holds one of a backend's workers
-/// and not all of them: counted as fifty, the 99th percentile of scenario `mixed` was 661 ms, as at most
-/// four 572, as at most two 562, and with every request counted as one 557 (`cargo xtask sim --tuning`,
-/// four workers a backend).
-const COST_MIN: f32 = 0.1;
-const COST_MAX: f32 = 2.0;
 
 /// Backends that a request looks at one by one: among more it takes the best of several draws.
 const SCANNED_MAX: usize = 64;
@@ -34,11 +28,6 @@ const SCANNED_MAX: usize = 64;
 /// 99th percentile was 438 ms with all looked at, 448 with four draws, 445 with eight, 540 with one
 /// (scenario `periodic` of the simulator).
 const DRAWS: u64 = 4;
-
-/// Share of what a backend serves at once up to which one more request costs nothing. With all of
-/// it, a queue is met as soon as the estimate is a little too high: in the simulator 0.75 had a 99th
-/// percentile of 359 ms among antagonists where 1.0 had 364, 0.5 had 370, and 0 has 389.
-const FREE_SHARE: f64 = 0.75;
 
 /// The fleet and where it lies in the tables.
 #[derive(Clone, Debug)]
@@ -103,7 +92,7 @@ impl Snapshot {
         let Some(pool) = self.pools.get(pool) else { return (Demand::PLAIN, Profile::of(facts)) };
         let Classified { class, profile, cost, .. } = pool.classes.classify(facts);
         let class = draw::class_of(class, hash, pool.control_share);
-        let cost = if class == CONTROL_CLASS { 1.0 } else { cost.clamp(COST_MIN, COST_MAX) };
+        let cost = if class == CONTROL_CLASS { 1.0 } else { cost };
         (Demand { class, cost }, profile)
     }
 
@@ -183,25 +172,31 @@ impl Snapshot {
         members.least_loaded(demand.cost, hash, Some(tried))
     }
 
-    /// Who takes requests of a class now, the least loaded for its weight first: what a choice looks
-    /// at, for people.
+    /// Who takes requests of a class now, where this one would be done first before the others: what
+    /// a choice looks at, by the choice's own numbers, for people.
     pub fn candidates(
         &self,
         pool: usize,
-        class: u8,
+        demand: Demand,
         now_ns: u64,
         rows: &dyn Rows,
     ) -> Vec<Candidate> {
-        let backends = self.pools.get(pool).map_or(&[][..], |pool| &pool.backends);
-        let candidate = |backend: &BackendSnapshot| {
-            let weights = rows.weights(backend.row.row);
-            let weight = draw::weight_now(&weights, class, now_ns, self.weights_age_max_ns);
-            let name = self.backend_name(pool, backend.row)?.to_owned();
-            let in_flight = rows.in_flight(backend.row.row);
-            (weight > 0).then_some(Candidate { backend: name, weight, in_flight })
+        let Some(members) = self.members(pool, demand.class, now_ns, rows) else {
+            return Vec::new();
         };
-        let mut candidates: Vec<Candidate> = backends.iter().filter_map(candidate).collect();
-        candidates.sort_by(|a, b| a.load().total_cmp(&b.load()));
+        let candidate = |backend: &BackendSnapshot| {
+            let Load { weight, concurrency, work } = members.load(backend)?;
+            Some(Candidate {
+                backend: self.backend_name(pool, backend.row)?.to_owned(),
+                weight,
+                in_flight: rows.in_flight(backend.row.row),
+                concurrency,
+                work,
+            })
+        };
+        let mut candidates: Vec<Candidate> =
+            members.pool.backends.iter().filter_map(candidate).collect();
+        candidates.sort_by(|a, b| a.load(demand.cost).total_cmp(&b.load(demand.cost)));
         candidates
     }
 
@@ -266,10 +261,11 @@ impl LiveMembers<'_> {
         if let Some(drawn) = self.draw(hash).filter(is_idle) {
             return Some(drawn);
         }
+        let own = own_time(cost);
         let least = |backends: &mut dyn Iterator<Item = BackendSnapshot>| {
             backends
                 .filter(|backend| Some(backend.row) != not)
-                .filter_map(|backend| Some((self.load(&backend, cost)?, backend)))
+                .filter_map(|backend| Some((self.load(&backend)?.expected(own), backend)))
                 .min_by(|a, b| a.0.total_cmp(&b.0))
                 .map(|(_, backend)| backend)
         };
@@ -286,19 +282,15 @@ impl LiveMembers<'_> {
         least(&mut from.iter().chain(before).copied())
     }
 
-    /// How long a request would take at a backend that takes requests, on a scale of the pool's. The
-    /// weight stands for what it serves at once over what one request takes, so this is that time while
-    /// it has room, and in proportion to the work in flight beyond. The control group's requests count,
-    /// and cost, one each.
-    fn load(&self, backend: &BackendSnapshot, cost: f32) -> Option<f64> {
+    /// What is under way at a backend that takes requests. For the control group every request counts
+    /// as one.
+    fn load(&self, backend: &BackendSnapshot) -> Option<Load> {
         let row = backend.row.row;
         let weights = self.rows.weights(row);
         let weight = self.weight_of(&weights);
         let surplus = if self.class == CONTROL_CLASS { 0 } else { self.rows.surplus(row) };
         let work = self.in_flight(row) as f64 + surplus as f64 / 1000.0;
-        let cost = f64::from(cost);
-        let room = FREE_SHARE * f64::from(weights.concurrency) * cost;
-        (weight > 0).then(|| (work.max(0.0) + cost).max(room) / f64::from(weight))
+        (weight > 0).then_some(Load { weight, concurrency: weights.concurrency, work })
     }
 
     fn weight_of(&self, weights: &Weights) -> u16 {
@@ -333,7 +325,8 @@ mod tests {
     use crate::desired::{Accepted, weights_row};
     use crate::engine::{Engine, EngineOptions};
     use crate::fixture;
-    use crate::rows::{HeapRows, surplus_of};
+    use crate::load::surplus_of;
+    use crate::rows::HeapRows;
     use crate::tables::Tables;
 
     /// A pool with these weights and requests in flight.
@@ -395,10 +388,10 @@ mod tests {
 
     #[test]
     fn a_request_goes_where_the_least_work_is_expected_and_not_the_fewest_requests() {
-        let (snapshot, rows) = pool(&[WEIGHT_MAX; 2], &[1, 3]);
-        rows.shift_surplus(snapshot.pools[0].backends[0].row.row, surplus_of(9.0));
+        let (snapshot, rows) = pool(&[WEIGHT_MAX; 2], &[4, 5]);
+        rows.shift_surplus(snapshot.pools[0].backends[0].row.row, 4 * surplus_of(9.0));
         let pool = (snapshot, rows);
-        assert_eq!(picked(&pool, None), [1].into(), "three of one are less than one of nine");
+        assert_eq!(picked(&pool, None), [1].into(), "five of one are less than four dear ones");
         let control = Demand { class: CONTROL_CLASS, cost: 1.0 };
         let place = pool.0.pick_for_request(0, control, 7, 1, &pool.1).unwrap().row.row;
         assert_eq!(pool.0.by_row[&place].1, 0, "the control group counts requests");
@@ -433,11 +426,11 @@ mod tests {
     #[test]
     fn candidates_are_those_that_take_requests_the_least_loaded_first() {
         let (snapshot, rows) = pool(&[WEIGHT_MAX, 0, WEIGHT_MAX / 4], &[3, 0, 1]);
-        let named = snapshot.candidates(0, 0, 1, &rows);
+        let named = snapshot.candidates(0, Demand::PLAIN, 1, &rows);
         let names: Vec<_> = named.iter().map(|candidate| candidate.backend.as_str()).collect();
         let name = |index: usize| snapshot.fleet.pools[0].backends[index].name.as_str();
         assert_eq!(names, [name(0), name(2)]);
-        assert!((named[1].load() - 8.0).abs() < 0.01, "{named:?}");
+        assert!((named[1].load(1.0) - 8.0).abs() < 0.01, "{named:?}");
     }
 
     #[test]

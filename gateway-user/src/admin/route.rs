@@ -93,6 +93,9 @@ pub struct Candidate {
     pub share: f64,
     /// Flows and requests in flight.
     pub in_flight: u64,
+    /// How long the request would take there, by the choice's own reckoning: in what a mean request
+    /// takes at the heaviest if that served one at a time. `None`: it takes none.
+    pub load: Option<f64>,
     /// Whether it takes requests of this class.
     pub takes: bool,
     /// Health.
@@ -125,7 +128,13 @@ pub(super) async fn route(
     let picked = snapshot.pick_for_request(at, demand, hash, now, rows);
     let backend = picked.and_then(|picked| snapshot.by_row.get(&picked.row.row));
     let backend = backend.and_then(|(_, index)| of.backends.get(*index));
-    let candidates = of.backends.iter().map(|backend| candidate(backend, class, rows)).collect();
+    let looked_at = snapshot.candidates(at, demand, now, rows);
+    let load = |name: &str| {
+        let found = looked_at.iter().find(|candidate| candidate.backend == name);
+        found.map(|candidate| candidate.load(cost))
+    };
+    let candidate = |backend| candidate(backend, class, rows, load(&backend.name));
+    let candidates: Vec<Candidate> = of.backends.iter().map(candidate).collect();
     Ok(Json(Routed {
         pool: name,
         class,
@@ -134,7 +143,7 @@ pub(super) async fn route(
         known,
         hash,
         backend: backend.map(|backend| backend.name.clone()),
-        why: why(of, backend),
+        why: why(of, backend, &candidates),
         candidates,
     }))
 }
@@ -174,7 +183,12 @@ fn pool(state: &gateway_core::state::State, asked: &Route) -> Result<String, Adm
     }
 }
 
-fn candidate(backend: &BackendState, class: u8, rows: &dyn gateway_core::rows::Rows) -> Candidate {
+fn candidate(
+    backend: &BackendState,
+    class: u8,
+    rows: &dyn gateway_core::rows::Rows,
+    load: Option<f64>,
+) -> Candidate {
     let weights = rows.weights(backend.row);
     let accepted = weights.by_class.get(usize::from(class)).copied().unwrap_or(0);
     Candidate {
@@ -182,6 +196,7 @@ fn candidate(backend: &BackendState, class: u8, rows: &dyn gateway_core::rows::R
         accepted,
         share: backend.share,
         in_flight: rows.in_flight(backend.row),
+        load,
         takes: accepted > 0,
         health: backend.health,
         reason: backend.reason,
@@ -189,15 +204,18 @@ fn candidate(backend: &BackendState, class: u8, rows: &dyn gateway_core::rows::R
     }
 }
 
-fn why(pool: &PoolState, chosen: Option<&BackendState>) -> String {
+fn why(pool: &PoolState, chosen: Option<&BackendState>, candidates: &[Candidate]) -> String {
     let Some(chosen) = chosen else {
         return "no backend of the pool takes requests".to_owned();
     };
+    let load = |candidate: &Candidate| candidate.load;
+    let best = candidates.iter().filter_map(load).fold(f64::INFINITY, f64::min);
+    let own = candidates.iter().find(|candidate| candidate.backend == chosen.name);
+    let is_first = own.and_then(load).is_some_and(|own| own <= best);
     let by = match pool.algorithm.as_str() {
         "maglev" => "it was drawn by its weight",
-        _ => {
-            "it was drawn by its weight and is idle, or has the least expected work for its weight"
-        }
+        _ if is_first => "the request would be done first there",
+        _ => "it was drawn by its weight and is idle",
     };
     format!(
         "{by}; its weight is {:.2} ({}), decided by {}",

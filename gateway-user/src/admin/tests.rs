@@ -233,6 +233,9 @@ async fn a_route_names_the_backend_and_all_that_it_was_weighed_against() {
     let backend = routed.backend.expect("somebody takes it");
     assert!(["a", "b"].contains(&&*backend) && routed.candidates.len() == 2);
     assert!(routed.candidates.iter().all(|candidate| candidate.takes));
+    assert!(
+        routed.candidates.iter().all(|candidate| candidate.load.is_some_and(|load| load > 0.0))
+    );
     let again = site.post("/v1/route", &asked, "").await;
     let again: Routed = serde_json::from_str(&again.body).unwrap();
     assert_eq!(again.backend, Some(backend), "the same number draws the same");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
+use gateway_core::load::surplus_of;
 use gateway_core::observation::{BackendRow, LoadReport, Observation, RequestOutcome, Seen};
-use gateway_core::rows::surplus_of;
 use gateway_core::snapshot::Demand;
 use http::{HeaderValue, Response, StatusCode};
 

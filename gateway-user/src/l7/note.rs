@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use gateway_common::clock::KtimeNs;
 use gateway_core::recent::{CANDIDATES_MAX, Choice, RequestRecord};
-use gateway_core::snapshot::BackendSnapshot;
+use gateway_core::snapshot::{BackendSnapshot, Demand};
 use http::HeaderValue;
 
 use super::view::{View, VipView};
@@ -24,7 +24,7 @@ impl Note {
     pub(super) fn begin(
         worker: &Rc<Worker>,
         vip: &VipView,
-        class: u8,
+        demand: Demand,
         id: &HeaderValue,
     ) -> Option<Note> {
         let started = clock::now();
@@ -36,7 +36,8 @@ impl Note {
                 at_ns: started.0,
                 vip: vip.name.to_string(),
                 pool: vip.pool_name.to_string(),
-                class,
+                class: demand.class,
+                cost: demand.cost,
                 choices: Vec::new(),
                 status: 0,
                 seconds: 0.0,
@@ -48,7 +49,8 @@ impl Note {
     pub(super) fn chose(&self, view: &View, pool: usize, backend: &BackendSnapshot) {
         let mut record = self.record.borrow_mut();
         let (snapshot, now) = (&view.snapshot, clock::now().0);
-        let mut candidates = snapshot.candidates(pool, record.class, now, &*self.worker.rows);
+        let demand = Demand { class: record.class, cost: record.cost };
+        let mut candidates = snapshot.candidates(pool, demand, now, &*self.worker.rows);
         let Some(backend) = snapshot.backend_name(pool, backend.row) else { return };
         let of = candidates.len();
         let chosen = candidates.iter().position(|candidate| candidate.backend == backend);

@@ -66,7 +66,7 @@ pub(super) async fn serve(
     let thought = Thought { is_llm, ..worker.think(&view, vip.pool, &facts) };
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
-    let note = Note::begin(&worker, vip, thought.demand.class, &request_id);
+    let note = Note::begin(&worker, vip, thought.demand, &request_id);
     let route = Route { worker: &worker, view: &view, vip, thought, note: note.as_ref() };
     let response = match route.answer(&mut outgoing).await {
         Ok(answer) => answer.pass_on(journey, vip, &request_id),

@@ -73,8 +73,16 @@ impl Expected {
 }
 
 impl Classes {
-    /// Takes in what was seen of a backend (its place in the pool).
-    pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) {
+    /// Takes in what was seen of a backend (its place in the pool). What the class of a request is
+    /// expected to cost, in mean requests; `None`: it has no class.
+    pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) -> Option<f32> {
+        let Seen::Request { profile, .. } = seen else { return None };
+        let cost = self.fitted.of(profile).filter(|_| profile.id != 0).map(|class| class.cost);
+        self.learn(backend, seen);
+        cost
+    }
+
+    fn learn(&mut self, backend: usize, seen: &Seen) {
         let Seen::Request { outcome: RequestOutcome::Answered, after, profile, among, .. } = seen
         else {
             return;
@@ -160,6 +168,12 @@ impl Classes {
         if let Some(view) = fit.view {
             self.fitted = Arc::new(view);
         }
+    }
+
+    /// The classes from now on are these, since somebody knows better.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn know(&mut self, view: ClassView) {
+        self.fitted = Arc::new(view);
     }
 
     /// What was made by another clusterer is no proof of this one.

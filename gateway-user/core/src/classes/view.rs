@@ -71,6 +71,16 @@ impl ClassView {
         ClassView { known: profiles.into_iter().filter(is_there).collect(), classes }
     }
 
+    /// The same classes, each with the cost of another: the cheapest with the dearest's.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn shuffled(mut self) -> ClassView {
+        let costs: Vec<_> = self.classes.iter().map(|class| (class.cost, class.log_cost)).collect();
+        for (class, other) in self.classes.iter_mut().zip(costs.into_iter().rev()) {
+            (class.cost, class.log_cost) = other;
+        }
+        self
+    }
+
     /// The classes, cheapest first.
     pub fn classes(&self) -> &[ClassSummary] {
         &self.classes

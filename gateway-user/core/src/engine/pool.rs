@@ -15,14 +15,14 @@ use gateway_common::limits::{CONTROL_SHARE_WHOLE, NO_BACKEND};
 use crate::admission::{Gate, Valve};
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess, Sample};
-use crate::concurrency;
+use crate::concurrency::{self, Estimate};
 use crate::decision::{Bound, ControlDecision, Decision, Health, Reason, WeightSource};
 use crate::desired::{self, Accepted, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
 use crate::fleet::{Algorithm, BackendSpec, PoolSpec, WeightMode};
 use crate::forecast::Announcer;
-use crate::ladder::{self, Barrier, Verdict};
+use crate::ladder::{self, Barrier, Task, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
 use crate::notice::{Notice, What};
@@ -79,6 +79,8 @@ pub(super) struct PoolLoop {
     /// Part of the hashes that is the control group's, in 65,536ths.
     control_share: u32,
     excess: Excess,
+    /// The same of what is seen with classes taken out.
+    excess_by_class: Excess,
     /// Requests and first responses a second, by an EWMA with a half-life of two seconds.
     load: f64,
     /// What the proxy asks whether a request comes in.
@@ -134,6 +136,7 @@ impl PoolLoop {
             control_share,
             backends,
             excess: Excess::default(),
+            excess_by_class: Excess::default(),
             load: 0.0,
             valve: Arc::default(),
             gate: Gate::default(),
@@ -240,8 +243,8 @@ impl PoolLoop {
         if backend.row().generation != generation {
             return false;
         }
-        self.learning.observe(place, &observation.seen);
-        backend.observe(observation, spec.probe.as_ref(), ticked_at);
+        let cost = self.learning.observe(place, &observation.seen);
+        backend.observe(observation, spec.probe.as_ref(), cost, ticked_at);
         self.canary.observe(&observation.seen);
         true
     }
@@ -318,30 +321,55 @@ impl PoolLoop {
             .zip(&spec.backends)
             .map(|(backend, spec)| backend.evidence(context, spec.capacity / mean))
             .collect();
-        let samples = self.samples(spec, &evidence);
+        let (samples, by_class) = self.samples(spec, &evidence, context.now);
         let mut speedometers: Vec<_> =
             self.backends.iter_mut().map(BackendLoop::speedometer).collect();
         capacity::update(&samples, &mut speedometers, &mut self.excess, context.elapsed);
         for (evidence, speedometer) in evidence.iter_mut().zip(speedometers) {
             evidence.cost = speedometer.cost();
         }
+        let mut paces: Vec<_> = self.backends.iter_mut().map(BackendLoop::pace).collect();
+        capacity::update(&by_class, &mut paces, &mut self.excess_by_class, context.elapsed);
+        for (evidence, pace) in evidence.iter_mut().zip(paces) {
+            evidence.by_class.cost = pace.cost();
+        }
         evidence
     }
 
-    /// What was seen of each backend's cost, with what it serves at once.
+    /// What was seen of each backend's cost, with what it serves at once: as it is, and with the classes
+    /// of its requests taken out. Those say what is served at once where they may decide.
     ///
     /// Not in a `maglev` pool: where weights alone hold queues off they must not follow every queue,
     /// and with it they moved 12% of the flows a second near saturation instead of 7% (simulator).
-    fn samples(&mut self, spec: &PoolSpec, evidence: &[Evidence]) -> Vec<Option<Sample>> {
-        let estimates: Vec<_> = evidence.iter().map(|evidence| evidence.concurrency).collect();
+    fn samples(
+        &mut self,
+        spec: &PoolSpec,
+        evidence: &[Evidence],
+        now: KtimeNs,
+    ) -> (Vec<Option<Sample>>, Vec<Option<Sample>>) {
         let may = spec.algorithm == Algorithm::P2c;
-        let at_once = concurrency::of_pool(&estimates).filter(|_| may);
-        let of = |backend: usize| at_once.as_ref().map(|all| all[backend]);
-        let sample = |(index, (backend, evidence)): (usize, (&mut BackendLoop, &Evidence))| {
-            backend.serves_at_once(of(index));
-            evidence.sample.map(|sample| Sample { concurrency: of(index), ..sample })
+        let at_once = |of: fn(&Evidence) -> Option<Estimate>| {
+            let estimates: Vec<_> = evidence.iter().map(of).collect();
+            match concurrency::of_pool(&estimates).filter(|_| may) {
+                Some(all) => all.into_iter().map(Some).collect(),
+                None => vec![None; evidence.len()],
+            }
         };
-        self.backends.iter_mut().zip(evidence).enumerate().map(sample).collect()
+        let plain = at_once(|evidence| evidence.concurrency);
+        let by_class = at_once(|evidence| evidence.by_class.concurrency);
+        let may_decide = self.learning.seat(Task::Classes).barrier(now).is_none();
+        let deciding = if may_decide { &by_class } else { &plain };
+        for (backend, at_once) in self.backends.iter_mut().zip(deciding) {
+            backend.serves_at_once(*at_once);
+        }
+        let samples = |seen: fn(&Evidence) -> Option<Sample>, at_once: Vec<Option<f64>>| {
+            let with = |(evidence, concurrency)| {
+                seen(evidence).map(|sample| Sample { concurrency, ..sample })
+            };
+            evidence.iter().zip(at_once).map(with).collect()
+        };
+        let plain = samples(|evidence| evidence.sample, plain);
+        (plain, samples(|evidence| evidence.by_class.sample, by_class))
     }
 
     fn verdicts(

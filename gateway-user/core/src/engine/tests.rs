@@ -366,4 +366,5 @@ fn an_operator_ejects_within_the_budget_and_never_the_last() {
 }
 
 mod headroom;
+mod classes;
 mod wrong_forest;

@@ -21,7 +21,7 @@ fn known(seen: &[Seen]) -> Evidence {
     let mut memory = Memory::new(at(0));
     for (number, seen) in seen.iter().enumerate() {
         let observation = Observation { at: at(50 * number as u64), backend: BACKEND, seen: *seen };
-        memory.observe(&observation, None);
+        memory.observe(&observation, None, None);
     }
     memory.evidence(at(2000), Duration::from_secs(2), 3, 1.0, true)
 }
@@ -58,7 +58,7 @@ fn connects_of_a_trial_are_its_own() {
     let mut memory = Memory::new(at(0));
     let mut connect = |ms: u64| {
         let seen = Seen::Connected { after: Duration::from_millis(ms) };
-        memory.observe(&Observation { at: at(0), backend: BACKEND, seen }, None);
+        memory.observe(&Observation { at: at(0), backend: BACKEND, seen }, None, None);
         let evidence = memory.evidence(at(100), Duration::from_millis(250), 1, 1.0, true);
         memory.restart(at(100));
         (evidence.connect_p50, memory.flows().connect.count())
@@ -91,7 +91,7 @@ fn a_trial_starts_without_the_past() {
     let mut memory = Memory::new(at(0));
     let failed =
         Observation { at: at(10), backend: BACKEND, seen: Seen::ConnectFailed { class: 0 } };
-    (0..5).for_each(|_| memory.observe(&failed, None));
+    (0..5).for_each(|_| memory.observe(&failed, None, None));
     memory.restart(at(100));
     let evidence = memory.evidence(at(200), Duration::from_millis(200), 0, 1.0, true);
     assert_eq!((evidence.failed, evidence.failures_in_a_row), (0, 0));
@@ -109,9 +109,9 @@ fn probes_count_only_where_they_are_configured() {
     let seen = Seen::Probe { healthy: false, after: Duration::from_millis(1) };
     let observation = Observation { at: at(1), backend: BACKEND, seen };
     let mut memory = Memory::new(at(0));
-    memory.observe(&observation, None);
+    memory.observe(&observation, None, None);
     assert!(!memory.probe_is_down());
-    memory.observe(&observation, Some(&spec));
+    memory.observe(&observation, Some(&spec), None);
     assert!(memory.probe_is_down());
 }
 
@@ -123,6 +123,7 @@ fn load_is_expected_to_go_on_as_it_did() {
             let seen = request(RequestOutcome::Answered, 5);
             memory.observe(
                 &Observation { at: at(1000 * second + number), backend: BACKEND, seen },
+                None,
                 None,
             );
         }

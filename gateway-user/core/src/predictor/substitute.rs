@@ -1,7 +1,7 @@
 //! The simple rules that decide until a model beats them: a filtered low latency for speed, hard
 //! and statistical rules for faults, an EWMA for load.
 
-use crate::capacity::relative_speeds;
+use crate::capacity::{Cost, relative_speeds};
 use crate::decision::Reason;
 use crate::evidence::Evidence;
 use crate::fleet::PolicySpec;
@@ -65,12 +65,10 @@ impl Substitute {
     /// An opinion of each backend of the pool, in its order.
     pub fn opinions(&self, pool: &PoolView<'_>) -> Vec<Opinion> {
         let costs: Vec<_> = pool.backends.iter().map(|backend| backend.cost).collect();
-        let capacities: Vec<_> = pool.backends.iter().map(|backend| backend.capacity).collect();
-        let speeds = relative_speeds(&costs, &capacities);
+        let speeds = speeds(pool, &costs);
         let whole = Totals::of(pool.backends);
         let opinion = |(own, speed): (&Evidence, Option<f64>)| Opinion {
-            // A request that fails is work lost: goodput is what counts.
-            speed: speed.map(|speed| speed * (1.0 - own.failed_share()).max(0.01)),
+            speed,
             fault: self.fault(own, &whole.without(own)),
             load: own.load,
         };
@@ -91,6 +89,17 @@ impl Substitute {
         }
         failed_share(own, peers).or_else(|| faint_share(own, peers))
     }
+}
+
+/// How fast each backend of a pool is by what requests cost it. A request that fails is work lost:
+/// goodput is what counts.
+pub(crate) fn speeds(pool: &PoolView<'_>, costs: &[Option<Cost>]) -> Vec<Option<f64>> {
+    let capacities: Vec<_> = pool.backends.iter().map(|backend| backend.capacity).collect();
+    let speeds = relative_speeds(costs, &capacities);
+    let good = |(own, speed): (&Evidence, Option<f64>)| {
+        speed.map(|speed| speed * (1.0 - own.failed_share()).max(0.01))
+    };
+    pool.backends.iter().zip(speeds).map(good).collect()
 }
 
 /// A share that a few requests show.

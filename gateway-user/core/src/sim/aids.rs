@@ -21,9 +21,9 @@ pub enum Arm {
     Model,
     /// A model that proved itself before the run, and has to keep its seat from then on.
     Trusted,
-    /// The same, but of costs it says the opposite, and nobody finds out.
-    Inverted,
-    /// The truth, which only the simulator knows.
+    /// The same, but its classes have each other's costs.
+    Shuffled,
+    /// The truth, which only the simulator knows: of costs the true mean of each profile.
     Oracle,
 }
 
@@ -60,15 +60,13 @@ impl Aids {
 
     /// How far each model is let.
     pub(super) fn stages(&self) -> Stages {
+        // A truth of faults takes the place of opinions, one of costs goes the way of classes.
         let stage = |arm| match arm {
-            Arm::Model | Arm::Trusted | Arm::Inverted => Stage::On,
+            Arm::Model | Arm::Trusted | Arm::Shuffled => Stage::On,
             Arm::Off | Arm::Substitute | Arm::Oracle => Stage::default(),
         };
-        Stages {
-            fault: stage(self.fault),
-            classes: stage(self.classes),
-            forecast: stage(self.forecast),
-        }
+        let classes = if self.classes == Arm::Oracle { Stage::On } else { stage(self.classes) };
+        Stages { fault: stage(self.fault), classes, forecast: stage(self.forecast) }
     }
 }
 
@@ -97,7 +95,7 @@ impl<T> Known<T> {
         match arm {
             Arm::Off => Known::Silence,
             Arm::Oracle => Known::Truth(truth()),
-            Arm::Substitute | Arm::Model | Arm::Trusted | Arm::Inverted => Known::Nothing,
+            Arm::Substitute | Arm::Model | Arm::Trusted | Arm::Shuffled => Known::Nothing,
         }
     }
 }

@@ -100,12 +100,12 @@ fn wrong(models: &Models) -> Result<Vec<(&'static str, Aids)>> {
     let inverted = Aids { fault: Arm::Trusted, models: inverted, ..Aids::default() };
     let classes = models.classes.clone();
     let shuffled = Models { classes, ..Models::default() };
-    let shuffled = Aids { classes: Arm::Inverted, models: shuffled, ..Aids::default() };
+    let shuffled = Aids { classes: Arm::Shuffled, models: shuffled, ..Aids::default() };
     let nonsense = Models { classes: Some(Arc::new(Nonsense)), ..Models::default() };
     let nonsense = Aids { classes: Arm::Model, models: nonsense, ..Aids::default() };
     Ok(vec![
         ("inverted forest", inverted),
-        ("inverted costs", shuffled),
+        ("shuffled classes", shuffled),
         ("classes of NaN", nonsense),
     ])
 }

@@ -345,6 +345,11 @@ impl BackendLoop {
         self.memory.speedometer()
     }
 
+    /// The filter of its speed with the classes of its requests taken out.
+    pub(super) fn pace(&mut self) -> &mut Speedometer {
+        self.memory.pace().speedometer()
+    }
+
     pub(super) fn written(&self) -> Option<Weights> {
         self.written
     }
@@ -353,12 +358,13 @@ impl BackendLoop {
         &mut self,
         observation: &Observation,
         probe: Option<&ProbeSpec>,
+        cost: Option<f32>,
         ticked_at: KtimeNs,
     ) {
         // A stamp from far ahead would push everything else out of the window.
         let latest = ticked_at + SLOT * SLOTS as u32;
         let at = observation.at.min(latest);
-        self.memory.observe(&Observation { at, ..*observation }, probe);
+        self.memory.observe(&Observation { at, ..*observation }, probe, cost);
     }
 
     pub(super) fn evidence(&mut self, context: &TickContext<'_>, capacity: f64) -> Evidence {

@@ -16,16 +16,17 @@ use super::super::scenario::Scenario;
 use super::super::server::Server;
 use super::super::traffic::{ProfileSpec, Request};
 use super::{Ask, Balancer, Ended, Outcome, Path};
-use crate::classes::{Profile, RequestFacts};
+use crate::classes::{ClassSummary, ClassView, Profile, RequestFacts};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
 use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
-use crate::ladder::Stages;
+use crate::ladder::{Stages, Task};
+use crate::load::surplus_of;
 use crate::models::Models;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
-use crate::rows::{HeapRows, Rows, surplus_of};
+use crate::rows::{HeapRows, Rows};
 use crate::snapshot::{Demand, Snapshot};
 use crate::tables::{Tables, Write};
 
@@ -70,8 +71,8 @@ pub(super) struct Gateway {
     asked: Vec<Vec<ProfileSpec>>,
     /// What their classes are called.
     names: Vec<&'static str>,
-    /// Mean cost of all.
-    cost_mean: f64,
+    /// What each of them costs, if that is known.
+    truth: Option<ClassView>,
     /// What was thought of a request when it was last sent to a backend.
     begun: HashMap<u64, Begun>,
     /// What the request adds to the surplus of the backend that was just picked for it.
@@ -99,7 +100,9 @@ impl Gateway {
         fleet.pools[0].admission.clone_from(&aids.admission);
         let mut engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
         engine.set_models(aids.models.clone());
-        aids.answered_by(Arm::Trusted).for_each(|task| engine.prove(task));
+        for arm in [Arm::Trusted, Arm::Shuffled] {
+            aids.answered_by(arm).for_each(|task| engine.prove(task));
+        }
         let models = aids.models.clone();
         let mut gateway = Gateway {
             path,
@@ -110,7 +113,7 @@ impl Gateway {
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
             asked: scenario.classes.iter().map(|class| class.profiles.clone()).collect(),
             names: scenario.classes.iter().map(|class| class.name).collect(),
-            cost_mean: scenario.cost_mean(),
+            truth: (aids.classes == Arm::Oracle).then(|| truth(scenario)),
             begun: HashMap::new(),
             picked: 0,
             aids: aids.clone(),
@@ -120,9 +123,17 @@ impl Gateway {
             kept: keep
                 .then(|| (Vec::new(), Recording { fleet, options, models, steps: Vec::new() })),
         };
+        gateway.teach();
         let writes = check_plan(gateway.engine.tables(), &mut gateway.applied);
         apply_weights(&writes.unwrap_or_default(), &gateway.rows);
         Ok(gateway)
+    }
+
+    /// Tells the engine what only the simulator knows of requests.
+    fn teach(&mut self) {
+        if let Some(truth) = &self.truth {
+            self.engine.know(truth.clone());
+        }
     }
 
     fn row(&self, server: usize) -> BackendRow {
@@ -147,22 +158,7 @@ impl Gateway {
             return (Demand { class, ..Demand::PLAIN }, Profile::default());
         }
         let spec = &self.asked[usize::from(request.class)][usize::from(request.profile)];
-        let facts = RequestFacts {
-            method: spec.method,
-            path: &spec.path,
-            tenant: spec.tenant,
-            stream: spec.stream,
-            body_bytes: Some(spec.body_bytes),
-            ..RequestFacts::default()
-        };
-        let (mut demand, profile) = self.snapshot.demand(0, &facts, mix(request.luck));
-        match self.aids.classes {
-            Arm::Off => demand.cost = 1.0,
-            Arm::Oracle => demand.cost = (request.work.whole / self.cost_mean) as f32,
-            Arm::Inverted => demand.cost = 1.0 / demand.cost,
-            Arm::Substitute | Arm::Model | Arm::Trusted => {}
-        }
-        (demand, profile)
+        self.snapshot.demand(0, &facts(spec), mix(request.luck))
     }
 
     /// What was thought of it when it was sent, or is now.
@@ -275,8 +271,9 @@ impl Balancer for Gateway {
 
     fn tick(&mut self, now: KtimeNs, servers: &[Server]) -> Result<(), String> {
         self.engine.set_insight(Insight::new(&self.aids, servers));
-        for arm in [Arm::Model, Arm::Inverted] {
-            self.aids.answered_by(arm).for_each(|task| self.engine.prove(task));
+        self.aids.answered_by(Arm::Model).for_each(|task| self.engine.prove(task));
+        if self.truth.is_some() {
+            self.engine.prove(Task::Classes);
         }
         if let Some((_, recording)) = &mut self.kept {
             let backends = &self.snapshot.pools[0].backends;
@@ -284,7 +281,7 @@ impl Balancer for Gateway {
             recording.steps.push(Step::Tick(now, in_flight));
         }
         let turn = self.engine.tick(now, &self.rows);
-        fit(&mut self.engine);
+        fit(&mut self.engine, self.aids.classes);
         check_decisions(&self.engine.fleet().pools[0], &turn.decisions)?;
         if turn.snapshot_changed {
             self.snapshot = self.engine.snapshot();
@@ -307,6 +304,7 @@ impl Balancer for Gateway {
         if let Ok(engine) = Engine::new(fleet, self.applied.clone(), self.options, now) {
             self.engine = engine;
             self.engine.set_models(self.aids.models.clone());
+            self.teach();
             self.snapshot = self.engine.snapshot();
         }
         self.dead = false;
@@ -331,9 +329,45 @@ impl Balancer for Gateway {
 }
 
 /// Makes the classes that are due, which the daemon does beside its loop.
-fn fit(engine: &mut Engine) {
+fn fit(engine: &mut Engine, arm: Arm) {
     for job in engine.fit_jobs() {
-        engine.fitted(job.run());
+        let mut fit = job.run();
+        if arm == Arm::Shuffled {
+            fit.view = fit.view.map(ClassView::shuffled);
+        }
+        engine.fitted(fit);
+    }
+}
+
+/// What a proxy could know at most: the true mean of what each kind of request costs.
+fn truth(scenario: &Scenario) -> ClassView {
+    let profiles: Vec<&ProfileSpec> =
+        scenario.classes.iter().flat_map(|class| &class.profiles).collect();
+    let class = |spec: &&ProfileSpec| {
+        let cost = spec.cost.mean() / scenario.cost_mean();
+        ClassSummary {
+            // They differ in cost alone: there is one weight vector.
+            id: 0,
+            cost: cost as f32,
+            log_cost: cost.ln() as f32,
+            share: 1.0 / profiles.len() as f32,
+            profiles: 1,
+            traits: Profile::of(&facts(spec)).traits,
+        }
+    };
+    let named = profiles.iter().zip(0..).map(|(spec, at)| (facts(spec).id(), at));
+    ClassView::new(profiles.iter().map(class).collect(), named)
+}
+
+/// What is known of a request like this before a backend has seen it.
+fn facts(spec: &ProfileSpec) -> RequestFacts<'_> {
+    RequestFacts {
+        method: spec.method,
+        path: &spec.path,
+        tenant: spec.tenant,
+        stream: spec.stream,
+        body_bytes: Some(spec.body_bytes),
+        ..RequestFacts::default()
     }
 }
 
@@ -370,7 +404,7 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
                 rows.in_flight =
                     places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
                 decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
-                fit(&mut engine);
+                fit(&mut engine, Arm::Trusted);
                 apply(&engine, &rows);
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::table::{ProfileRow, ProfileTable};
+use super::table::{NOBODY, ProfileRow, ProfileTable};
 use super::{CLASSES_MAX, ClassSummary, ClassView};
 #[cfg(test)]
 use crate::features::profile::COST;
@@ -162,7 +162,7 @@ fn summaries(rows: &[ProfileRow], members: &[usize]) -> Vec<(usize, ClassSummary
                 cost: (mean_of(&|row| row.cost) / mean) as f32,
                 log_cost: mean_of(&|row| row.log_cost) as f32,
                 share: (weight / requests) as f32,
-                profiles: own.len() as u32,
+                profiles: own.iter().filter(|row| row.id != NOBODY).count() as u32,
                 traits,
             };
             (!own.is_empty()).then_some((class, summary))
@@ -203,9 +203,12 @@ fn named(
     }
     let place_of = |member: usize| classes.iter().position(|(class, _)| *class == member);
     let places = rows.iter().zip(members);
-    let known: Vec<(u64, u8)> =
+    let mut known: Vec<(u64, u8)> =
         places.filter_map(|(row, member)| Some((row.id, place_of(*member)? as u8))).collect();
+    let rest = known.iter().position(|(id, _)| *id == NOBODY).map(|at| known.swap_remove(at).1);
+    let traits = rows.iter().find(|row| row.id == NOBODY).map(|row| row.traits);
     ClassView::new(classes.into_iter().map(|(_, class)| class).collect(), known)
+        .with_rest(traits.zip(rest))
 }
 
 /// Cuts points at the widest gaps of their cost: enough of a clusterer to test by.

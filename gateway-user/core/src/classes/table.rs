@@ -1,6 +1,6 @@
 //! What each profile of requests cost of late, in bounded memory.
 //!
-//! Profiles that come often have a row each; the rest share one. Who comes anew takes the row of who
+//! Profiles that come often have a row each; what was seen of the others is pooled in one, the rest. Who comes anew takes the row of who
 //! came least and inherits its count (Metwally, Agrawal, El Abbadi, "Space-Saving", ICDT 2005), so
 //! that whatever comes often has a row in the end. Everything fades with time.
 
@@ -12,6 +12,9 @@ use crate::features::profile::TRAITS;
 
 /// Profiles with a row of their own, in one pool.
 pub const PROFILES_MAX: usize = 256;
+
+/// The name of the rest's row, which is no profile's.
+pub(super) const NOBODY: u64 = 0;
 
 /// Half of what was seen is forgotten after this long: long enough for a profile of one request in
 /// ten seconds to have a mean, short enough to follow a release within minutes.
@@ -50,6 +53,23 @@ impl ProfileRow {
         ProfileRow { id, traits, traffic, weight: 0.0, log_cost: 0.0, variance: 0.0, cost: 0.0 }
     }
 
+    /// What a row that is given up was known by is the rest's.
+    fn pool(&mut self, other: &ProfileRow) {
+        let weight = self.weight + other.weight;
+        if weight <= 0.0 {
+            return;
+        }
+        let part = other.weight / weight;
+        let off = other.log_cost - self.log_cost;
+        self.variance += part * (other.variance - self.variance + (1.0 - part) * off * off);
+        self.log_cost += part * off;
+        self.cost += part * (other.cost - self.cost);
+        for (own, other) in self.traits.iter_mut().zip(other.traits) {
+            *own += part as f32 * (other - *own);
+        }
+        (self.weight, self.traffic) = (weight, self.traffic + other.weight);
+    }
+
     fn add(&mut self, log_cost: f64, weight: f64) {
         self.weight += weight;
         let gain = weight / self.weight;
@@ -65,6 +85,8 @@ impl ProfileRow {
 pub struct ProfileTable {
     rows: Vec<ProfileRow>,
     places: HashMap<u64, usize>,
+    /// What is known of profiles that lost their row, as one.
+    rest: Option<ProfileRow>,
 }
 
 impl ProfileTable {
@@ -89,6 +111,8 @@ impl ProfileTable {
             let rows = self.rows.iter().enumerate();
             let place = rows.min_by(|a, b| least(a).total_cmp(&least(b))).map_or(0, |(at, _)| at);
             self.places.remove(&self.rows[place].id);
+            let nobody = ProfileRow::new(&Profile::default(), 0.0);
+            self.rest.get_or_insert(nobody).pool(&self.rows[place]);
             self.rows[place] = ProfileRow::new(profile, self.rows[place].traffic);
             place
         };
@@ -99,7 +123,7 @@ impl ProfileTable {
     /// Time goes by.
     pub fn fade(&mut self, elapsed: Duration) {
         let left = 0.5f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        for row in &mut self.rows {
+        for row in self.rows.iter_mut().chain(&mut self.rest) {
             row.traffic *= left;
             row.weight *= left;
         }
@@ -114,9 +138,9 @@ impl ProfileTable {
         self.places.get(&id).map(|place| &self.rows[*place])
     }
 
-    /// All that cost something.
+    /// All that cost something, the rest among them.
     pub fn rows(&self) -> impl Iterator<Item = &ProfileRow> {
-        self.rows.iter().filter(|row| row.weight > WEIGHT_MIN)
+        self.rows.iter().chain(&self.rest).filter(|row| row.weight > WEIGHT_MIN)
     }
 }
 
@@ -150,6 +174,23 @@ mod tests {
         assert_eq!(table.rows.len(), PROFILES_MAX);
         assert_eq!(table.places.len(), PROFILES_MAX);
         assert!((1..=10).all(|id| table.of(id).is_some_and(|row| row.weight > 4_000.0)));
+    }
+
+    #[test]
+    fn what_loses_its_row_is_pooled_and_nothing_of_it_is_lost() {
+        let mut table = ProfileTable::default();
+        let seldom: Vec<f64> = (0..500).map(|number| f64::from(number % 7)).collect();
+        for (id, log) in (1..).zip(&seldom) {
+            table.add(&profile(id), *log, 1.0);
+        }
+        let rest = table.rows().find(|row| row.id == NOBODY).unwrap();
+        let lost = seldom.len() - PROFILES_MAX;
+        assert!((rest.weight - lost as f64).abs() < 1e-9);
+        let all: f64 = table.rows().map(|row| row.weight * row.log_cost).sum();
+        assert!((all - seldom.iter().sum::<f64>()).abs() < 1e-6);
+        assert!((rest.variance - 4.0).abs() < 0.5, "of zero to six: {}", rest.variance);
+        table.fade(HALF_LIFE * 20);
+        assert!(table.rows().next().is_none());
     }
 
     #[test]

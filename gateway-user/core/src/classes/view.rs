@@ -59,6 +59,8 @@ pub struct ClassView {
     classes: Vec<ClassSummary>,
     /// Profile → place in `classes`.
     known: HashMap<u64, u8, BuildHasherDefault<AsIs>>,
+    /// What profiles without a row of their own look like on average, and their place in `classes`.
+    rest: Option<([f32; TRAITS], u8)>,
 }
 
 impl ClassView {
@@ -68,7 +70,15 @@ impl ClassView {
         profiles: impl IntoIterator<Item = (u64, u8)>,
     ) -> ClassView {
         let is_there = |(_, class): &(u64, u8)| usize::from(*class) < classes.len();
-        ClassView { known: profiles.into_iter().filter(is_there).collect(), classes }
+        ClassView { known: profiles.into_iter().filter(is_there).collect(), classes, rest: None }
+    }
+
+    /// The same, knowing of the profiles that come too seldom for a row of their own what they look
+    /// like and which class (its place in the list) they are in.
+    #[must_use]
+    pub fn with_rest(self, rest: Option<([f32; TRAITS], u8)>) -> ClassView {
+        let rest = rest.filter(|(_, class)| usize::from(*class) < self.classes.len());
+        ClassView { rest, ..self }
     }
 
     /// The same classes, each with the cost of another: the cheapest with the dearest's.
@@ -94,14 +104,19 @@ impl ClassView {
         Classified { class, profile, cost, known }
     }
 
-    /// The class of a profile: its own, or the nearest of one that is not known. `None`: there are no
-    /// classes.
+    /// The class of a profile: its own; of one that is not known that of the rest, if it looks more
+    /// like them than like any class, and else the nearest. `None`: there are no classes.
     pub fn of(&self, profile: &Profile) -> Option<&ClassSummary> {
         if let Some(class) = self.known.get(&profile.id) {
             return self.classes.get(usize::from(*class));
         }
-        let distance = |class: &ClassSummary| profile::distance(&profile.traits, &class.traits);
-        self.classes.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        let distance = |traits: &[f32; TRAITS]| profile::distance(&profile.traits, traits);
+        let classes = self.classes.iter().map(|class| (distance(&class.traits), class));
+        let rest = self.rest.as_ref().and_then(|(traits, class)| {
+            Some((distance(traits), self.classes.get(usize::from(*class))?))
+        });
+        // The first of equals: what comes seldom is most like what comes seldom.
+        rest.into_iter().chain(classes).min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, class)| class)
     }
 
     /// Whether the profile was there when the classes were made.
@@ -164,6 +179,17 @@ mod tests {
         let costs = [1, 70_000].map(|bytes| view.classify(&get("/new", bytes)).cost);
         assert_eq!(costs, [0.2, 5.0]);
         assert!(!view.classify(&get("/new", 1)).known);
+    }
+
+    #[test]
+    fn an_unknown_profile_that_looks_like_the_rest_has_their_class() {
+        let classes = vec![class(0, 0.2, 0), class(1, 5.0, 100_000)];
+        let rest = class(0, 0.0, 500).traits;
+        let view = ClassView::new(classes, []).with_rest(Some((rest, 1)));
+        let costs = [0, 400, 90_000].map(|bytes| view.classify(&get("/new", bytes)).cost);
+        assert_eq!(costs, [0.2, 5.0, 5.0]);
+        let gone = ClassView::new(vec![class(0, 0.2, 0)], []).with_rest(Some((rest, 7)));
+        assert_eq!(gone.classify(&get("/new", 400)).cost, 0.2, "a class that is not there");
     }
 
     #[test]

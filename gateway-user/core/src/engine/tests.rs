@@ -365,6 +365,6 @@ fn an_operator_ejects_within_the_budget_and_never_the_last() {
     assert_eq!(backends[1].health, Health::Healthy, "half of the pool is out already");
 }
 
-mod headroom;
 mod classes;
+mod headroom;
 mod wrong_forest;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::classes::Profile;
-use crate::classes::table::ProfileTable;
+use crate::classes::table::{PROFILES_MAX, ProfileTable};
 
 /// Classes of profiles that cost so much (ms), each with as many requests as is said.
 fn fit(profiles: &[(u64, f64, u32)], before: &ClassView) -> ClassView {
@@ -28,6 +28,21 @@ fn as_few_classes_are_made_as_explain_the_costs() {
     let view = fit(&SHOP, &ClassView::default());
     assert_eq!(view.classes().len(), 3);
     assert_eq!([1, 2, 3, 4, 5, 6].map(|id| class_of(&view, id).0), [0, 0, 1, 1, 2, 2]);
+}
+
+#[test]
+fn profiles_too_many_for_rows_of_their_own_have_the_class_of_the_rest() {
+    // As many dear ones that come once as there are rows, twice, beside two that come often.
+    let seldom = (10..10 + 2 * PROFILES_MAX as u64).map(|id| (id, 300.0, 1));
+    let all: Vec<_> = [(1, 1.0, 900), (2, 1.2, 900)].into_iter().chain(seldom).collect();
+    let view = fit(&all, &ClassView::default());
+    assert_eq!(view.profiles(), PROFILES_MAX);
+    assert_eq!(
+        view.classes().iter().map(|class| class.profiles).sum::<u32>() as usize,
+        PROFILES_MAX
+    );
+    assert_eq!(class_of(&view, 10).0, class_of(&view, 99_999).0);
+    assert!(class_of(&view, 99_999).1 > 2.0, "{:?}", view.classes());
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod facts;
 mod fit;
 mod learner;
 mod pace;
+mod saved;
 mod table;
 mod view;
 
@@ -23,6 +24,7 @@ pub use fit::{Clusterer, Fit, FitJob, Point};
 pub(crate) use learner::Classes;
 pub(crate) use pace::Pace;
 pub use pace::PaceSeen;
+pub use saved::SavedClasses;
 pub use table::{PROFILES_MAX, ProfileRow, ProfileTable};
 pub use view::{ClassSummary, ClassView, Classified, Profile};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
-use crate::classes::{ClassView, Classes, Fit, FitJob};
+use crate::classes::{ClassView, Classes, Fit, FitJob, SavedClasses};
 use crate::decision::Answer;
 use crate::fault::{FaultWindow, Watch};
 use crate::fleet::CanarySpec;
@@ -239,6 +239,26 @@ impl Learning {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn know(&mut self, view: ClassView) {
         self.requests.know(view);
+    }
+
+    /// What outlives the daemon of requests' classes.
+    pub(crate) fn save_classes(&self) -> SavedClasses {
+        self.requests.save()
+    }
+
+    /// Goes on from there, but for classes that another model made (`model` made these). Whether it
+    /// made sense.
+    pub(crate) fn restore_classes(
+        &mut self,
+        saved: &SavedClasses,
+        model: Option<&str>,
+        away: Duration,
+    ) -> bool {
+        let makes_sense = self.requests.restore(saved, away);
+        if self.versions[Task::Classes as usize].as_deref() != model {
+            self.requests.forget_fit();
+        }
+        makes_sense
     }
 
     /// The watch for faults.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canary::SavedCanary;
 use crate::capacity::SavedSpeed;
+use crate::classes::SavedClasses;
 use crate::concurrency::SavedConcurrency;
 use crate::decision::{Health, Reason};
 use crate::fault::Proof;
@@ -53,6 +54,9 @@ pub struct SavedPool {
     /// Its series of forecasts, of all backends together.
     #[serde(default)]
     pub forecast: Option<SavedMember>,
+    /// What its requests cost, and their classes.
+    #[serde(default)]
+    pub classes: Option<SavedClasses>,
     /// What requests usually take while its backends are not busy, s.
     #[serde(default)]
     pub usual_latency: Option<f64>,

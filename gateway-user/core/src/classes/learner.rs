@@ -11,7 +11,7 @@ use gateway_common::clock::KtimeNs;
 
 use super::fit::{Clusterer, Fit, FitJob};
 use super::table::ProfileTable;
-use super::{ClassView, Profile};
+use super::{ClassView, Profile, SavedClasses};
 use crate::ladder::Seat;
 use crate::observation::{RequestOutcome, Seen};
 
@@ -174,6 +174,18 @@ impl Classes {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn know(&mut self, view: ClassView) {
         self.fitted = Arc::new(view);
+    }
+
+    /// What outlives the daemon.
+    pub(crate) fn save(&self) -> SavedClasses {
+        SavedClasses::new(&self.table, &self.fitted)
+    }
+
+    /// Goes on from there; whether that made sense.
+    pub(crate) fn restore(&mut self, saved: &SavedClasses, away: Duration) -> bool {
+        let Some((table, view)) = saved.restored(away) else { return false };
+        (self.table, self.fitted) = (table, Arc::new(view));
+        true
     }
 
     /// What was made by another clusterer is no proof of this one.

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Profile;
 use crate::features::profile::TRAITS;
 
@@ -29,7 +31,7 @@ const _: () = assert!(
 );
 
 /// One profile, as remembered.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProfileRow {
     /// Its name.
     pub id: u64,
@@ -51,6 +53,14 @@ impl ProfileRow {
     fn new(profile: &Profile, traffic: f64) -> ProfileRow {
         let (id, traits) = (profile.id, profile.traits);
         ProfileRow { id, traits, traffic, weight: 0.0, log_cost: 0.0, variance: 0.0, cost: 0.0 }
+    }
+
+    /// Whether its numbers are some.
+    pub(super) fn is_sound(&self) -> bool {
+        let ProfileRow { traffic, weight, log_cost, variance, cost, traits, .. } = self;
+        let numbers = [*traffic, *weight, *log_cost, *variance, *cost];
+        let is_known = numbers.iter().all(|number| number.is_finite());
+        is_known && *traffic >= 0.0 && *weight > 0.0 && traits.iter().all(|own| own.is_finite())
     }
 
     /// What a row that is given up was known by is the rest's.
@@ -102,6 +112,18 @@ impl ProfileTable {
         row.add(log_cost, weight);
     }
 
+    /// A table of these rows.
+    pub(super) fn from_rows(rows: &[ProfileRow]) -> ProfileTable {
+        let (rest, rows): (Vec<ProfileRow>, _) = rows.iter().partition(|row| row.id == NOBODY);
+        let mut table = ProfileTable { rows, rest: rest.first().copied(), ..Default::default() };
+        table.index();
+        table
+    }
+
+    fn index(&mut self) {
+        self.places = self.rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
+    }
+
     fn take_in(&mut self, profile: &Profile) -> usize {
         let place = if self.rows.len() < PROFILES_MAX {
             self.rows.push(ProfileRow::new(profile, 0.0));
@@ -129,7 +151,7 @@ impl ProfileTable {
         }
         if self.rows.iter().any(|row| row.traffic < WEIGHT_MIN) {
             self.rows.retain(|row| row.traffic >= WEIGHT_MIN);
-            self.places = self.rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
+            self.index();
         }
     }
 

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use serde::{Deserialize, Serialize};
+
 use super::RequestFacts;
 use crate::features::profile::{self, TRAITS};
 
@@ -37,7 +39,7 @@ pub struct Classified {
 }
 
 /// A class of requests.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassSummary {
     /// Its number, which it keeps while it stays about the same.
     pub id: u8,
@@ -122,6 +124,16 @@ impl ClassView {
     /// Whether the profile was there when the classes were made.
     pub fn knows(&self, profile: &Profile) -> bool {
         self.known.contains_key(&profile.id)
+    }
+
+    /// Profiles, and their place in the list.
+    pub(super) fn members(&self) -> impl Iterator<Item = (u64, u8)> {
+        self.known.iter().map(|(id, class)| (*id, *class))
+    }
+
+    /// What the rest looks like, and its place in the list.
+    pub(super) fn rest(&self) -> Option<([f32; TRAITS], u8)> {
+        self.rest
     }
 
     /// Profiles that are known.

@@ -24,6 +24,7 @@ impl PoolLoop {
             excess: self.excess.save(),
             pinned: self.save_pin(spec),
             forecast: self.learning.forecasts().save(None),
+            classes: Some(self.learning.save_classes()),
             usual_latency: self.gate.save(),
             fault_proof: Some(*watch.proof()),
             backends: backends
@@ -98,8 +99,16 @@ impl PoolLoop {
             series.extend(saved.forecast.clone().map(|own| (Some(backend.row()), own)));
             restored.backends += 1;
         }
-        let model = saved.seats.iter().find(|seat| seat.task == Task::Forecast);
-        let model = model.and_then(|seat| seat.model.as_deref());
+        let model_of = |task| {
+            let seat = saved.seats.iter().find(|seat| seat.task == task);
+            seat.and_then(|seat| seat.model.as_deref())
+        };
+        if let Some(classes) = &saved.classes {
+            if !self.learning.restore_classes(classes, model_of(Task::Classes), away) {
+                restored.lost.push(format!("classes that make no sense (pool {pool})"));
+            }
+        }
+        let model = model_of(Task::Forecast);
         let rows: Vec<_> = self.rows().collect();
         if self.learning.restore_forecasts(&rows, &series, model, away) < series.len() {
             restored.lost.push(format!("forecasts that make no sense (pool {pool})"));

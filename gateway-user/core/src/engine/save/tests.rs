@@ -1,11 +1,12 @@
 use gateway_common::limits::CONTROL_CLASS;
 
 use super::*;
+use crate::classes::{ClassSummary, ClassView, Profile, RequestFacts};
 use crate::decision::{Decision, Health, Reason, WeightSource};
 use crate::engine::tests::{Bench, web};
 use crate::fleet::{Fleet, WeightMode};
 use crate::ladder::{Barrier, SCORED_MIN, Stage, Task};
-use crate::observation::Seen;
+use crate::observation::{RequestOutcome, Seen};
 use crate::predictor::{Fault, Opinion};
 use crate::tables::Tables;
 
@@ -91,6 +92,49 @@ fn a_model_keeps_its_standing_and_its_stage() {
     assert_eq!(decisions[0].answers[Task::Fault as usize].barrier, Some(Barrier::Missing));
     assert!(decisions[0].control.is_some(), "the groups are apart again");
     assert!(decisions[1].written[usize::from(CONTROL_CLASS)] > 0);
+}
+
+#[test]
+fn classes_and_what_requests_cost_outlive_a_boot() {
+    let mut before = learnt();
+    let profile = |path| {
+        let facts = RequestFacts { method: "GET", path, ..RequestFacts::default() };
+        Profile::of(&facts)
+    };
+    for (path, ms) in [("/item", 10), ("/report", 90)].repeat(50) {
+        let after = Duration::from_millis(ms);
+        let outcome = RequestOutcome::Answered;
+        let profile = profile(path);
+        before.see(
+            0,
+            Seen::Request {
+                outcome,
+                first_byte_after: after,
+                after,
+                class: 0,
+                profile,
+                among: 1,
+                report: None,
+            },
+        );
+    }
+    let class = ClassSummary {
+        id: 3,
+        cost: 1.8,
+        log_cost: 0.0,
+        share: 0.5,
+        profiles: 1,
+        traits: profile("/report").traits,
+    };
+    before.engine.know(ClassView::new(vec![class], [(profile("/report").id, 0)]));
+    let saved = before.engine.save(before.now);
+    let (after, restored) = after_boot(web(WeightMode::Learned), &saved);
+    assert_eq!(restored.lost, Vec::<String>::new());
+    let again = after.engine.save(after.now).pools[0].classes.clone().unwrap();
+    let (table, view) = again.restored(Duration::ZERO).unwrap();
+    assert_eq!(view.of(&profile("/report")).map(|class| class.id), Some(3));
+    let cost = |path| table.of(profile(path).id).map(|row| row.cost).unwrap();
+    assert!((cost("/report") / cost("/item") - 9.0).abs() < 0.01);
 }
 
 #[test]

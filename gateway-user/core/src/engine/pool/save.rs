@@ -103,10 +103,10 @@ impl PoolLoop {
             let seat = saved.seats.iter().find(|seat| seat.task == task);
             seat.and_then(|seat| seat.model.as_deref())
         };
-        if let Some(classes) = &saved.classes {
-            if !self.learning.restore_classes(classes, model_of(Task::Classes), away) {
-                restored.lost.push(format!("classes that make no sense (pool {pool})"));
-            }
+        if let Some(classes) = &saved.classes
+            && !self.learning.restore_classes(classes, model_of(Task::Classes), away)
+        {
+            restored.lost.push(format!("classes that make no sense (pool {pool})"));
         }
         let model = model_of(Task::Forecast);
         let rows: Vec<_> = self.rows().collect();

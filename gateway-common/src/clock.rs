@@ -39,7 +39,13 @@ pub const fn fine(ns: u64) -> u32 {
 /// Nanoseconds from a fine moment to `now_ns`, which is less than 73 minutes later.
 #[inline(always)]
 pub const fn since_fine(earlier: u32, now_ns: u64) -> u64 {
-    (fine(now_ns).wrapping_sub(earlier) as u64) << FINE_SHIFT
+    since_steps(earlier, fine(now_ns))
+}
+
+/// Nanoseconds between two fine moments.
+#[inline(always)]
+pub const fn since_steps(earlier: u32, later: u32) -> u64 {
+    (later.wrapping_sub(earlier) as u64) << FINE_SHIFT
 }
 
 const COARSE_SHIFT: u32 = 20;

@@ -60,6 +60,10 @@ const VICTIMS: u32 = 4;
 /// Attempts at adding a state bit while other CPUs add theirs: there are fewer bits.
 const MARK_TRIES: u32 = 8;
 
+/// Attempts at noting an answer while packets of the same flow note when they came, which they do
+/// once a millisecond.
+const ANSWER_TRIES: u32 = 2;
+
 /// One line, shared by all who have the table.
 pub trait Line: Copy {
     /// Word `AT`.
@@ -136,18 +140,41 @@ impl<L: Line> Found<L> {
         self.line.store::<BYTES_OUT>(self.flow.bytes_out.wrapping_add(bytes as u64));
     }
 
-    /// Notes when the last packet came and, if this one is the first request, that too. Nothing is
+    /// Notes that what the client waited for came, with `requested_at` as the new mark. `false` if
+    /// another packet noted that, or the flow is another by now.
+    #[inline(always)]
+    pub fn answer(&self, seen_at: u32, requested_at: u32) -> bool {
+        let after = times(seen_at, requested_at);
+        let mut before = times(self.flow.seen_at, self.flow.requested_at);
+        for _ in 0..ANSWER_TRIES {
+            if self.line.swap_at(TIMES as u32, before, after) {
+                return true;
+            }
+            before = self.line.load::<TIMES>();
+            if (before >> 32) as u32 != self.flow.requested_at {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Notes when the last packet came and, if this one is a request, that too. Nothing is
     /// noted of a packet that another one of the flow has overtaken, or of a flow that is another
     /// by now.
     #[inline(always)]
     pub fn stamp(&self, seen_at: u32, requested_at: u32) {
-        let times = |seen_at: u32, requested_at: u32| seen_at as u64 | (requested_at as u64) << 32;
         let before = times(self.flow.seen_at, self.flow.requested_at);
         let after = times(seen_at, requested_at);
         if after != before {
             self.line.swap_at(TIMES as u32, before, after);
         }
     }
+}
+
+/// The word of a flow's times.
+#[inline(always)]
+fn times(seen_at: u32, requested_at: u32) -> u64 {
+    seen_at as u64 | (requested_at as u64) << 32
 }
 
 /// Reads a live flow as a whole, or nothing if it is being changed.

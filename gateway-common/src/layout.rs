@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -226,7 +226,8 @@ pub struct Flow {
     /// Last packet of either side that came before the flow was over, so that the entry of one
     /// that is over tells when it ended ([`crate::clock::coarse`]).
     pub seen_at: u32,
-    /// First payload from the client ([`crate::clock::fine`]); 0: not yet.
+    /// Since when the client waits, or up to where it was answered ([`crate::sight`]); 0: it has
+    /// sent no payload yet.
     pub requested_at: u32,
     /// IP bytes from the client.
     pub bytes_in: u64,
@@ -310,7 +311,7 @@ pub mod flow_state {
     /// The client acknowledged the backend's acceptance (RFC 9293, section 3.5): the connection is
     /// whole. Until then anybody may have sent the SYN, under any address.
     pub const CONFIRMED: u8 = 32;
-    /// The backend answered the client's first payload.
+    /// The backend sent payload after the client's first.
     pub const RESPONDED: u8 = 64;
     /// It is over, and its source port is another flow's: what comes late goes nowhere.
     pub const PORT_GONE: u8 = 128;
@@ -384,8 +385,7 @@ impl AddAssign for Traffic {
 pub struct FlowEvent {
     /// When (`CLOCK_MONOTONIC`, ns).
     pub at_ns: u64,
-    /// [`event_kind::CONNECTED`]: SYN to SYN-ACK; [`event_kind::RESPONDED`]: first payload to first
-    /// payload; the other kinds: since the SYN. In ns.
+    /// [`event_kind::CONNECTED`]: SYN to SYN-ACK; [`event_kind::RESPONDED`]: request to response; the other kinds: since the SYN. In ns.
     pub elapsed_ns: u64,
     /// IP bytes from the client so far.
     pub bytes_in: u64,
@@ -396,7 +396,9 @@ pub struct FlowEvent {
     /// Generation of that row.
     pub generation: u32,
     /// Row of the VIP.
-    pub vip: u32,
+    pub vip: u16,
+    /// [`event_kind::RESPONDED`]: the HTTP/1 status, 0 if it is none; else 0.
+    pub status: u16,
     /// [`event_kind`].
     pub kind: u8,
     /// Class the flow was drawn for.
@@ -413,7 +415,8 @@ pub mod event_kind {
     pub const CONNECTED: u8 = 1;
     /// The backend answered a SYN with RST.
     pub const REFUSED: u8 = 2;
-    /// First payload from the backend after the first from the client.
+    /// The head of an HTTP/1 response to a request that was seen to begin; of anything else, the
+    /// first payload from the backend after the first from the client.
     pub const RESPONDED: u8 = 3;
     /// Both sides sent FIN.
     pub const CLOSED: u8 = 4;

@@ -5,7 +5,8 @@
 //! panic, since the BPF verifier accepts no program that could.
 //!
 //! Reading order: [`limits`], [`layout`] (what lies in the maps), [`verdict`] (how a packet's
-//! journey can end), [`route`] (the journey), [`flows`] (the flow table), [`draw`] (how a backend is picked).
+//! journey can end), [`route`] (the journey), [`flows`] (the flow table), [`draw`] (how a backend is picked),
+//! [`sight`] (what is read of HTTP).
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -21,5 +22,6 @@ pub mod limits;
 pub mod packet;
 pub mod rewrite;
 pub mod route;
+pub mod sight;
 pub mod variation;
 pub mod verdict;

@@ -18,6 +18,7 @@ use crate::layout::{
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
 use crate::packet::{self, Frame, Packet, Segment, tcp_flag};
 use crate::rewrite::{Hop, rewrite};
+use crate::sight::{self, Answer};
 use crate::verdict::Verdict;
 
 /// What a packet's journey asks and tells. Rows that do not exist read as `None`.
@@ -89,7 +90,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict
         && let Some(found) = flow_of_backend(tables, &settings, &packet.key)
     {
         let segment = packet::segment(frame, &packet)?;
-        let (to, hop) = from_backend(tables, &packet, &segment, &found)?;
+        let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
         rewrite(frame, &packet, &to, &hop)?;
         return Ok(Routed { verdict: Verdict::ForwardOut, interface: hop.interface });
     }
@@ -101,7 +102,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
             let segment = packet::segment(frame, &packet)?;
             if !segment.opens() || continues(tables, &settings, &found.flow) {
-                let (to, hop) = from_client(tables, &packet, &segment, &found)?;
+                let (to, hop) = from_client(tables, frame, &packet, &segment, &found)?;
                 rewrite(frame, &packet, &to, &hop)?;
                 return Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface });
             }
@@ -181,8 +182,9 @@ impl Earlier {
 
 /// A client's packet along its flow.
 #[inline(always)]
-fn from_client<T: Tables>(
+fn from_client<F: Frame, T: Tables>(
     tables: &T,
+    frame: &F,
     packet: &Packet,
     segment: &Segment,
     found: &Found<T::Line>,
@@ -199,8 +201,11 @@ fn from_client<T: Tables>(
 
     confirm(found, segment);
     let resets = advance(tables, found, segment, &CLIENT);
-    let is_request = segment.payload_len > 0 && flow.requested_at == 0;
-    let requested_at = if is_request { clock::fine(tables.now_ns()) } else { flow.requested_at };
+    let requested_at = if requests(frame, packet, segment, flow) {
+        sight::waiting(tables.now_ns())
+    } else {
+        flow.requested_at
+    };
     found.stamp(last_seen(flow, now_ns), requested_at);
     found.count_in(packet.ip_len);
     tables.count(
@@ -220,8 +225,9 @@ fn last_seen(flow: &Flow, now_ns: u64) -> u32 {
 
 /// A backend's packet: back to the client of its flow.
 #[inline(always)]
-fn from_backend<T: Tables>(
+fn from_backend<F: Frame, T: Tables>(
     tables: &T,
+    frame: &F,
     packet: &Packet,
     segment: &Segment,
     found: &Found<T::Line>,
@@ -244,8 +250,8 @@ fn from_backend<T: Tables>(
     let hop = next_hop(tables, packet, &to, now_ns)?;
 
     let resets = advance(tables, found, segment, &BACKEND);
-    if segment.payload_len > 0 {
-        respond(tables, found);
+    if segment.payload_len > 0 && sight::is_waiting(flow.requested_at) {
+        respond(tables, frame, packet, segment, found, now_ns);
     }
     found.stamp(last_seen(flow, now_ns), flow.requested_at);
     found.count_out(packet.ip_len);
@@ -458,24 +464,52 @@ fn accept<T: Tables>(tables: &T, found: &Found<T::Line>) {
         let now_ns = tables.now_ns();
         let state = before | flow_state::ESTABLISHED;
         let elapsed_ns = now_ns.saturating_sub(found.flow.opened_at_ns);
-        tell(tables, &found.flow, state, event_kind::CONNECTED, now_ns, elapsed_ns);
+        let kind = event_kind::CONNECTED;
+        tell(tables, &found.flow, &Told { state, kind, status: 0, at_ns: now_ns, elapsed_ns });
     }
 }
 
-/// The backend sent payload: the first after the client's first tells how long it took.
+/// Whether a client's segment begins what a response is then waited for: its first payload,
+/// whatever that is, and after each response the head of another request.
 #[inline(always)]
-fn respond<T: Tables>(tables: &T, found: &Found<T::Line>) {
+fn requests<F: Frame>(frame: &F, packet: &Packet, segment: &Segment, flow: &Flow) -> bool {
+    if segment.payload_len == 0 || sight::is_waiting(flow.requested_at) {
+        return false;
+    }
+    flow.control.state & flow_state::RESPONDED == 0
+        || sight::begins_request(frame, packet, segment, flow.requested_at)
+}
+
+/// The backend sent payload to a client that waits: tells how long it took, if this is what the
+/// client waited for. The first payload always is, but for an interim response.
+#[inline(always)]
+fn respond<F: Frame, T: Tables>(
+    tables: &T,
+    frame: &F,
+    packet: &Packet,
+    segment: &Segment,
+    found: &Found<T::Line>,
+    coarse_ns: u64,
+) {
     let flow = &found.flow;
-    if flow.requested_at == 0
-        || flow.control.state & flow_state::RESPONDED != 0
-        || found.mark(flow_state::RESPONDED) & flow_state::RESPONDED != 0
-    {
+    let first = flow.control.state & flow_state::RESPONDED == 0;
+    let (answer, acknowledged) = sight::answer(frame, packet, segment);
+    let status = match answer {
+        Answer::Head(status) => status,
+        Answer::Other if first => 0,
+        Answer::Other | Answer::Interim => return,
+    };
+    if !found.answer(last_seen(flow, coarse_ns), sight::answered(acknowledged)) {
         return;
     }
+    if first {
+        found.mark(flow_state::RESPONDED);
+    }
     let now_ns = tables.now_ns();
-    let elapsed_ns = clock::since_fine(flow.requested_at, now_ns);
+    let elapsed_ns = sight::waited(flow.requested_at, now_ns);
     let state = flow.control.state | flow_state::RESPONDED;
-    tell(tables, flow, state, event_kind::RESPONDED, now_ns, elapsed_ns);
+    let kind = event_kind::RESPONDED;
+    tell(tables, flow, &Told { state, kind, status, at_ns: now_ns, elapsed_ns });
 }
 
 /// The client's first segment after its SYN, which only who received the backend's answer sends.
@@ -561,12 +595,23 @@ fn finish<T: Tables>(tables: &T, found: &Found<T::Line>, end: u8, kind: u8) -> b
     let flow = &found.flow;
     tables.end(flow.control.backend as u32);
     let now_ns = tables.now_ns();
-    tell(tables, flow, before | end, kind, now_ns, now_ns.saturating_sub(flow.opened_at_ns));
+    let elapsed_ns = now_ns.saturating_sub(flow.opened_at_ns);
+    tell(tables, flow, &Told { state: before | end, kind, status: 0, at_ns: now_ns, elapsed_ns });
     true
 }
 
+/// What an event says beside whose it is.
+struct Told {
+    state: u8,
+    kind: u8,
+    status: u16,
+    at_ns: u64,
+    elapsed_ns: u64,
+}
+
 #[inline(always)]
-fn tell<T: Tables>(tables: &T, flow: &Flow, state: u8, kind: u8, at_ns: u64, elapsed_ns: u64) {
+fn tell<T: Tables>(tables: &T, flow: &Flow, told: &Told) {
+    let Told { state, kind, status, at_ns, elapsed_ns } = *told;
     tables.report(&FlowEvent {
         at_ns,
         elapsed_ns,
@@ -574,7 +619,8 @@ fn tell<T: Tables>(tables: &T, flow: &Flow, state: u8, kind: u8, at_ns: u64, ela
         bytes_out: flow.bytes_out,
         backend: flow.control.backend as u32,
         generation: flow.generation,
-        vip: flow.vip as u32,
+        vip: flow.vip,
+        status,
         kind,
         class: flow.class,
         state,

@@ -47,12 +47,32 @@ pub struct Tcp {
     pub ttl: u8,
     /// IPv4 options: a multiple of four bytes, at most 40.
     pub ip_options: Vec<u8>,
+    /// Sequence number of its first byte.
+    pub sequence: u32,
+    /// What it acknowledges, if its flags say that it does.
+    pub acknowledged: u32,
 }
 
 impl Tcp {
     /// A packet without payload or options.
     pub fn new(source: SocketAddrV4, target: SocketAddrV4, flags: u8) -> Tcp {
-        Tcp { source, target, flags, payload: Vec::new(), ttl: TTL, ip_options: Vec::new() }
+        Tcp {
+            source,
+            target,
+            flags,
+            payload: Vec::new(),
+            ttl: TTL,
+            ip_options: Vec::new(),
+            sequence: 0x0102_0304,
+            acknowledged: if flags & flag::ACK != 0 { 0x0506_0708 } else { 0 },
+        }
+    }
+
+    /// The same at another place of its connection.
+    #[must_use]
+    pub fn at(mut self, sequence: u32, acknowledged: u32) -> Tcp {
+        (self.sequence, self.acknowledged) = (sequence, acknowledged);
+        self
     }
 
     /// The same with a payload.
@@ -95,16 +115,14 @@ impl Tcp {
         )?;
         header.options = options;
         header.dont_fragment = true;
-        let mut tcp = TcpHeader::new(self.source.port(), self.target.port(), 0x0102_0304, 8_192);
+        let mut tcp = TcpHeader::new(self.source.port(), self.target.port(), self.sequence, 8_192);
         tcp.fin = self.flags & flag::FIN != 0;
         tcp.syn = self.flags & flag::SYN != 0;
         tcp.rst = self.flags & flag::RST != 0;
         tcp.psh = self.flags & flag::PSH != 0;
         tcp.ack = self.flags & flag::ACK != 0;
         tcp.urg = self.flags & flag::URG != 0;
-        if tcp.ack {
-            tcp.acknowledgment_number = 0x0506_0708;
-        }
+        tcp.acknowledgment_number = self.acknowledged;
         let packet = PacketBuilder::ethernet2(SENDER_MAC, GATEWAY_MAC)
             .ip(IpHeaders::Ipv4(header, Default::default()))
             .tcp_header(tcp);
@@ -155,6 +173,8 @@ pub fn see(frame: &[u8]) -> Result<Seen> {
             payload: tcp.payload().to_vec(),
             ttl: ip.time_to_live,
             ip_options: ip.options.as_slice().to_vec(),
+            sequence: header.sequence_number,
+            acknowledged: header.acknowledgment_number,
         },
     })
 }

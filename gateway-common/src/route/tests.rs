@@ -489,3 +489,5 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
     assert_eq!(second.verdict, Verdict::ForwardIn);
     assert_eq!(tables.route(&mut late.clone()).verdict, Verdict::DropNoFlow);
 }
+
+mod exchange;

@@ -22,7 +22,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::limits::CONTROL_CLASS;
 use serde::{Deserialize, Serialize};
 
-use crate::observation::{RequestOutcome, Seen};
+use crate::observation::{RequestOutcome, Seen, is_server_error};
 use sequential::{Mean, SAMPLES_MIN, likelihood_ratio};
 
 /// The chance that a model which does no harm is ever sent back for it.
@@ -136,7 +136,9 @@ impl Canary {
     /// Takes in what was seen of a flow or request.
     pub(crate) fn observe(&mut self, seen: &Seen) {
         let (class, answered) = match *seen {
-            Seen::FirstResponse { after, class } => (class, Some(after)),
+            Seen::FirstResponse { after, class, status } => {
+                (class, (!is_server_error(status)).then_some(after))
+            }
             Seen::ConnectFailed { class } | Seen::ResetByBackend { class, .. } => (class, None),
             Seen::Request { outcome, first_byte_after, class, .. } => match outcome {
                 RequestOutcome::Answered => (class, Some(first_byte_after)),

@@ -13,7 +13,7 @@ use crate::fault::{FaultWindow, WINDOW};
 use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
-use crate::observation::{Observation, RequestOutcome, Seen};
+use crate::observation::{Observation, RequestOutcome, Seen, is_server_error};
 use crate::saved::SavedBackend;
 use crate::window::{Failure, Summary, Window};
 
@@ -170,6 +170,10 @@ impl Memory {
             Seen::ConnectFailed { .. } => {
                 self.streaks.connect_failed();
                 self.fail(at, Failure::Connect);
+            }
+            Seen::FirstResponse { status, .. } if is_server_error(status) => {
+                self.streaks.failed();
+                self.fail(at, Failure::ServerError);
             }
             Seen::FirstResponse { after, .. } => self.answer(at, after),
             Seen::Closed { .. } | Seen::ResetByClient { .. } => self.silence.alive(),

@@ -91,8 +91,12 @@ const RECENT_SPAN: Duration = s(10);
 pub struct FlowTally {
     /// From SYN to SYN-ACK.
     pub connect: Durations,
-    /// From the client's first payload to the backend's.
+    /// From each request in plain HTTP/1 to its response; of anything else, from the client's first
+    /// payload to the backend's.
     pub first_response: Durations,
+    /// Responses by the first digit of their status, from 1xx to 5xx, what is above counted there;
+    /// of HTTP/1 in plain text alone.
+    pub statuses: [u64; 5],
     /// From SYN to the second FIN, or to the RST of either side.
     pub duration: Durations,
     /// Established flows that the client reset.
@@ -106,6 +110,7 @@ impl Default for FlowTally {
         FlowTally {
             connect: Durations::new(&CONNECT_BOUNDS),
             first_response: Durations::new(&FIRST_RESPONSE_BOUNDS),
+            statuses: [0; 5],
             duration: Durations::new(&DURATION_BOUNDS),
             resets_by_client: 0,
             resets_by_backend: 0,
@@ -118,7 +123,12 @@ impl FlowTally {
     pub fn observe(&mut self, seen: &Seen) {
         match *seen {
             Seen::Connected { after } => self.connect.observe(after),
-            Seen::FirstResponse { after, .. } => self.first_response.observe(after),
+            Seen::FirstResponse { after, status, .. } => {
+                self.first_response.observe(after);
+                if let Some(status) = status {
+                    self.statuses[(usize::from(status / 100).clamp(1, 5)) - 1] += 1;
+                }
+            }
             Seen::Closed { after, .. } => self.duration.observe(after),
             Seen::ResetByClient { after } => {
                 self.duration.observe(after);
@@ -209,7 +219,9 @@ mod tests {
     fn each_end_of_a_flow_is_counted_where_it_belongs() {
         let mut tally = FlowTally::default();
         tally.observe(&Seen::Connected { after: us(50) });
-        tally.observe(&Seen::FirstResponse { after: ms(20), class: 0 });
+        for status in [None, Some(101), Some(204), Some(503), Some(999)] {
+            tally.observe(&Seen::FirstResponse { after: ms(20), class: 0, status });
+        }
         tally.observe(&Seen::Closed { after: s(9_000), bytes_in: 1, bytes_out: 2 });
         tally.observe(&Seen::ResetByClient { after: ms(3) });
         (0..2).for_each(|_| tally.observe(&Seen::ResetByBackend { after: ms(3), class: 0 }));
@@ -219,7 +231,8 @@ mod tests {
             durations.buckets().filter(|(_, count)| *count > 0).collect()
         };
         assert_eq!(filled(&tally.connect), [(0.000_05, 1)], "a bound is within its bucket");
-        assert_eq!(filled(&tally.first_response), [(0.025, 1)]);
+        assert_eq!(filled(&tally.first_response), [(0.025, 5)]);
+        assert_eq!(tally.statuses, [1, 1, 0, 0, 2]);
         assert_eq!(filled(&tally.duration), [(0.005, 3), (f64::INFINITY, 1)]);
         assert_eq!((tally.duration.count(), tally.duration.sum_seconds()), (4, 9_000.009));
     }

@@ -41,12 +41,15 @@ pub enum Seen {
         /// Class that it was drawn for.
         class: u8,
     },
-    /// L4: the first payload of the backend after the first of the client.
+    /// L4: the head of an HTTP/1 response to a request that was seen to begin; of anything else, the
+    /// first payload of the backend after the first of the client.
     FirstResponse {
-        /// From payload to payload.
+        /// From request to response, or from payload to payload.
         after: Duration,
         /// Class of the flow.
         class: u8,
+        /// The response's status; `None` if it is no HTTP/1 in plain text.
+        status: Option<u16>,
     },
     /// L4: both sides closed.
     Closed {
@@ -94,6 +97,12 @@ pub enum Seen {
         /// How long it took.
         after: Duration,
     },
+}
+
+/// Whether a status says that the backend failed: 500 and above (RFC 9110, section 15: what is above
+/// 599 is to be treated as 5xx).
+pub fn is_server_error(status: Option<u16>) -> bool {
+    status.is_some_and(|status| status >= 500)
 }
 
 /// How one try of an L7 request ended.

@@ -234,7 +234,7 @@ impl Page<'_> {
         )?;
         self.durations(
             "gateway_flow_first_response_seconds",
-            "From the client's first payload to the backend's, of L4 flows",
+            "From an HTTP/1 request to its response, else from the client's first payload to the backend's, of L4 flows",
             state,
             |flows| &flows.first_response,
         )?;
@@ -243,6 +243,16 @@ impl Page<'_> {
             "From SYN to the end, of L4 flows that were closed or reset",
             state,
             |flows| &flows.duration,
+        )?;
+        let statuses = each_backend(state).flat_map(|(pool, backend)| {
+            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter();
+            let counts = classes.zip(backend.flows.statuses);
+            counts.map(move |(class, count)| (labels_and(pool, backend, "status", class), count))
+        });
+        self.counter(
+            "gateway_flow_responses",
+            "HTTP/1 responses in plain text in L4 flows, by the class of their status",
+            statuses.filter(|(_, count)| *count > 0),
         )?;
         let resets = each_backend(state).flat_map(|(pool, backend)| {
             let FlowTally { resets_by_client, resets_by_backend, .. } = &backend.flows;

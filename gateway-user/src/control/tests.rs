@@ -174,7 +174,7 @@ async fn flows_are_counted_by_backend_until_it_leaves() {
     let after = Duration::from_millis(20);
     for seen in [
         Seen::Connected { after: Duration::from_micros(80) },
-        Seen::FirstResponse { after, class: 0 },
+        Seen::FirstResponse { after, class: 0, status: Some(503) },
         Seen::Closed { after, bytes_in: 1, bytes_out: 2 },
         Seen::ResetByClient { after },
     ] {
@@ -193,6 +193,7 @@ async fn flows_are_counted_by_backend_until_it_leaves() {
         "gateway_flow_connect_duration_seconds_bucket{le=\"0.00005\",pool=\"web\",backend=\"b\"} 0",
         "gateway_flow_connect_duration_seconds_bucket{le=\"0.0001\",pool=\"web\",backend=\"b\"} 1",
         "gateway_flow_first_response_seconds_count{pool=\"web\",backend=\"b\"} 1",
+        "gateway_flow_responses_total{pool=\"web\",backend=\"b\",status=\"5xx\"} 1",
         "gateway_flow_duration_seconds_sum{pool=\"web\",backend=\"b\"} 0.04",
         "gateway_flow_resets_total{pool=\"web\",backend=\"b\",side=\"client\"} 1",
     ] {

@@ -92,7 +92,10 @@ fn observation(event: &FlowEvent) -> Option<Observation> {
     let seen = match event.kind {
         event_kind::CONNECTED => Seen::Connected { after },
         event_kind::REFUSED => Seen::ConnectFailed { class: event.class },
-        event_kind::RESPONDED => Seen::FirstResponse { after, class: event.class },
+        event_kind::RESPONDED => {
+            let status = (event.status != 0).then_some(event.status);
+            Seen::FirstResponse { after, class: event.class, status }
+        }
         event_kind::CLOSED => {
             Seen::Closed { after, bytes_in: event.bytes_in, bytes_out: event.bytes_out }
         }
@@ -120,6 +123,7 @@ mod tests {
             generation: 2,
             kind,
             class: 1,
+            status: 503,
             ..FlowEvent::zeroed()
         }
     }
@@ -130,7 +134,7 @@ mod tests {
         for (kind, seen) in [
             (event_kind::CONNECTED, Seen::Connected { after }),
             (event_kind::REFUSED, Seen::ConnectFailed { class: 1 }),
-            (event_kind::RESPONDED, Seen::FirstResponse { after, class: 1 }),
+            (event_kind::RESPONDED, Seen::FirstResponse { after, class: 1, status: Some(503) }),
             (event_kind::CLOSED, Seen::Closed { after, bytes_in: 100, bytes_out: 200 }),
             (event_kind::RESET_BY_CLIENT, Seen::ResetByClient { after }),
             (event_kind::RESET_BY_BACKEND, Seen::ResetByBackend { after, class: 1 }),

@@ -187,6 +187,52 @@ fn a_connection_is_told_from_its_first_packet_to_its_last() {
     });
 }
 
+/// What was told since last asked, as kind and status.
+fn told(bed: &mut Bed) -> Vec<(u8, u16)> {
+    bed.events().unwrap().iter().map(|event| (event.kind, event.status)).collect()
+}
+
+#[test]
+fn each_request_of_a_kept_connection_tells_its_status() {
+    check("each_request_of_a_kept_connection_tells_its_status", |bed| {
+        let (nat, backend) = establish(bed, CLIENT);
+        told(bed);
+        let request = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
+        let (mut client_at, mut backend_at) = (u32::MAX - 40, 9);
+        for status in [200, 503, 100, 404, 599] {
+            let asks = to_vip(CLIENT, flag::ACK).at(client_at, backend_at).payload(request);
+            run(bed, Side::Client, &asks);
+            client_at = client_at.wrapping_add(request.len() as u32);
+            let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 0\r\n\r\n");
+            let answers = Tcp::new(backend, nat, flag::ACK).at(backend_at, client_at);
+            run(bed, Side::Backend, &answers.payload(head.as_bytes()));
+            backend_at += head.len() as u32;
+            run(bed, Side::Client, &asks);
+            let expected =
+                if status == 100 { vec![] } else { vec![(event_kind::RESPONDED, status)] };
+            assert_eq!(told(bed), expected, "a request that is sent again tells nothing");
+        }
+    });
+}
+
+#[test]
+fn bytes_that_are_no_http_tell_one_gap_without_a_status() {
+    check("bytes_that_are_no_http_tell_one_gap_without_a_status", |bed| {
+        let (nat, backend) = establish(bed, CLIENT);
+        told(bed);
+        for (turn, expected) in
+            [vec![(event_kind::RESPONDED, 0)], vec![], vec![]].iter().enumerate()
+        {
+            let at = turn as u32 * 50;
+            let hello = [22, 3, 1, 2, 0].repeat(10);
+            run(bed, Side::Client, &to_vip(CLIENT, flag::ACK).at(at, at).payload(&hello));
+            let answer = Tcp::new(backend, nat, flag::ACK).at(at, at + 50);
+            run(bed, Side::Backend, &answer.payload(&hello));
+            assert_eq!(told(bed), *expected);
+        }
+    });
+}
+
 #[test]
 fn a_server_that_speaks_first_has_not_responded() {
     check("a_server_that_speaks_first_has_not_responded", |bed| {

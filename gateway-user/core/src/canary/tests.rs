@@ -26,7 +26,7 @@ fn run(models: Group, seconds: u32, seed: u64) -> Option<(u32, Harm)> {
             } else {
                 // A latency that is spread as queues spread it.
                 let after = Duration::from_secs_f64(group.latency * chance.normal().exp());
-                Seen::FirstResponse { after, class }
+                Seen::FirstResponse { after, class, status: None }
             };
             canary.observe(&seen);
         }
@@ -78,7 +78,7 @@ fn a_single_failure_of_the_larger_group_proves_nothing() {
             canary.observe(&if chance.unit() < group.failed {
                 Seen::ConnectFailed { class }
             } else {
-                Seen::FirstResponse { after: TICK, class }
+                Seen::FirstResponse { after: TICK, class, status: None }
             });
         }
         assert_eq!(canary.tick(KtimeNs(1) + TICK * tick, true), None);
@@ -91,7 +91,8 @@ fn while_no_model_decides_nothing_is_compared() {
     for tick in 0..400 {
         for class in [0, CONTROL_CLASS] {
             let after = if class == 0 { TICK * 4 } else { TICK };
-            (0..50).for_each(|_| canary.observe(&Seen::FirstResponse { after, class }));
+            (0..50)
+                .for_each(|_| canary.observe(&Seen::FirstResponse { after, class, status: None }));
         }
         assert_eq!(canary.tick(KtimeNs(1) + TICK * tick, false), None);
     }

@@ -90,7 +90,7 @@ fn compare(bench: &mut Bench, times: u32) -> Option<Turn> {
             let spread = 50 + (number * 7 + tick * 13) % 100;
             let factor = if class == 0 { times } else { 10 };
             let after = Duration::from_micros(u64::from(spread * factor) * 10);
-            bench.see(0, Seen::FirstResponse { after, class });
+            bench.see(0, Seen::FirstResponse { after, class, status: None });
         }
         let (turn, _) = bench.tick();
         if !turn.notices.is_empty() {

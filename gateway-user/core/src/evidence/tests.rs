@@ -30,7 +30,7 @@ fn known(seen: &[Seen]) -> Evidence {
 fn answers_of_both_paths_are_one_latency() {
     let both = [
         request(RequestOutcome::Answered, 20),
-        Seen::FirstResponse { after: Duration::from_millis(20), class: 0 },
+        Seen::FirstResponse { after: Duration::from_millis(20), class: 0, status: None },
     ];
     let evidence = known(&both.repeat(5));
     assert_eq!((evidence.finished, evidence.failed), (10, 0));
@@ -131,4 +131,13 @@ fn load_is_expected_to_go_on_as_it_did() {
     }
     let load = memory.evidence(at(10_000), Duration::ZERO, 0, 1.0, true).load.unwrap();
     assert!((load - 8.0).abs() < 0.01, "{load}");
+}
+
+#[test]
+fn a_server_error_seen_at_l4_is_a_failure_and_no_fast_answer() {
+    let after = Duration::from_millis(1);
+    let seen = [Some(200), Some(404), None, Some(503), Some(599)]
+        .map(|status| Seen::FirstResponse { after, class: 0, status });
+    let evidence = known(&seen.repeat(4));
+    assert_eq!((evidence.finished, evidence.failed, evidence.failures_in_a_row), (20, 8, 2));
 }

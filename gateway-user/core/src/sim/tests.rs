@@ -248,6 +248,16 @@ fn a_faintly_grey_backend_spoils_few_requests() {
 }
 
 #[test]
+fn a_grey_backend_is_cut_at_l4_too_by_the_status_that_the_packet_path_reads() {
+    for (name, seed) in [("grey", 1), ("grey", 2), ("grey-faint", 1)] {
+        let judged = judged(name, seed, Balancing::Gateway(Path::L4));
+        let (leaked, cut_after) = (judged.leaked.unwrap(), judged.cut_after.unwrap());
+        let told = format!("{name}, seed {seed}: {leaked:.4}, {cut_after:.1} s");
+        assert!(leaked < 0.003 && cut_after < 3.0, "{told}");
+    }
+}
+
+#[test]
 fn a_fleet_without_speeds_or_faults_known_fares_worse_and_with_the_truth_better() {
     let run = |name: &str, aids: &Aids| {
         let scenario = Entry::named(name).unwrap().scenario(1, &Shapes::fitted());

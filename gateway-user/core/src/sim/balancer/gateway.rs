@@ -190,14 +190,15 @@ impl Gateway {
         }
     }
 
-    /// What XDP sees of a connection: no status, and of a client that gives up only that.
+    /// What XDP sees of a connection in plain HTTP/1: of a client that gives up only that.
     fn flow_seen(&self, ended: &Ended) -> Option<Seen> {
         let class = self.begun(&ended.request).demand.class;
         Some(match ended.outcome {
             // Its first byte was seen already.
             Outcome::Answered if ended.first_byte_after < ended.after => return None,
             Outcome::Answered | Outcome::Error => {
-                Seen::FirstResponse { after: ended.first_byte_after, class }
+                let status = if ended.outcome == Outcome::Error { 503 } else { 200 };
+                Seen::FirstResponse { after: ended.first_byte_after, class, status: Some(status) }
             }
             Outcome::Refused => Seen::ConnectFailed { class },
             Outcome::Broken => Seen::ResetByBackend { after: ended.after, class },
@@ -261,7 +262,7 @@ impl Balancer for Gateway {
     fn first_byte(&mut self, now: KtimeNs, server: usize, request: &Request, after: Duration) {
         if self.path == Path::L4 {
             let class = self.begun(request).demand.class;
-            self.see(now, server, Seen::FirstResponse { after, class });
+            self.see(now, server, Seen::FirstResponse { after, class, status: Some(200) });
         }
     }
 

@@ -10,6 +10,7 @@ use crate::capacity::Speedometer;
 use crate::classes::{Pace, PaceSeen};
 use crate::concurrency::{Concurrency, Estimate};
 use crate::fault::{FaultWindow, WINDOW};
+use crate::features::profile::{is_streamed_prompt, scaled_to_prompt};
 use crate::fleet::ProbeSpec;
 use crate::flows::{FlowTally, RecentConnects};
 use crate::health::{ProbeHealth, Silence, Streaks};
@@ -63,6 +64,8 @@ pub struct Memory {
     finished_since_tick: u64,
     /// EWMA of what requests take to their last byte, s.
     taken: Option<f64>,
+    /// Share of the answers that language models streamed, over about thirty.
+    streamed: f64,
 }
 
 /// What is known of one backend this tick. Times in seconds; `None`: too few samples.
@@ -146,6 +149,7 @@ impl Memory {
             load: None,
             finished_since_tick: 0,
             taken: None,
+            streamed: 0.0,
         }
     }
 
@@ -181,10 +185,13 @@ impl Memory {
                 self.streaks.failed();
                 self.fail(at, Failure::Broken);
             }
-            Seen::Request { outcome, first_byte_after, after, among, report, .. } => {
+            Seen::Request { outcome, first_byte_after, after, profile, among, report, .. } => {
                 match outcome {
                     RequestOutcome::Answered => {
-                        self.answer(at, first_byte_after);
+                        let streamed = is_streamed_prompt(&profile.traits);
+                        self.streamed +=
+                            TAKEN_GAIN * (f64::from(u8::from(streamed)) - self.streamed);
+                        self.answer(at, scaled_to_prompt(&profile.traits, first_byte_after));
                         self.took(after);
                         if !streams(first_byte_after, after) {
                             self.concurrency.answered(among, after);
@@ -274,7 +281,7 @@ impl Memory {
             connect_failures_in_a_row: self.streaks.connect_failures,
             utilization: recent.utilization(),
             concurrency: self.concurrency.estimate(),
-            sample,
+            sample: sample.filter(|sample| self.tells_speed(sample)),
             cost: None,
             by_class: self.pace.seen(now),
             taken: self.taken,
@@ -345,6 +352,14 @@ impl Memory {
         self.silence.alive();
         self.finished_since_tick += 1;
         self.window.answered(at, latency);
+    }
+
+    /// Whether a sample says how fast a backend is. The latency of what a language model streams is
+    /// that of the prompts that it was asked, of which there are few a second and one takes a hundred
+    /// times as long as another: in the simulator every weight that it moved did harm (docs/llm.md).
+    /// What such a backend reports of itself still counts.
+    fn tells_speed(&self, sample: &Sample) -> bool {
+        self.streamed < 0.5 || sample.utilization.is_some()
     }
 
     fn took(&mut self, after: Duration) {

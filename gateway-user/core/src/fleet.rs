@@ -252,6 +252,32 @@ pub struct HttpSpec {
     pub tenant_header: Option<String>,
     /// What is read of the bodies of requests to language models.
     pub llm: LlmSpec,
+    /// Whether requests go where a prompt with the same beginning went before.
+    pub affinity: AffinitySpec,
+}
+
+/// Sending requests where others like them went before, so that a backend's cache is hit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AffinitySpec {
+    /// By what their prompts begin with.
+    pub by_prefix: bool,
+    /// By the value of this header, in lower case, which comes first where it is there.
+    pub header: Option<String>,
+    /// Requests in flight that a favourite may have at most, as a multiple of its weight's share.
+    pub load_max: f64,
+}
+
+impl AffinitySpec {
+    /// Whether any request has a favourite.
+    pub fn is_on(&self) -> bool {
+        self.by_prefix || self.header.is_some()
+    }
+}
+
+impl Default for AffinitySpec {
+    fn default() -> AffinitySpec {
+        AffinitySpec { by_prefix: false, header: None, load_max: 1.5 }
+    }
 }
 
 /// What is read of the bodies of requests to language models, before a backend is chosen.
@@ -288,6 +314,7 @@ impl Default for HttpSpec {
             retries: 1,
             tenant_header: None,
             llm: LlmSpec::default(),
+            affinity: AffinitySpec::default(),
         }
     }
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod affinity;
 pub mod canary;
 mod capacity;
 pub mod classes;

@@ -12,6 +12,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::limits::{CONTROL_CLASS, WEIGHT_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::affinity::Affinity;
 use crate::load::{Load, own_time};
 
 /// Requests kept: about a minute of a busy gateway's sample.
@@ -52,6 +53,9 @@ pub struct RequestRecord {
 pub struct Choice {
     /// The chosen one's name.
     pub backend: String,
+    /// What came of looking for who got its prompt's beginning before.
+    #[serde(default)]
+    pub affinity: Affinity,
     /// Among how many that took requests.
     pub of: usize,
     /// The best of them, by load for their weight.
@@ -152,11 +156,15 @@ pub fn explain(record: &RequestRecord) -> String {
         let best = choice.candidates.iter().map(|c| c.load(*cost)).fold(f64::INFINITY, f64::min);
         let chosen = choice.candidates.iter().find(|c| c.backend == choice.backend);
         let why = match chosen {
+            _ if choice.affinity == Affinity::Kept => "its favourite, and has room",
             Some(chosen) if chosen.load(*cost) <= best => "where it would be done first",
             Some(chosen) if chosen.in_flight == 0 => "drawn by its weight while it was idle",
             _ => "drawn by its weight",
         };
         let _ = writeln!(text, "    {} was {why}", choice.backend);
+        if let Some(words) = choice.affinity.words() {
+            let _ = writeln!(text, "    {words}");
+        }
     }
     let _ = match *status {
         0 => writeln!(text, "  its client went away after {:.1} ms", seconds * 1e3),
@@ -186,6 +194,7 @@ mod tests {
             cost: 1.0,
             choices: vec![Choice {
                 backend: "b".to_owned(),
+                affinity: Affinity::None,
                 of: 2,
                 candidates: vec![candidate("b", WEIGHT_MAX, 1), candidate("a", WEIGHT_MAX / 4, 1)],
             }],
@@ -227,6 +236,18 @@ mod tests {
         ] {
             assert!(text.contains(words), "`{words}` is missing in:\n{text}");
         }
+        let affine = |affinity| {
+            let mut record = record("8");
+            record.choices[0].affinity = affinity;
+            explain(&record)
+        };
+        let kept = affine(Affinity::Kept);
+        assert!(
+            kept.contains("b was its favourite, and has room\n    it got a prompt with"),
+            "{kept}"
+        );
+        let full = affine(Affinity::Full);
+        assert!(full.contains("b was where it would be done first\n    who got its"), "{full}");
         let control = explain(&RequestRecord { class: CONTROL_CLASS, ..record("7") });
         assert!(control.contains("the control group"), "{control}");
     }

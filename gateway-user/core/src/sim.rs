@@ -10,10 +10,13 @@
 
 mod aids;
 mod balancer;
+mod batch;
 mod catalogue;
 mod chance;
 mod invariants;
+pub mod llm;
 mod measure;
+mod prompts;
 mod report;
 mod scenario;
 mod server;
@@ -28,14 +31,16 @@ mod world;
 pub(crate) use aids::Insight;
 pub use aids::{Aids, Arm};
 pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
+pub use batch::BatchSpec;
 pub use catalogue::{CATALOGUE, Entry};
 pub use chance::Chance;
 pub use invariants::Violation;
 #[cfg(test)]
 pub(crate) use invariants::check_tables;
 pub use measure::{Latency, Measures};
-pub use report::{Answer, Cut, Report};
-pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
+pub use prompts::{BLOCK_TOKENS, Prompt, PromptShape};
+pub use report::{Answer, Cut, Report, Served};
+pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service, Signal};
 pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
 pub use traffic::{ClassSpec, Cost, Profile, ProfileSpec, Request, Work};
 pub use windows::SLOW_FROM;

@@ -13,6 +13,7 @@ use gateway_common::layout::{Weights, algorithm};
 use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND};
 
 use crate::admission::{Priority, Refused, Valve};
+use crate::affinity::{self, Affinity, Key, PrefixTable};
 use crate::classes::{ClassView, Classified, Profile, RequestFacts};
 use crate::fleet::{Algorithm, Fleet};
 use crate::load::{Load, own_time};
@@ -157,6 +158,26 @@ impl Snapshot {
         }
     }
 
+    /// The backend for a new request that is known by `key`: its favourite, so far as that takes
+    /// requests and has not too many; else as [`pick_for_request`](Snapshot::pick_for_request).
+    #[expect(clippy::too_many_arguments, reason = "what a choice looks at")]
+    pub fn pick_near(
+        &self,
+        pool: usize,
+        demand: Demand,
+        key: Key<'_>,
+        hash: u64,
+        now_ns: u64,
+        rows: &dyn Rows,
+        table: &PrefixTable,
+    ) -> Option<(BackendSnapshot, Affinity)> {
+        let members = self.members(pool, demand.class, now_ns, rows)?;
+        let load_max = self.fleet.pools.get(pool)?.http.affinity.load_max;
+        let (favourite, found) = members.favourite(key, load_max, table);
+        let ordinary = || self.pick_for_request(pool, demand, hash, now_ns, rows);
+        Some((favourite.or_else(ordinary)?, found))
+    }
+
     /// A backend other than the one that was tried: the least loaded of these. `None` if no other
     /// takes requests.
     pub fn pick_other(
@@ -246,6 +267,38 @@ impl LiveMembers<'_> {
         let row = draw::pick(self, algorithm, hash)?;
         let &(pool, backend) = self.snapshot.by_row.get(&row)?;
         self.snapshot.pools.get(pool)?.backends.get(backend).copied()
+    }
+
+    /// The favourite of a request, if it can have it.
+    fn favourite(
+        &self,
+        key: Key<'_>,
+        load_max: f64,
+        table: &PrefixTable,
+    ) -> (Option<BackendSnapshot>, Affinity) {
+        let Some(favourite) = table.find(key).find_map(|row| self.member(row)) else {
+            return (None, if key.is_empty() { Affinity::None } else { Affinity::New });
+        };
+        let weight = self.weight(favourite.row.row);
+        if weight == 0 {
+            return (None, Affinity::Away);
+        }
+        let backends = || self.pool.backends.iter().map(|backend| backend.row.row);
+        let weights: f64 = backends().map(|row| f64::from(self.weight(row))).sum();
+        let in_flight: u64 = backends().map(|row| self.in_flight(row)).sum();
+        let bound = affinity::bound(load_max, f64::from(weight), weights, in_flight);
+        if self.in_flight(favourite.row.row) < bound {
+            (Some(favourite), Affinity::Kept)
+        } else {
+            (None, Affinity::Full)
+        }
+    }
+
+    /// The pool's backend in a row.
+    fn member(&self, row: u32) -> Option<BackendSnapshot> {
+        let &(pool, backend) = self.snapshot.by_row.get(&row)?;
+        let member = self.snapshot.pools.get(pool)?;
+        (member.index == self.pool.index).then(|| member.backends.get(backend).copied()).flatten()
     }
 
     /// Who is drawn and idle, else the smallest load.
@@ -406,6 +459,53 @@ mod tests {
             snapshot.by_row[&picked.row.row].1
         };
         assert_eq!((pick(0.5), pick(9.0)), (1, 0), "at twice the speed it has made up for a queue");
+    }
+
+    /// Where a request with this key goes, and why.
+    fn near(
+        (snapshot, rows): &(Snapshot, HeapRows),
+        key: &[u64],
+        table: &PrefixTable,
+    ) -> (usize, Affinity) {
+        let picked = snapshot.pick_near(0, Demand::PLAIN, key, 7, 1, rows, table);
+        let (backend, found) = picked.expect("somebody takes requests");
+        (snapshot.by_row[&backend.row.row].1, found)
+    }
+
+    #[test]
+    fn a_prompt_goes_where_one_with_the_same_beginning_went() {
+        let pool = pool(&[WEIGHT_MAX; 4], &[2, 2, 2, 0]);
+        let table = PrefixTable::default();
+        let row = |index: usize| pool.0.pools[0].backends[index].row.row;
+        table.note(&[mix(1), mix(2)], row(1));
+        assert_eq!(near(&pool, &[mix(1), mix(2), mix(3)], &table), (1, Affinity::Kept));
+        assert_eq!(near(&pool, &[], &table), (3, Affinity::None), "as any other");
+        assert_eq!(near(&pool, &[mix(9)], &table), (3, Affinity::New), "as any other");
+    }
+
+    #[test]
+    fn a_favourite_that_has_its_part_of_what_is_in_flight_gets_no_more() {
+        let table = PrefixTable::default();
+        let key = [mix(1)];
+        let place = |in_flight: &[u64], weight: u16| {
+            let pool = pool(&[weight, WEIGHT_MAX / 4, WEIGHT_MAX / 4], in_flight);
+            table.note(&key, pool.0.pools[0].backends[0].row.row);
+            near(&pool, &key, &table)
+        };
+        // A third of 9 + 1, times 1.5, is 5.
+        assert_eq!(place(&[4, 2, 3], WEIGHT_MAX / 4).1, Affinity::Kept);
+        assert_eq!(place(&[5, 1, 3], WEIGHT_MAX / 4), (1, Affinity::Full));
+        assert_eq!(place(&[5, 1, 3], WEIGHT_MAX / 2).1, Affinity::Kept, "a half of them");
+    }
+
+    #[test]
+    fn a_favourite_that_takes_none_is_not_waited_for() {
+        let pool = pool(&[0, WEIGHT_MAX], &[0, 5]);
+        let table = PrefixTable::default();
+        table.note(&[mix(1)], pool.0.pools[0].backends[0].row.row);
+        assert_eq!(near(&pool, &[mix(1)], &table), (1, Affinity::Away));
+        table.note(&[mix(1)], 9_999);
+        assert_eq!(near(&pool, &[mix(1)], &table), (1, Affinity::New), "it is no longer there");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The `[pool.llm]` table: what is read of the bodies of requests to language models.
+//! The `[pool.llm]` table, what is read of the bodies of requests to language models; and the pool's
+//! affinity, which goes by what their prompts begin with.
 
 use std::time::Duration;
 
-use gateway_core::fleet::LlmSpec;
+use gateway_core::fleet::{AffinitySpec, LlmSpec};
 use http::uri::PathAndQuery;
 
 use super::mistake::Mistake;
@@ -20,6 +21,23 @@ pub(super) fn read(mut section: Section<'_, '_>) -> LlmSpec {
     let read_bodies = section.get_or("read_bodies", default.read_bodies);
     section.finish();
     LlmSpec { read_bodies, paths, body_max, wait_max }
+}
+
+/// Reads a pool's affinity.
+pub(super) fn read_affinity(pool: &mut Section<'_, '_>, llm: &LlmSpec) -> AffinitySpec {
+    let default = AffinitySpec::default();
+    let word = pool.word("affinity", &[("none", false), ("prefix", true)]);
+    let by_prefix = word.as_ref().is_some_and(|word| *word.get_ref());
+    if let Some(word) = word.filter(|_| by_prefix && !llm.read_bodies) {
+        pool.mistake(
+            Mistake::at(word.span(), "`pool.affinity` is \"prefix\", but no body is read")
+                .label("what prompts begin with stands in the body")
+                .help("add `[pool.llm]` with `read_bodies = true`"),
+        );
+    }
+    let header = super::pool::read_header(pool, "affinity_header");
+    let load_max = pool.within("affinity_load_max", default.load_max, 1.0..=100.0);
+    AffinitySpec { by_prefix, header, load_max }
 }
 
 fn read_paths(section: &mut Section<'_, '_>) -> Vec<String> {

@@ -80,6 +80,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     http.llm = section.section("llm").map_or_else(LlmSpec::default, llm::read);
     let admission = section.section("admission").and_then(admission::read);
     let autoscale = section.section("autoscale").and_then(autoscale::read);
+    http.affinity = llm::read_affinity(&mut section, &http.llm);
     let (models, canary) = section.section("models").map_or_else(Default::default, read_models);
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
@@ -393,6 +394,7 @@ fn read_http(mut section: Section<'_, '_>) -> HttpSpec {
         retries: section.within("retries", default.retries, 0..=1),
         tenant_header: read_header(&mut section, "tenant_header"),
         llm: default.llm,
+        affinity: default.affinity,
     };
     section.finish();
     spec

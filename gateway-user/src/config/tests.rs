@@ -5,7 +5,8 @@ use std::time::Duration;
 use gateway_core::admission::{AdmissionSpec, PathRule, Priority, RefusedWith};
 use gateway_core::fleet::AutoscaleSpec;
 use gateway_core::fleet::{
-    Admission, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec, WeightMode,
+    Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec,
+    WeightMode,
 };
 use gateway_core::target::{HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
@@ -81,9 +82,16 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     };
     let uncomment = |line: &str| match line {
         // The host and the rest of the file decide these; of the last there is none by default.
-        line if ["nat_address", "proxy_threads", "tenant_header", "header =", "rule ="]
-            .iter()
-            .any(|k| line.contains(k)) =>
+        line if [
+            "nat_address",
+            "proxy_threads",
+            "tenant_header",
+            "header =",
+            "rule =",
+            "affinity_h",
+        ]
+        .iter()
+        .any(|k| line.contains(k)) =>
         {
             line.to_owned()
         }
@@ -141,6 +149,9 @@ name = "site"
 algorithm = "maglev"
 weights = "equal"
 retry_refused = false
+affinity = "prefix"
+affinity_header = "X-Session"
+affinity_load_max = 1.1
 [[pool.backend]]
 name = "one"
 address = "10.1.0.1:80"
@@ -246,6 +257,8 @@ fn every_key_is_read() {
     };
     assert_eq!(pool.autoscale, Some(autoscale));
     assert_eq!(config.fleet.pools[0].admission, None, "nothing is refused unless it is asked for");
+    let header = Some("x-session".to_owned());
+    assert_eq!(pool.http.affinity, AffinitySpec { by_prefix: true, header, load_max: 1.1 });
     assert_eq!(config.fleet.client_classes, [("192.0.2.0".parse().unwrap(), 24, 6)]);
 }
 
@@ -443,6 +456,8 @@ fn numbers_outside_their_bounds_are_mistakes() {
     has_one(&llm("body_max = \"64\""), "7:12", &["body_max` cannot be", "a size such as"]);
     let large = llm("body_max = \"1GiB\"");
     has_one(&large, "7:12", &["is 1GiB", "must be from 1KiB to 16MiB", "the default, 256KiB"]);
+    let affinity = format!("{FIVE_LINES}affinity = \"prefix\"\n");
+    has_one(&affinity, "6:12", &["no body is read", "`read_bodies = true`"]);
     has_one(&llm("paths = [\"v1\"]"), "7:10", &["cannot have \"v1\"", "begin with a slash"]);
     let tick = L4.replace("[gateway]", "[gateway]\ntick = \"1ms\"");
     has_one(&tick, "2:8", &["`gateway.tick` is 1ms", "must be from 10ms to 10s"]);

@@ -4,7 +4,8 @@
 //! bodies of requests to language models are to be read ([`look`]).
 
 use gateway_core::classes::RequestFacts;
-use gateway_core::fleet::LlmSpec;
+use gateway_core::fleet::{AffinitySpec, LlmSpec};
+use gateway_core::prefix;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
@@ -49,6 +50,17 @@ pub(super) async fn look(head: &Parts, body: &mut ClientBody, vip: &VipView) -> 
     };
     vip.body_read(result);
     facts
+}
+
+/// What the affinity of its pool's requests knows a request by: its session's name, if a header says
+/// it, or what its prompt begins with.
+pub(super) fn key(head: &Parts, said: &BodyFacts, affinity: &AffinitySpec) -> Vec<u64> {
+    let session = affinity.header.as_deref().and_then(|name| text(&head.headers, name));
+    match session {
+        Some(name) => vec![prefix::name(name)],
+        None if affinity.by_prefix => said.prefix.clone(),
+        None => Vec::new(),
+    }
 }
 
 /// Whether a request is one to a language model whose body is to be read, by its pool's word.
@@ -112,6 +124,21 @@ mod tests {
         assert!(!is_asked(&head("GET", "/v1/messages"), &llm));
         assert!(!is_asked(&head("POST", "/v1/models"), &llm));
         assert!(!is_asked(&head("POST", "/v1/messages"), &LlmSpec::default()), "off by default");
+    }
+
+    #[test]
+    fn a_session_comes_before_a_prompt_and_neither_counts_where_nobody_asked() {
+        let head = head(&[("x-session", "s1")]);
+        let said = BodyFacts { prefix: vec![1, 2], ..BodyFacts::default() };
+        let key = |by_prefix, header: Option<&str>| {
+            let header = header.map(str::to_owned);
+            let affinity = AffinitySpec { by_prefix, header, ..AffinitySpec::default() };
+            super::key(&head, &said, &affinity)
+        };
+        assert_eq!(key(false, None), [0; 0]);
+        assert_eq!(key(true, None), [1, 2]);
+        assert_eq!(key(true, Some("x-session")), [prefix::name("s1")]);
+        assert_eq!(key(true, Some("x-other")), [1, 2]);
     }
 
     #[test]

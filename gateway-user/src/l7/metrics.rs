@@ -9,14 +9,15 @@ mod series;
 use std::collections::HashSet;
 
 use gateway_core::admission::{Cause, Priority};
+use gateway_core::affinity::Affinity;
 use gateway_core::fleet::{Fleet, Layer};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use self::labels::{
-    AbortLabels, BodyLabels, BytesLabels, CheckoutLabels, ErrorLabels, RefusedLabels, ReportLabels,
-    RequestLabels, RetryLabels, TryLabels, VipLabels,
+    AbortLabels, AffinityLabels, BodyLabels, BytesLabels, CheckoutLabels, ErrorLabels,
+    RefusedLabels, ReportLabels, RequestLabels, RetryLabels, TryLabels, VipLabels,
 };
 pub(super) use self::labels::{
     AbortedBy, BackendLabels, BodyResult, CheckoutSource, Direction, Name, PoolBackendLabels,
@@ -38,6 +39,7 @@ pub struct Metrics {
     aborts: Series<AbortLabels, Counter>,
     body_bytes: Series<BytesLabels, Counter>,
     bodies_read: Series<BodyLabels, Counter>,
+    placed: Series<AffinityLabels, Counter>,
     downstream_open: Series<VipLabels, Gauge>,
     downstream_opened: Series<VipLabels, Counter>,
     accept_errors: Series<VipLabels, Counter>,
@@ -100,6 +102,11 @@ impl Metrics {
             self.body_bytes.clone(),
         );
         registry.register(
+            "gateway_affinity_requests",
+            "Requests where affinity is on, by what came of looking for their favourite backend",
+            self.placed.clone(),
+        );
+        registry.register(
             "gateway_llm_bodies",
             "Bodies of requests to language models, by what became of reading them",
             self.bodies_read.clone(),
@@ -152,6 +159,7 @@ impl Metrics {
         self.aborts.retain(|l| names.has_vip(&l.vip));
         self.body_bytes.retain(|l| names.has_vip(&l.vip));
         self.bodies_read.retain(|l| names.has_vip(&l.vip));
+        self.placed.retain(|l| names.has_vip(&l.vip));
         self.downstream_open.retain(|l| names.has_vip(&l.vip));
         self.downstream_opened.retain(|l| names.has_vip(&l.vip));
         self.accept_errors.retain(|l| names.has_vip(&l.vip));
@@ -204,6 +212,11 @@ impl Metrics {
 
     pub(super) fn body_bytes(&self, vip: &Name, direction: Direction) -> Counter {
         self.body_bytes.get(&BytesLabels { vip: vip.clone(), direction })
+    }
+
+    pub(super) fn placed(&self, vip: &Name, pool: &Name, affinity: Affinity) -> Counter {
+        let (vip, pool, result) = (vip.clone(), pool.clone(), affinity.as_str());
+        self.placed.get(&AffinityLabels { vip, pool, result })
     }
 
     pub(super) fn bodies_read(&self, vip: &Name, result: BodyResult) -> Counter {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use gateway_common::clock::KtimeNs;
+use gateway_core::affinity::Affinity;
 use gateway_core::recent::{CANDIDATES_MAX, Choice, RequestRecord};
 use gateway_core::snapshot::{BackendSnapshot, Demand};
 use http::HeaderValue;
@@ -46,7 +47,13 @@ impl Note {
     }
 
     /// A backend was chosen, and has not got the request yet.
-    pub(super) fn chose(&self, view: &View, pool: usize, backend: &BackendSnapshot) {
+    pub(super) fn chose(
+        &self,
+        view: &View,
+        pool: usize,
+        backend: &BackendSnapshot,
+        affinity: Affinity,
+    ) {
         let mut record = self.record.borrow_mut();
         let (snapshot, now) = (&view.snapshot, clock::now().0);
         let demand = Demand { class: record.class, cost: record.cost };
@@ -59,7 +66,7 @@ impl Note {
             candidates.swap(CANDIDATES_MAX - 1, chosen);
         }
         candidates.truncate(CANDIDATES_MAX);
-        record.choices.push(Choice { backend: backend.to_owned(), of, candidates });
+        record.choices.push(Choice { backend: backend.to_owned(), affinity, of, candidates });
     }
 
     /// Its client is answered.

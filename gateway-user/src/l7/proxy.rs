@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use gateway_core::affinity::PrefixTable;
 use gateway_core::fleet::Layer;
 use gateway_core::recent::Recent;
 use gateway_core::rows::Rows;
@@ -40,6 +41,7 @@ pub struct Proxy {
     listening: BTreeMap<SocketAddrV4, String>,
     metrics: Arc<Metrics>,
     recent: Arc<Recent>,
+    near: Arc<PrefixTable>,
 }
 
 struct Thread {
@@ -71,6 +73,7 @@ impl Proxy {
         let current = snapshot.load_full();
         let metrics_of_threads = Arc::clone(&metrics);
         let recent = Arc::new(Recent::default());
+        let near = Arc::new(PrefixTable::default());
         let shared = Shared {
             options,
             snapshot,
@@ -78,10 +81,11 @@ impl Proxy {
             telemetry,
             metrics: metrics_of_threads,
             recent: Arc::clone(&recent),
+            near: Arc::clone(&near),
         };
         let threads = (0..count).map(|thread| Thread::start(thread, shared.clone()));
         let threads = threads.collect::<Result<_, _>>()?;
-        let mut proxy = Proxy { threads, listening: BTreeMap::new(), metrics, recent };
+        let mut proxy = Proxy { threads, listening: BTreeMap::new(), metrics, recent, near };
         proxy.reconfigure(&current)?;
         Ok(proxy)
     }
@@ -130,6 +134,11 @@ impl Proxy {
     /// The last requests: a sample.
     pub fn recent(&self) -> Arc<Recent> {
         Arc::clone(&self.recent)
+    }
+
+    /// What prompts went where, of which the affinity of a pool's requests is made.
+    pub fn prefixes(&self) -> Arc<PrefixTable> {
+        Arc::clone(&self.near)
     }
 
     /// What the proxy counts.
@@ -232,6 +241,7 @@ mod tests {
             listening: BTreeMap::new(),
             metrics: Arc::default(),
             recent: Arc::default(),
+            near: Arc::default(),
         };
         assert_eq!(proxy.ended().await, 1);
     }

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::net::SocketAddrV4;
 use std::rc::Rc;
 
+use gateway_core::affinity::{Affinity, Key};
 use gateway_core::observation::{LoadReport, RequestOutcome};
 use gateway_core::snapshot::BackendSnapshot;
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -63,11 +64,13 @@ pub(super) async fn serve(
         false => BodyFacts::default(),
     };
     let facts = facts::of(&head, &said, vip.http.tenant_header.as_deref());
+    let key = facts::key(&head, &said, &vip.http.affinity);
     let thought = Thought { is_llm, ..worker.think(&view, vip.pool, &facts) };
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
     let note = Note::begin(&worker, vip, thought.demand, &request_id);
-    let route = Route { worker: &worker, view: &view, vip, thought, note: note.as_ref() };
+    let route =
+        Route { worker: &worker, view: &view, vip, thought, key: &key, note: note.as_ref() };
     let response = match route.answer(&mut outgoing).await {
         Ok(answer) => answer.pass_on(journey, vip, &request_id),
         Err(fault) => journey.fail(fault, &request_id),
@@ -94,6 +97,8 @@ struct Route<'a> {
     view: &'a View,
     vip: &'a VipView,
     thought: Thought,
+    /// What its affinity goes by.
+    key: Key<'a>,
     /// Where it is noted, if it is.
     note: Option<&'a Note>,
 }
@@ -102,17 +107,21 @@ impl Route<'_> {
     /// The response of the first backend, or of another one if that failed.
     async fn answer(&self, outgoing: &mut Outgoing) -> Result<Answer, Fault> {
         let (pool, demand) = (self.vip.pool, self.thought.demand);
-        let mut backend = self.worker.pick(self.view, pool, demand).ok_or(Fault::NoBackend)?;
+        let picked = self.worker.pick(self.view, pool, demand, self.key);
+        let (mut backend, mut affinity) = picked.ok_or(Fault::NoBackend)?;
+        self.vip.placed(affinity);
         let mut retries_left = self.vip.http.retries;
         loop {
             if let Some(note) = self.note {
-                note.chose(self.view, pool, &backend);
+                note.chose(self.view, pool, &backend, affinity);
             }
             let ended = self.try_backend(outgoing, &backend).await;
             let reason = retry_reason(&ended, outgoing).filter(|_| retries_left > 0);
             // Without another backend the first one's answer is better than none.
             let Some((reason, other)) = reason.and_then(|reason| {
-                Some((reason, self.worker.pick_other(self.view, pool, demand, backend.row)?))
+                let tried = backend.row;
+                let other = self.worker.pick_other(self.view, pool, demand, self.key, tried)?;
+                Some((reason, other))
             }) else {
                 return ended;
             };
@@ -120,7 +129,7 @@ impl Route<'_> {
                 answer.give_up();
             }
             self.count_retry(reason, &backend, &other);
-            backend = other;
+            (backend, affinity) = (other, Affinity::None);
             retries_left -= 1;
         }
     }

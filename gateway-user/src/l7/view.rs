@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use gateway_core::admission::AdmissionSpec;
+use gateway_core::affinity::Affinity;
 use gateway_core::fleet::{HttpSpec, Layer, PoolSpec, VipSpec};
 use gateway_core::observation::BackendRow;
 use gateway_core::snapshot::Snapshot;
@@ -76,6 +77,8 @@ pub(super) struct VipView {
     pub(super) request_bytes: Counter,
     /// Bodies of requests to language models, by what became of reading them.
     bodies: Handles<BodyResult>,
+    /// Its requests, by what came of looking for their favourites.
+    placed: Handles<Affinity>,
     metrics: Arc<Metrics>,
     /// Bytes of response bodies.
     pub(super) response_bytes: Counter,
@@ -98,6 +101,7 @@ impl VipView {
             unserved: series(NO_BACKEND_NAME),
             backends: spec.backends.iter().map(|spec| Rc::new(series(&spec.name))).collect(),
             bodies: Handles::default(),
+            placed: Handles::default(),
             metrics: Arc::clone(metrics),
             pool: vip.pool,
             http: spec.http.clone(),
@@ -112,6 +116,15 @@ impl VipView {
     /// One more body was looked into.
     pub(super) fn body_read(&self, result: BodyResult) {
         self.bodies.inc(result, || self.metrics.bodies_read(&self.name, result));
+    }
+
+    /// One more request was given a backend, if its pool's requests are to go where others like them
+    /// went.
+    pub(super) fn placed(&self, affinity: Affinity) {
+        if self.http.affinity.is_on() {
+            self.placed
+                .inc(affinity, || self.metrics.placed(&self.name, &self.pool_name, affinity));
+        }
     }
 }
 

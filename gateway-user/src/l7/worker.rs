@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use gateway_core::admission::{Priority, Refused};
+use gateway_core::affinity::{Affinity, Key, PrefixTable};
 use gateway_core::classes::RequestFacts;
 use gateway_core::observation::BackendRow;
 use gateway_core::recent::Recent;
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) telemetry: Telemetry,
     pub(super) metrics: Arc<Metrics>,
     pub(super) recent: Arc<Recent>,
+    pub(super) near: Arc<PrefixTable>,
 }
 
 /// One traffic thread.
@@ -45,6 +47,8 @@ pub(super) struct Worker {
     pub(super) metrics: Arc<Metrics>,
     /// The last requests, of which a sample is noted.
     pub(super) recent: Arc<Recent>,
+    /// What prompts went where, of all threads.
+    near: Arc<PrefixTable>,
     pub(super) pool: Pool,
     pub(super) options: Options,
     current: RefCell<Current>,
@@ -61,7 +65,7 @@ struct Current {
 
 impl Worker {
     pub(super) fn new(shared: Shared) -> Worker {
-        let Shared { options, snapshot, rows, telemetry, metrics, recent } = shared;
+        let Shared { options, snapshot, rows, telemetry, metrics, recent, near } = shared;
         let mut snapshot = Cache::new(snapshot);
         let view = Rc::new(View::new(Arc::clone(snapshot.load()), &metrics));
         let mut server = http1::Builder::new();
@@ -80,6 +84,7 @@ impl Worker {
             telemetry,
             metrics,
             recent,
+            near,
             server,
         }
     }
@@ -114,10 +119,19 @@ impl Worker {
         Thought { demand, profile, is_llm: false }
     }
 
-    /// A backend for a new request.
-    pub(super) fn pick(&self, view: &View, pool: usize, demand: Demand) -> Option<BackendSnapshot> {
+    /// A backend for a new request: its favourite, if it has a key and that has room.
+    pub(super) fn pick(
+        &self,
+        view: &View,
+        pool: usize,
+        demand: Demand,
+        key: Key<'_>,
+    ) -> Option<(BackendSnapshot, Affinity)> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_for_request(pool, demand, hash, clock::now().0, &*self.rows)
+        let (now, rows) = (clock::now().0, &*self.rows);
+        let picked = view.snapshot.pick_near(pool, demand, key, hash, now, rows, &self.near)?;
+        self.near.note(key, picked.0.row.row);
+        Some(picked)
     }
 
     /// A backend other than the one that was tried.
@@ -126,10 +140,14 @@ impl Worker {
         view: &View,
         pool: usize,
         demand: Demand,
+        key: Key<'_>,
         tried: BackendRow,
     ) -> Option<BackendSnapshot> {
         let hash = self.rng.borrow_mut().next_u64();
-        view.snapshot.pick_other(pool, demand, hash, clock::now().0, &*self.rows, tried)
+        let now = clock::now().0;
+        let picked = view.snapshot.pick_other(pool, demand, hash, now, &*self.rows, tried)?;
+        self.near.note(key, picked.row.row);
+        Some(picked)
     }
 
     /// Randomness for a request id.

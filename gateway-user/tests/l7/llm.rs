@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gateway_core::affinity::Affinity;
 use gateway_core::classes::{Profile, RequestFacts};
-use gateway_core::fleet::{HttpSpec, LlmSpec};
+use gateway_core::fleet::{AffinitySpec, HttpSpec, LlmSpec};
 use gateway_core::observation::{RequestOutcome, Seen};
 use http::Response;
 use http_body_util::BodyExt;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Backend, full, read_head, refusing_addr, write};
 use crate::client::Client;
-use crate::gateway::{Gateway, Setup};
+use crate::gateway::{Gateway, Setup, weight};
 use crate::soon;
 
 /// Bodies that backends have got.
@@ -278,4 +279,75 @@ async fn of_what_is_no_stream_of_a_language_model_the_head_counts() {
         assert!(first + 3 * pause <= whole, "{kind}: {first:?} of {whole:?}");
         assert_eq!(counted, 0);
     }
+}
+
+/// A gateway in front of three backends that sends requests where others like them went.
+async fn affine(header: Option<&str>) -> (Gateway, Vec<(Backend, Got)>) {
+    let backends = [keeper().await, keeper().await, keeper().await];
+    let mut setup = reading(64 * 1024, LONG);
+    let header = header.map(str::to_owned);
+    setup.http.affinity = AffinitySpec { by_prefix: true, header, ..AffinitySpec::default() };
+    let addrs: Vec<_> = backends.iter().map(|(backend, _)| backend.addr).collect();
+    (Gateway::with(setup, &addrs), backends.into())
+}
+
+/// How many requests each backend got.
+fn got(backends: &[(Backend, Got)]) -> Vec<usize> {
+    backends.iter().map(|(_, got)| got.lock().expect("no panic").len()).collect()
+}
+
+fn placed(gateway: &Gateway, result: &str) -> u64 {
+    let labels = format!(r#"{{vip="vip0",pool="pool",result="{result}"}}"#);
+    gateway.metric(&format!("gateway_affinity_requests_total{labels}"))
+}
+
+#[tokio::test]
+async fn prompts_that_begin_alike_go_to_one_backend() {
+    let (gateway, backends) = affine(None).await;
+    for turn in 0..10 {
+        // A conversation: each prompt is the one before and some more.
+        let request = post("/v1/messages", &chat(500 + 100 * turn));
+        assert_eq!(Client::connect(gateway.vip).await.request(&request).await.status, 200);
+        gateway.assert_idle().await;
+    }
+    let mut got = got(&backends);
+    got.sort_unstable();
+    assert_eq!(got, [0, 0, 10]);
+    assert_eq!((placed(&gateway, "new"), placed(&gateway, "kept")), (1, 9));
+    let noted = gateway.proxy.recent().find(None).expect("noted");
+    assert_eq!(noted.choices[0].affinity, Affinity::Kept);
+}
+
+#[tokio::test]
+async fn a_session_goes_to_one_backend_whatever_it_says() {
+    let (gateway, backends) = affine(Some("x-session")).await;
+    for turn in 0..10 {
+        let request = format!("GET /{turn} HTTP/1.1\r\nhost: test\r\nx-session: blue\r\n\r\n");
+        assert_eq!(Client::connect(gateway.vip).await.request(&request).await.status, 200);
+        gateway.assert_idle().await;
+    }
+    let mut got = got(&backends);
+    got.sort_unstable();
+    assert_eq!(got, [0, 0, 10]);
+}
+
+#[tokio::test]
+async fn a_favourite_that_is_cut_gives_its_prompts_away_and_they_stay_there() {
+    let (gateway, backends) = affine(None).await;
+    let ask = || async {
+        let request = post("/v1/messages", &chat(500));
+        assert_eq!(Client::connect(gateway.vip).await.request(&request).await.status, 200);
+        gateway.assert_idle().await;
+    };
+    ask().await;
+    let favourite = got(&backends).iter().position(|got| *got == 1).expect("one got it");
+    gateway.rows.set_weights(favourite as u32, weight(0));
+    for _ in 0..5 {
+        ask().await;
+    }
+    let mut got = got(&backends);
+    assert_eq!(got.remove(favourite), 1);
+    got.sort_unstable();
+    assert_eq!(got, [0, 5]);
+    assert_eq!((placed(&gateway, "away"), placed(&gateway, "kept")), (1, 4));
 }

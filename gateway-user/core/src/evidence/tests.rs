@@ -1,5 +1,5 @@
 use super::*;
-use crate::classes::Profile;
+use crate::classes::{Profile, RequestFacts};
 use crate::fleet::ProbeKind;
 use crate::observation::{BackendRow, LoadReport};
 
@@ -84,6 +84,30 @@ fn fast_errors_do_not_look_like_speed() {
     let half = [request(RequestOutcome::Answered, 20), request(RequestOutcome::ServerError, 1)];
     let low = known(&half.repeat(20)).latency_low.unwrap();
     assert!(low > 0.018, "{low}");
+}
+
+#[test]
+fn what_language_models_stream_tells_no_speed_unless_they_report_it() {
+    let facts = |prompt_chars| RequestFacts { stream: true, prompt_chars, ..Default::default() };
+    let answers = |prompt_chars, report| {
+        let Seen::Request { outcome, first_byte_after, after, class, among, .. } =
+            request(RequestOutcome::Answered, 800)
+        else {
+            unreachable!("it is a request");
+        };
+        let profile = Profile::of(&facts(prompt_chars));
+        known(
+            &[Seen::Request { outcome, first_byte_after, after, class, profile, among, report };
+                40],
+        )
+    };
+    let streamed = answers(Some(58_000), None);
+    assert_eq!(streamed.sample, None);
+    let latency = streamed.latency_p50.expect("it is shown all the same");
+    assert!((latency / 0.08 - 1.0).abs() < 0.1, "as of a prompt of 4,000 characters: {latency}");
+    assert!(answers(None, None).sample.is_some(), "any other stream is a request like any");
+    let report = Some(LoadReport { utilization: 0.4, ..LoadReport::default() });
+    assert!(answers(Some(58_000), report).sample.is_some());
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! compared by them alone; the others are learnt from what its requests took. One function gives
 //! each part, for training, simulation and serving.
 
+use std::time::Duration;
+
 use super::{Feature, Schema, feature, hold};
 use crate::classes::RequestFacts;
 
@@ -63,6 +65,31 @@ pub fn vector(traits: &[f32; TRAITS], cost: f64, spread: f64) -> [f32; COUNT] {
     })
 }
 
+/// A prompt's characters at which the time to the first token is compared, and what every prompt costs
+/// besides its own, as characters. A first token waits until its prompt is read, so unscaled a backend
+/// looks slow that was asked long ones (docs/llm.md has figures).
+const PROMPT_CHARS: f64 = 4_000.0;
+const PROMPT_CHARS_BESIDE: f64 = 2_000.0;
+
+/// Where it stands that an answer is wanted piece by piece, and how long the prompt is.
+const STREAM: usize = 1;
+const CHARS: usize = 3;
+
+/// Whether a prompt of known length is answered piece by piece.
+pub fn is_streamed_prompt(traits: &[f32; TRAITS]) -> bool {
+    traits[STREAM] > 0.0 && traits[CHARS] > 0.0
+}
+
+/// What the time to the first token would have been of a prompt of 4,000 characters, where the answer
+/// is streamed and its prompt's length is known; else the time itself.
+pub fn scaled_to_prompt(traits: &[f32; TRAITS], took: Duration) -> Duration {
+    if !is_streamed_prompt(traits) {
+        return took;
+    }
+    let chars = f64::from(traits[CHARS]).exp_m1();
+    took.mul_f64((PROMPT_CHARS_BESIDE + PROMPT_CHARS) / (PROMPT_CHARS_BESIDE + chars))
+}
+
 /// Square of the distance between two profiles, or the beginnings of both.
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     let parts = a.iter().zip(b).zip(SCALE);
@@ -87,6 +114,18 @@ mod tests {
             let [low, high] = feature.range;
             assert!((low..=high).contains(value), "{}: {value}", feature.name);
         }
+    }
+
+    #[test]
+    fn the_first_token_of_a_long_prompt_may_take_longer() {
+        let scaled = |stream, prompt_chars| {
+            let facts = RequestFacts { stream, prompt_chars, ..RequestFacts::default() };
+            scaled_to_prompt(&traits(&facts), Duration::from_secs(2)).as_secs_f64()
+        };
+        assert!((scaled(true, Some(4_000)) - 2.0).abs() < 1e-3);
+        assert!((scaled(true, Some(58_000)) - 0.2).abs() < 1e-3);
+        assert_eq!(scaled(true, None), 2.0, "nobody knows how long its prompt is");
+        assert_eq!(scaled(false, Some(58_000)), 2.0, "it waited for all of its answer");
     }
 
     #[test]

@@ -209,7 +209,8 @@ mod tests {
     }
 
     fn answer(at: f64, latency: f64, good: bool) -> Answer {
-        Answer { at: seconds(at), latency: seconds(latency), class: 0, good }
+        let first_byte = seconds(latency);
+        Answer { at: seconds(at), latency: first_byte, first_byte, class: 0, good }
     }
 
     #[test]

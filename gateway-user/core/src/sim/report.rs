@@ -12,6 +12,8 @@ pub struct Answer {
     pub at: Duration,
     /// How long it took, retry included.
     pub latency: Duration,
+    /// How long until its answer's first byte.
+    pub first_byte: Duration,
     /// Index of its class.
     pub class: u8,
     /// Whether it was answered with anything but an error.
@@ -43,8 +45,21 @@ pub struct Report {
     pub movement: Option<f64>,
     /// Every turn's decisions, if they were kept.
     pub decisions: Vec<Decision>,
+    /// What each server did, where they serve a language model.
+    pub served: Vec<Served>,
     /// Events that it took to run.
     pub events: u64,
+}
+
+/// What a server of a language model did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    /// Tokens of prompts.
+    pub tokens: u64,
+    /// Of these, those that its cache had.
+    pub cached: u64,
+    /// Seconds in which it did anything.
+    pub busy: f64,
 }
 
 impl Report {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::batch::BatchSpec;
 use super::traffic::{ClassSpec, Cost, Profile};
-use crate::fleet::{Algorithm, PolicySpec, ProbeSpec, WeightMode};
+use crate::fleet::{AffinitySpec, Algorithm, PolicySpec, ProbeSpec, WeightMode};
 
 /// A whole run, chance included.
 #[derive(Clone, Debug)]
@@ -46,6 +47,13 @@ pub struct Scenario {
     pub changes: Vec<Change>,
     /// How their pace changes, in any order.
     pub paces: Vec<Pace>,
+    /// The backends serve a language model like this, and what is asked is its `prompts`, whatever
+    /// `rate` and `classes` say; `None`: they have workers and a queue.
+    pub batch: Option<BatchSpec>,
+    /// Whether this gateway sends prompts where their beginnings went before.
+    pub affinity: AffinitySpec,
+    /// What this gateway takes as a streamed answer's latency.
+    pub signal: Signal,
     /// When the control loops stop: what decides by what it is told goes on with what it knew.
     pub loop_stops_at: Option<Duration>,
     /// When they turn again; what was seen meanwhile is lost, as for a daemon that was dead.
@@ -75,6 +83,9 @@ impl Default for Scenario {
             servers: Vec::new(),
             changes: Vec::new(),
             paces: Vec::new(),
+            batch: None,
+            affinity: AffinitySpec::default(),
+            signal: Signal::AsShipped,
             loop_stops_at: None,
             loop_starts_at: None,
         }
@@ -117,6 +128,19 @@ impl Scenario {
         }
         work / end
     }
+}
+
+/// What is taken as the latency of an answer that comes piece by piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// As the proxy does: until its first piece, which moves no weight.
+    AsShipped,
+    /// Until its first piece, scaled to the length of its prompt, as if it were any request's.
+    Scaled,
+    /// Until its first piece as it is.
+    FirstToken,
+    /// Until its last.
+    Whole,
 }
 
 /// A backend: several workers before one queue.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
+use super::batch::{Batch, Stepped};
 use super::chance::Chance;
+use super::report::Served;
 use super::scenario::{Fault, ServerSpec, Service};
 use super::traffic::Request;
 use super::tries::TryId;
@@ -79,6 +81,8 @@ pub(super) struct Server {
     /// The sum of these.
     waiting: f64,
     errors: f64,
+    /// It serves a language model, and has neither workers nor a queue.
+    pub(super) batch: Option<Batch>,
 }
 
 impl Server {
@@ -94,6 +98,7 @@ impl Server {
             queue: VecDeque::new(),
             waiting: 0.0,
             errors,
+            batch: None,
         }
     }
 
@@ -108,6 +113,10 @@ impl Server {
         }
         if self.queue.len() >= self.spec.queue_max || chance(question::BACKGROUND) < self.errors {
             return Reception::Error;
+        }
+        if let Some(batch) = &mut self.batch {
+            batch.push(job);
+            return Reception::Queued;
         }
         if self.busy.len() < self.spec.workers as usize {
             Reception::Started(self.start(now, &job))
@@ -149,6 +158,9 @@ impl Server {
         self.busy.clear();
         self.queue.clear();
         self.waiting = 0.0;
+        if let Some(batch) = &mut self.batch {
+            batch.clear();
+        }
         self.vitals.busy(now, 0.0);
     }
 
@@ -158,7 +170,8 @@ impl Server {
 
     /// Requests in flight: served or waiting, whoever sent them.
     pub(super) fn rif(&self) -> u32 {
-        (self.busy.len() + self.queue.len()) as u32
+        let batch = self.batch.as_ref().map_or(0, Batch::rif);
+        (self.busy.len() + self.queue.len() + batch) as u32
     }
 
     /// Whether it answers probes.
@@ -176,6 +189,35 @@ impl Server {
         let first = self.busy.iter().map(|(_, end)| end.since(now).as_secs_f64());
         let left = first.clone().sum::<f64>() + self.waiting;
         own + first.fold(f64::MAX, f64::min).max(left / f64::from(self.spec.workers))
+    }
+
+    /// What it did, if it serves a language model.
+    pub(super) fn served(&self) -> Option<Served> {
+        let Batch { tokens: [tokens, cached], busy, .. } = *self.batch.as_ref()?;
+        Some(Served { tokens, cached, busy })
+    }
+
+    /// Begins a step of its batch, if there is one to begin; how long it takes.
+    pub(super) fn begin_step(
+        &mut self,
+        now: KtimeNs,
+        waits: impl Fn(TryId) -> bool,
+    ) -> Option<Duration> {
+        let batch = self.batch.as_mut()?;
+        let seconds = batch.begin(waits);
+        self.vitals.busy(now, batch.busy_share());
+        let slow = if let Fault::Slow(factor) = self.fault { factor } else { 1.0 };
+        let seconds = seconds? * slow * self.pace / self.spec.speed;
+        batch.busy += seconds;
+        Some(Duration::from_secs_f64(seconds))
+    }
+
+    /// The step of its batch that was begun in this epoch is over.
+    pub(super) fn end_step(&mut self, now: KtimeNs, epoch: u32) -> Stepped {
+        match &mut self.batch {
+            Some(batch) if epoch == self.epoch => batch.end(now),
+            _ => Stepped::default(),
+        }
     }
 
     fn start(&mut self, now: KtimeNs, job: &Job) -> Busy {

@@ -8,6 +8,11 @@ use std::sync::Arc;
 use gateway_common::hash::mix;
 
 use super::chance::Chance;
+use super::prompts::Prompt;
+use super::shapes::llm_work;
+
+/// Later than any run ends, s.
+const NEVER: f64 = 1e9;
 
 /// What one request costs, as multiples of a backend's mean service time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -206,6 +211,8 @@ pub struct Request {
     pub class: u8,
     /// Index of its profile in that class.
     pub profile: u16,
+    /// Number of its prompt, where a language model is asked.
+    pub prompt: u32,
     /// What it costs.
     pub work: Work,
     /// Decides everything about it that is left to chance.
@@ -227,15 +234,39 @@ pub(super) struct Arrivals {
     classes: Vec<ClassSpec>,
     chance: Chance,
     at: f64,
+    /// What is asked instead, and how much of it was.
+    prompts: Option<(Arc<[Prompt]>, usize)>,
 }
 
 impl Arrivals {
     pub(super) fn new(rate: f64, load: Profile, classes: Vec<ClassSpec>, seed: u64) -> Arrivals {
-        Arrivals { rate, load, classes, chance: Chance::new(seed), at: 0.0 }
+        Arrivals { rate, load, classes, chance: Chance::new(seed), at: 0.0, prompts: None }
+    }
+
+    /// These prompts, when they are made.
+    pub(super) fn of(self, prompts: Arc<[Prompt]>) -> Arrivals {
+        Arrivals { prompts: Some((prompts, 0)), ..self }
+    }
+
+    /// The next prompt's request; after the last, none for longer than any run.
+    fn next_prompt(&mut self) -> Option<Request> {
+        let (prompts, next) = self.prompts.as_mut()?;
+        let number = *next as u32;
+        let (at, work) = match prompts.get(*next) {
+            Some(prompt) => {
+                (prompt.at, llm_work(f64::from(prompt.tokens), f64::from(prompt.answer)))
+            }
+            None => (NEVER, Work { head: 1.0, whole: 1.0 }),
+        };
+        *next += 1;
+        Some(Request { at, class: 0, profile: 0, prompt: number, work, luck: self.chance.bits() })
     }
 
     /// The next request.
     pub(super) fn next(&mut self) -> Request {
+        if let Some(request) = self.next_prompt() {
+            return request;
+        }
         let peaks = self.classes.iter().map(|class| class.share * class.presence.peak());
         let peak = self.load.peak() * peaks.sum::<f64>();
         let shares = self.classes.iter().map(|class| class.share).sum::<f64>();
@@ -255,7 +286,7 @@ impl Arrivals {
                     };
                     let work = class.profiles[profile].cost.draw(&mut own);
                     let (class, profile) = (index as u8, profile as u16);
-                    return Request { at: self.at, class, profile, work, luck };
+                    return Request { at: self.at, class, profile, prompt: 0, work, luck };
                 }
             }
         }

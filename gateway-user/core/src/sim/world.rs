@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -11,10 +12,11 @@ use thiserror::Error;
 
 use super::aids::Aids;
 use super::balancer::{Ask, Balancer, Balancing, Ended, Outcome, Path, Recording};
+use super::batch::Batch;
 use super::chance::Chance;
 use super::invariants::Violation;
 use super::report::{Answer, Cut, Report};
-use super::scenario::{Fault, Scenario};
+use super::scenario::{Fault, Scenario, ServerSpec};
 use super::server::{Busy, Job, Reception, Server};
 use super::traffic::{Arrivals, Request};
 use super::tries::{Tries, Try, TryId};
@@ -42,6 +44,8 @@ enum Event {
     Arrival,
     /// A worker is done with a try.
     Done { server: usize, epoch: u32, busy: Busy },
+    /// A step of a server's batch is over.
+    Step { server: usize, epoch: u32 },
     /// The first byte of a response that goes on reaches the gateway.
     Head(TryId),
     /// The end of a try reaches the gateway.
@@ -180,6 +184,9 @@ impl World {
             scenario.classes.clone(),
             seeds.bits(),
         );
+        if let Some(batch) = &scenario.batch {
+            arrivals = arrivals.of(Arc::clone(&batch.prompts));
+        }
         let mut fronts = Vec::new();
         for _ in 0..scenario.gateways {
             for pool in 0..scenario.pools {
@@ -192,13 +199,18 @@ impl World {
             }
         }
         let servers = scenario.servers.iter();
+        let server = |spec: &ServerSpec| {
+            let mut server = Server::new(*spec, scenario.errors);
+            server.batch = scenario.batch.clone().map(Batch::new);
+            server
+        };
         let mut world = World {
             now: KtimeNs(0),
             events: BinaryHeap::new(),
             planned: 0,
             timeouts: VecDeque::new(),
             tries: Tries::default(),
-            servers: servers.map(|spec| Server::new(*spec, scenario.errors)).collect(),
+            servers: servers.map(server).collect(),
             arriving: arrivals.next(),
             arrivals,
             fronts,
@@ -217,6 +229,7 @@ impl World {
     pub fn run(mut self) -> Result<(Report, Option<Recording>), Violation> {
         self.play()?;
         let mut report = self.report;
+        report.served = self.servers.iter().filter_map(Server::served).collect();
         let recorded =
             self.fronts.into_iter().next().and_then(|front| front.balancer.into_recording());
         let recording = recorded.map(|(decisions, recording)| {
@@ -284,6 +297,7 @@ impl World {
         match event {
             Event::Arrival => self.arrive(),
             Event::Done { server, epoch, busy } => self.done(server, epoch, busy),
+            Event::Step { server, epoch } => self.step_over(server, epoch),
             Event::Head(id) => self.head(id),
             Event::End { id, outcome, body } => self.end(id, outcome, body),
             Event::Again { request, turn, front, tried } => {
@@ -319,7 +333,7 @@ impl World {
             servers: &self.servers[front.servers.clone()],
         };
         let Some(picked) = front.balancer.pick(&ask) else {
-            self.answer(&request, false);
+            self.answer(&request, false, Duration::ZERO);
             return;
         };
         front.balancer.begin(picked);
@@ -338,8 +352,30 @@ impl World {
             Reception::Refused => {
                 self.schedule(ROUND_TRIP, Event::End { id, outcome: Outcome::Refused, body });
             }
-            Reception::Queued | Reception::Swallowed => {}
+            Reception::Queued => self.begin_step(server),
+            Reception::Swallowed => {}
         }
+    }
+
+    /// Lets a server's batch go on, if it does not already.
+    fn begin_step(&mut self, server: usize) {
+        let tries = &self.tries;
+        let step = self.servers[server].begin_step(self.now, |id| tries.contains(id));
+        if let Some(step) = step {
+            let epoch = self.servers[server].epoch();
+            self.schedule(step, Event::Step { server, epoch });
+        }
+    }
+
+    fn step_over(&mut self, server: usize, epoch: u32) {
+        let stepped = self.servers[server].end_step(self.now, epoch);
+        for id in stepped.first {
+            self.head(id);
+        }
+        for (id, body) in stepped.done {
+            self.end(id, Outcome::Answered, body);
+        }
+        self.begin_step(server);
     }
 
     fn work(&mut self, server: usize, busy: Busy) {
@@ -386,9 +422,11 @@ impl World {
         let report = responded.then(|| vitals.report(self.now));
         self.tell(&ended, outcome, after.saturating_sub(body), report);
         match outcome {
-            Outcome::Answered => self.answer(&ended.request, true),
+            Outcome::Answered => self.answer(&ended.request, true, body),
             // An error is an answer, and a request that had its time is not tried again.
-            Outcome::Error | Outcome::TimedOut => self.answer(&ended.request, false),
+            Outcome::Error | Outcome::TimedOut => {
+                self.answer(&ended.request, false, Duration::ZERO);
+            }
             Outcome::Refused | Outcome::Broken => self.retry(&ended),
         }
     }
@@ -419,7 +457,7 @@ impl World {
     fn retry(&mut self, ended: &Try) {
         let Try { request, turn, front, server, .. } = *ended;
         if turn + 1 >= TRIES {
-            self.answer(&request, false);
+            self.answer(&request, false, Duration::ZERO);
             return;
         }
         let (turn, tried) = (turn + 1, server - self.fronts[front].servers.start);
@@ -431,11 +469,13 @@ impl World {
         }
     }
 
-    fn answer(&mut self, request: &Request, good: bool) {
+    /// `body`: how long its answer took from the first byte on.
+    fn answer(&mut self, request: &Request, good: bool, body: Duration) {
         let made = KtimeNs(0) + Duration::from_secs_f64(request.at);
         self.report.answers.push(Answer {
             at: made.since(KtimeNs(0)),
             latency: self.now.since(made),
+            first_byte: self.now.since(made).saturating_sub(body),
             class: request.class,
             good,
         });

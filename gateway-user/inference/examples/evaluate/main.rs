@@ -7,6 +7,7 @@
 
 mod ablation;
 mod data;
+mod llm;
 mod policies;
 mod runs;
 mod table;
@@ -85,6 +86,9 @@ struct Args {
     /// What the uses of the forecast are worth: headroom for ejections, admission.
     #[arg(long)]
     uses: bool,
+    /// Requests to a language model whose prompts begin alike: with and without affinity.
+    #[arg(long)]
+    llm: bool,
     /// Lists scenarios and policies.
     #[arg(long)]
     list: bool,
@@ -116,6 +120,10 @@ fn main() -> Result<ExitCode> {
     let count = args.seeds.unwrap_or(if args.quick { SEEDS_QUICK } else { SEEDS });
     let seeds: Vec<u64> = (first..first + count).collect();
     println!("seeds {first} to {}", first + count - 1);
+    if args.llm {
+        llm::print(&args.data, &seeds)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut registry = Registry::new(None);
     registry.look();
     let classes: Arc<dyn Clusterer> = Arc::new(KMeansClusterer);

@@ -71,6 +71,13 @@ pub(super) struct BytesLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub(super) struct AffinityLabels {
+    pub(super) vip: Name,
+    pub(super) pool: Name,
+    pub(super) result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 pub(super) struct BodyLabels {
     pub(super) vip: Name,
     pub(super) result: BodyResult,

@@ -12,23 +12,30 @@ use gateway_common::layout::Weights;
 
 use super::super::aids::{Aids, Arm, Insight};
 use super::super::invariants::{check_decisions, check_plan};
-use super::super::scenario::Scenario;
+use super::super::prompts::Prompt;
+use super::super::scenario::{Scenario, Signal};
 use super::super::server::Server;
 use super::super::traffic::{ProfileSpec, Request};
 use super::{Ask, Balancer, Ended, Outcome, Path};
+use crate::affinity::{Key, PrefixTable};
 use crate::classes::{ClassSummary, ClassView, Profile, RequestFacts};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
+use crate::features::profile::{scaled_to_prompt, traits};
 use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
 use crate::models::Models;
 use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
+use crate::prefix::BLOCKS_MAX;
 use crate::rows::{HeapRows, Rows};
 use crate::snapshot::{Demand, Snapshot};
 use crate::tables::{Tables, Write};
+
+/// Characters of a token, about.
+const CHARS_PER_TOKEN: u32 = 4;
 
 /// A client whose SYN was refused, and the refusal kept from it, sends the next after this long
 /// (RFC 6298, initial timeout).
@@ -75,6 +82,10 @@ pub(super) struct Gateway {
     truth: Option<ClassView>,
     /// What was thought of a request when it was last sent to a backend.
     begun: HashMap<u64, Begun>,
+    /// What prompts went where.
+    near: PrefixTable,
+    prompts: Option<Arc<[Prompt]>>,
+    signal: Signal,
     /// What the request adds to the surplus of the backend that was just picked for it.
     picked: i64,
     aids: Aids,
@@ -115,6 +126,9 @@ impl Gateway {
             names: scenario.classes.iter().map(|class| class.name).collect(),
             truth: (aids.classes == Arm::Oracle).then(|| truth(scenario)),
             begun: HashMap::new(),
+            near: PrefixTable::default(),
+            prompts: scenario.batch.as_ref().map(|batch| Arc::clone(&batch.prompts)),
+            signal: scenario.signal,
             picked: 0,
             aids: aids.clone(),
             options,
@@ -151,6 +165,24 @@ impl Gateway {
         }
     }
 
+    /// What is known of the beginning of a request's prompt, where it is asked for.
+    fn key(&self, request: &Request) -> Key<'_> {
+        let is_asked = self.engine.fleet().pools[0].http.affinity.by_prefix;
+        let prompts = self.prompts.as_ref().filter(|_| is_asked);
+        let prompt = prompts.and_then(|prompts| prompts.get(request.prompt as usize));
+        // As many as the proxy tells apart: a block of it is half of one of these.
+        let seen = |prompt: &'_ Prompt| prompt.blocks.len().min(BLOCKS_MAX / 2);
+        prompt.map_or(&[], |prompt| &prompt.blocks[..seen(prompt)])
+    }
+
+    /// A time as if its prompt were as long as any other.
+    fn scaled(&self, request: &Request, took: Duration) -> Duration {
+        let prompt = self.prompts.as_ref().and_then(|all| all.get(request.prompt as usize));
+        let prompt_chars = prompt.map(|prompt| prompt.tokens * CHARS_PER_TOKEN);
+        let facts = RequestFacts { stream: true, prompt_chars, ..RequestFacts::default() };
+        scaled_to_prompt(&traits(&facts), took)
+    }
+
     /// What is thought of a request.
     fn demand(&self, request: &Request) -> (Demand, Profile) {
         if self.path == Path::L4 {
@@ -158,7 +190,14 @@ impl Gateway {
             return (Demand { class, ..Demand::PLAIN }, Profile::default());
         }
         let spec = &self.asked[usize::from(request.class)][usize::from(request.profile)];
-        self.snapshot.demand(0, &facts(spec), mix(request.luck))
+        let prompt = self.prompts.as_ref().and_then(|all| all.get(request.prompt as usize));
+        let seen = facts(spec);
+        let facts = RequestFacts {
+            stream: seen.stream || (prompt.is_some() && self.signal == Signal::AsShipped),
+            prompt_chars: prompt.map(|prompt| prompt.tokens * CHARS_PER_TOKEN),
+            ..seen
+        };
+        self.snapshot.demand(0, &facts, mix(request.luck))
     }
 
     /// What was thought of it when it was sent, or is now.
@@ -181,7 +220,11 @@ impl Gateway {
         };
         Seen::Request {
             outcome,
-            first_byte_after: ended.first_byte_after,
+            first_byte_after: match self.signal {
+                Signal::AsShipped | Signal::FirstToken => ended.first_byte_after,
+                Signal::Scaled => self.scaled(&ended.request, ended.first_byte_after),
+                Signal::Whole => ended.after,
+            },
             after: ended.after,
             class,
             profile,
@@ -220,7 +263,11 @@ impl Balancer for Gateway {
         let backend = match tried {
             Some(tried) => snapshot.pick_other(0, demand, ask.hash, now, rows, tried)?,
             None if self.path == Path::L7 => {
-                snapshot.pick_for_request(0, demand, ask.hash, now, rows)?
+                let key = self.key(ask.request);
+                let (backend, _) =
+                    snapshot.pick_near(0, demand, key, ask.hash, now, rows, &self.near)?;
+                self.near.note(key, backend.row.row);
+                backend
             }
             None => snapshot.pick(0, demand.class, ask.hash, now, rows)?,
         };
@@ -461,9 +508,9 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             backends: backends.collect(),
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),
-            http: HttpSpec::default(),
             admission: None,
             autoscale: None,
+            http: HttpSpec { affinity: scenario.affinity.clone(), ..HttpSpec::default() },
             models: Stages::default(),
             canary: CanarySpec::default(),
         }],

@@ -147,6 +147,7 @@ mod tests {
         let outcome = if good { Outcome::Answered } else { Outcome::Error };
         let after = Duration::from_millis(1);
         let request = Request {
+            prompt: 0,
             at: 0.0,
             class: 0,
             profile: 0,

@@ -356,7 +356,8 @@ impl Memory {
 
     /// Whether a sample says how fast a backend is. The latency of what a language model streams is
     /// that of the prompts that it was asked, of which there are few a second and one takes a hundred
-    /// times as long as another: in the simulator every weight that it moved did harm (docs/llm.md).
+    /// times as long as another: weights that it moved did harm in three of the simulator's scenarios,
+    /// and were no better within the intervals in the fourth (docs/llm.md).
     /// What such a backend reports of itself still counts.
     fn tells_speed(&self, sample: &Sample) -> bool {
         self.streamed < 0.5 || sample.utilization.is_some()

@@ -34,6 +34,8 @@ struct HeapTables {
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
     hop: Cell<Result<Hop, Verdict>>,
+    /// What another CPU routes while the next hop of a packet is looked up.
+    meanwhile: RefCell<Option<Vec<u8>>>,
     flows: AtomicTable<'static>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
@@ -67,6 +69,7 @@ impl HeapTables {
             in_flight: Cell::new(0),
             next_port: Default::default(),
             hop: Cell::new(Ok(HOP)),
+            meanwhile: RefCell::default(),
             flows: flow_table(),
             events: RefCell::default(),
             now_ns: Cell::new(1),
@@ -185,6 +188,10 @@ impl Tables for HeapTables {
     }
 
     fn next_hop(&self, _packet: &Packet, _to: &FlowKey, _now_ns: u64) -> Result<Hop, Verdict> {
+        let meanwhile = self.meanwhile.take();
+        if let Some(mut frame) = meanwhile {
+            assert_eq!(self.route(&mut frame).verdict, Verdict::ForwardIn);
+        }
         self.hop.get()
     }
 
@@ -472,6 +479,38 @@ fn a_syn_that_finds_no_port_ends_nobody() {
         tables.check_invariants();
     }
     assert_eq!(tables.in_flight.get(), u64::from(FLOWS_MIN));
+}
+
+#[test]
+fn a_syn_whose_line_another_cpu_takes_meanwhile_is_dropped_and_opens_nothing() {
+    let tables = HeapTables::new();
+    let client = client_key(1);
+    let syn = frame(&client, tcp_flag::SYN, 0, &[]);
+    let mut first = syn.clone();
+    tables.route(&mut first);
+    let back = reverse(&key_of(&mut first));
+    let refusal = tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
+    assert_eq!(refusal.verdict, Verdict::DropRefusedRetry);
+
+    // The client's next SYN came twice, and both draw anew for the line of the refused flow.
+    tables.meanwhile.replace(Some(syn.clone()));
+    let mut slower = syn.clone();
+    let routed = tables.route(&mut slower);
+    assert_eq!((routed.verdict, routed.interface), (Verdict::DropTableFull, 0));
+    assert_eq!(slower, syn, "it is not changed");
+    assert_eq!(tables.in_flight.get(), 1, "the faster one's");
+    let opened = tables.known(&client).unwrap();
+    tables.check_invariants();
+
+    assert_eq!(tables.route(&mut syn.clone()).verdict, Verdict::ForwardIn, "sent again");
+    let now = tables.known(&client).unwrap();
+    assert_eq!(
+        (now.opened_at_ns, now.control.nat_port),
+        (opened.opened_at_ns, opened.control.nat_port),
+        "it is on the faster one's flow",
+    );
+    assert_eq!(tables.in_flight.get(), 1);
+    tables.check_invariants();
 }
 
 #[test]

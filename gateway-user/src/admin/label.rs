@@ -65,8 +65,17 @@ pub(super) async fn label(
         .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let gone = || AdminError::new(StatusCode::NOT_FOUND, "the backend is gone");
     let outcome = outcome.ok_or_else(gone)?;
-    let (backend, windows) = (asked.backend, outcome.windows);
+    let (backend, LabelOutcome { windows, contradicted }) = (asked.backend, outcome);
     tracing::info!(pool, backend, faulty, windows, "backend labelled by an operator");
+    if contradicted > 0 {
+        tracing::warn!(
+            pool,
+            backend,
+            faulty,
+            contradicted,
+            "windows had the contrary label; the operator's word stands, the score keeps both"
+        );
+    }
     Ok(Json(Labelled { pool, backend, outcome }))
 }
 

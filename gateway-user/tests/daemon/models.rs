@@ -116,6 +116,10 @@ fn the_operators_word_labels_windows() {
         assert!(done.status.success(), "{}", said(&done));
         (!said(&done).contains(": 0 windows")).then_some(())
     });
+    // The contrary about the same windows: taken as said, and told.
+    does(&daemon, &["label", "slow", "healthy", "--from", "-1m"], "slow");
+    let log = daemon.log();
+    assert!(log.contains("windows had the contrary label; the operator's word stands"), "{log}");
     let unknown = change(&daemon, &["label", "nobody", "healthy"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(said(&unknown).contains("there is no backend \"nobody\""), "{}", said(&unknown));

@@ -9,12 +9,14 @@
 
 mod forest;
 mod recording;
+mod rule;
 mod standing;
 mod watch;
 mod window;
 
 pub use forest::{Answer, Forest, ForestError, ForestSpec, NODES_MAX, Node, TREES_MAX};
 pub use recording::{LabelledWindow, RECORDING_VERSION};
+pub use rule::rule;
 pub use standing::{LabelOutcome, Losses, Proof};
 pub(crate) use watch::Watch;
 pub use watch::{APART, Contribution, Diagnosis, Suspicions};

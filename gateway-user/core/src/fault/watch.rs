@@ -11,7 +11,7 @@ use gateway_common::clock::KtimeNs;
 use serde::{Deserialize, Serialize};
 
 use super::standing::{LabelOutcome, Proof, Span};
-use super::{FaultWindow, Forest, WINDOW};
+use super::{FaultWindow, Forest, WINDOW, rule};
 use crate::decision::Reason;
 use crate::features::fault::{FEATURES, Past, Vector, vectors};
 use crate::ladder::{Seat, Stage};
@@ -64,7 +64,7 @@ pub struct Diagnosis {
     pub confirmed: bool,
     /// Whether the input looks like the training data.
     pub familiar: bool,
-    /// The rule's probability.
+    /// The rule's probability; of a window that was given, so far as one window tells.
     pub rule: f64,
     /// The features that moved it most, largest first.
     pub contributions: Vec<Contribution>,
@@ -259,8 +259,8 @@ impl Watch {
         forest: Option<&Forest>,
     ) -> Option<Diagnosis> {
         let watched = self.watched.get(backend)?;
-        let vector = match window {
-            None => watched.vector,
+        let (vector, rule) = match window {
+            None => (watched.vector, watched.rule),
             Some(window) => self.with(backend, window),
         };
         let asked = forest.zip(vector);
@@ -270,7 +270,7 @@ impl Watch {
             suspicious_from: forest.map(Forest::suspicious_from),
             confirmed: watched.confirmed && window.is_none(),
             familiar: asked.is_some_and(|(forest, vector)| forest.is_familiar(&vector)),
-            rule: watched.rule,
+            rule,
             contributions: asked.map_or_else(Vec::new, |(f, v)| contributions(f, &v)),
         })
     }
@@ -287,13 +287,14 @@ impl Watch {
         asked.map_or_else(Vec::new, |(forest, vector)| contributions(forest, &vector))
     }
 
-    /// The vector that a backend would have with another window, its peers as they are.
-    fn with(&self, backend: usize, window: FaultWindow) -> Option<Vector> {
+    /// The vector that a backend would have with another window, and what the rule would say of it,
+    /// its peers as they are.
+    fn with(&self, backend: usize, window: FaultWindow) -> (Option<Vector>, f64) {
         let mut pasts: Vec<Past> = self.watched.iter().map(|watched| watched.past).collect();
         let mut windows: Vec<FaultWindow> =
             self.watched.iter().map(|watched| watched.window).collect();
         windows[backend] = window;
-        vectors(&mut pasts, &windows, 1.0)[backend]
+        (vectors(&mut pasts, &windows, 1.0)[backend], rule(&windows)[backend])
     }
 
     /// Backends that stay keep their past, whatever their place in the pool is now.

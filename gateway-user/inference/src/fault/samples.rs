@@ -1,19 +1,12 @@
 //! From labelled windows to vectors, by the function that serves.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use gateway_core::evidence::Evidence;
-use gateway_core::fault::{FaultWindow, LabelledWindow};
+use gateway_core::fault::{FaultWindow, LabelledWindow, rule};
 use gateway_core::features::fault::{Past, Vector, vectors};
-use gateway_core::fleet::PolicySpec;
-use gateway_core::predictor::{PoolView, Substitute};
 
 /// A pause counts for this many windows at most, as it does live.
 const PASSED_MAX: f32 = 24.0;
-
-/// Failures in a row are not in a recording of others; the rule is asked without them.
-const SILENT_TICK: Duration = Duration::from_millis(250);
 
 /// One window of one backend, ready to be learnt from or judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,36 +73,9 @@ fn pool(windows: &[&LabelledWindow]) -> Vec<Sample> {
                 faulty: window.faulty,
                 fault_since: window.fault_since,
                 fault: window.fault.clone(),
-                rule: window.rule.unwrap_or(rule[place]),
+                rule: window.rule.unwrap_or(rule[place] as f32),
             });
         }
     }
     samples
-}
-
-/// What the rule would say of windows that it was not asked about.
-fn rule(windows: &[FaultWindow]) -> Vec<f32> {
-    let evidence = |window: &FaultWindow| {
-        let (finished, failed) = (window.finished(), window.failed());
-        Evidence {
-            finished,
-            failed,
-            long_finished: finished,
-            long_failed: failed,
-            recent_finished: finished,
-            recent_failed: failed,
-            latency_p50: window.latency_p50.map(f64::from),
-            silent_for: Duration::from_secs_f32(window.silent.max(0.0)),
-            capacity: 1.0,
-            serving: window.serving,
-            ..Evidence::default()
-        }
-    };
-    let backends: Vec<Evidence> = windows.iter().map(evidence).collect();
-    let view = PoolView { backends: &backends, elapsed: SILENT_TICK };
-    let opinions = Substitute::new(&PolicySpec::default()).opinions(&view);
-    let probability = |fault: Option<gateway_core::predictor::Fault>| {
-        fault.map_or(0.0, |fault| fault.probability as f32)
-    };
-    opinions.into_iter().map(|opinion| probability(opinion.fault)).collect()
 }

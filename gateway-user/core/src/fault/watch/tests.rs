@@ -118,3 +118,16 @@ fn measurements_can_be_asked_about_without_being_learnt() {
     assert!((asked.contributions[0].moved - 0.4).abs() < 1e-6);
     assert_eq!(watch.watched[0].past, before);
 }
+
+#[test]
+fn the_rule_is_asked_about_given_measurements_too() {
+    let failing = FaultWindow { answered: 10, server_errors: 90, ..window(0.01) };
+    let (mut watch, mut seat, now) = watch(None);
+    let seen = [(row(0), failing, 0.8), (row(1), window(0.01), 0.0), (row(2), window(0.01), 0.0)];
+    watch.look(KtimeNs(now * SECOND), &seen, None, &mut seat);
+    let rule = |backend, window| watch.diagnose(backend, window, None).unwrap().rule;
+    assert_eq!(rule(0, None), 0.8, "as it was asked live");
+    assert_eq!(rule(0, Some(window(0.01))), 0.0, "its live failures are not in this window");
+    let given = rule(1, Some(failing));
+    assert!(given > 0.5, "{given}: a window of failures, of a backend that is well");
+}

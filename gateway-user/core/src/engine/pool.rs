@@ -2,9 +2,12 @@
 
 mod admission;
 mod backend;
+mod decide;
+mod demote;
 mod rollback;
 mod room;
 mod save;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +19,18 @@ use crate::admission::{Gate, Valve};
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess, Sample};
 use crate::concurrency::{self, Estimate};
-use crate::decision::{Bound, ControlDecision, Decision, Health, Reason, WeightSource};
-use crate::desired::{self, Accepted, Membership};
+use crate::decision::{ControlDecision, Decision, Reason, WeightSource};
+use crate::desired::{self, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
-use crate::fleet::{Algorithm, BackendSpec, PoolSpec, WeightMode};
+use crate::fleet::{Algorithm, PoolSpec, WeightMode};
 use crate::forecast::Announcer;
-use crate::ladder::{self, Barrier, Task, Verdict};
+use crate::ladder::{self, Task, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
-use crate::notice::{Notice, What};
+use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
-use crate::policy::{self, Case, Course, Damping, Moment, Outcome};
+use crate::policy::{Course, Damping, Outcome};
 use crate::predictor::{Fault, Opinion, PoolView, Substitute};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
@@ -35,7 +38,7 @@ use crate::tables::Tables;
 use crate::telling::Telling;
 use crate::versions::Versions;
 pub(super) use backend::BackendLoop;
-use backend::{Control, Said};
+use backend::Said;
 
 /// What all pools share in a turn.
 pub(super) struct TickContext<'a> {
@@ -436,226 +439,6 @@ impl PoolLoop {
         self.learning.look(context.now, &seen, context.models);
     }
 
-    fn decide(
-        &mut self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        evidence: &[Evidence],
-        verdicts: &[Verdict],
-    ) -> Vec<Outcome> {
-        let cases = self.cases(spec, evidence, verdicts);
-        let mut courses: Vec<Course> = self.backends.iter().map(|b| b.course().clone()).collect();
-        let mut weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
-        let mut outcomes = self.bound(context, spec, true, &cases, &mut courses, &mut weights);
-        if self.damping.is_on() {
-            outcomes.iter_mut().for_each(Outcome::damped);
-        }
-        let all = self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes);
-        for (index, (((backend, course), weight), outcome)) in all.enumerate() {
-            if is_incident(backend.course().health(), outcome) {
-                self.learning.watch_mut().0.incident(index, context.now);
-            }
-            backend.decided(course, weight, outcome.restart, context.now);
-        }
-        outcomes
-    }
-
-    /// Sends the models that decide back to shadow if the control group does better without them.
-    fn compare_groups(
-        &mut self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        notices: &mut Vec<Notice>,
-    ) {
-        let decides = self.control_share > 0 && self.decides(context.now);
-        let Some(harm) = self.canary.tick(context.now, decides) else { return };
-        for task in self.learning.demote(Barrier::ControlBetter, context.now) {
-            let what = What::Demoted { task, why: Barrier::ControlBetter, harm: Some(harm) };
-            notices.push(Notice { pool: spec.name.clone(), what });
-        }
-    }
-
-    /// Sends the models that decide back to shadow if weights swing, or halves the steps.
-    fn calm(&mut self, context: &TickContext<'_>, spec: &PoolSpec, notices: &mut Vec<Notice>) {
-        let swings = policy::swings(self.backends.iter().map(|backend| backend.swing().swings()));
-        if swings {
-            self.backends.iter_mut().for_each(BackendLoop::forget_swings);
-        }
-        let mut notice = |what| notices.push(Notice { pool: spec.name.clone(), what });
-        if swings && self.decides(context.now) {
-            for task in self.learning.demote(Barrier::Oscillating, context.now) {
-                notice(What::Demoted { task, why: Barrier::Oscillating, harm: None });
-            }
-            return;
-        }
-        match self.damping.tick(context.now, swings) {
-            Some(true) => notice(What::Damped),
-            Some(false) => notice(What::Calmed),
-            None => {}
-        }
-    }
-
-    /// What the control group's flows get: the same policy, without any model. While no part of the
-    /// flows is its own, nothing.
-    fn decide_control(
-        &mut self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        evidence: &[Evidence],
-        unaided: &[Verdict],
-    ) -> Vec<Option<ControlDecision>> {
-        if self.wanted_control_share(spec) <= 0.0 {
-            self.backends.iter_mut().for_each(|backend| backend.merge(context.now));
-            return vec![None; self.backends.len()];
-        }
-        let cases = self.cases(spec, evidence, unaided);
-        let controls = self.backends.iter_mut().map(|backend| backend.control().clone());
-        let (mut courses, mut weights): (Vec<Course>, Vec<f64>) =
-            controls.map(|control| (control.course, control.weight)).unzip();
-        let outcomes = self.bound(context, spec, false, &cases, &mut courses, &mut weights);
-        let decided = courses.into_iter().zip(weights).zip(&outcomes);
-        for (backend, ((course, weight), outcome)) in self.backends.iter_mut().zip(decided) {
-            backend.control_decided(Control { course, weight }, outcome.restart, context.now);
-        }
-        let decision = |outcome: Outcome| ControlDecision {
-            health: outcome.health,
-            weight_before: outcome.weight_before,
-            weight_after: outcome.weight_after,
-            reason: outcome.reason,
-        };
-        outcomes.into_iter().map(|outcome| Some(decision(outcome))).collect()
-    }
-
-    /// What policy makes of the cases, for whichever group's courses and weights.
-    fn bound(
-        &self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        aided: bool,
-        cases: &[Case],
-        courses: &mut [Course],
-        weights: &mut [f64],
-    ) -> Vec<Outcome> {
-        let bounds = self.damping.damp(&spec.policy);
-        let room = self.room(context.now, spec, aided);
-        let moment = Moment { now: context.now, chance: context.chance, room: room.as_ref() };
-        policy::decide(&bounds, spec.weights, &moment, cases, courses, weights)
-    }
-
-    fn cases(&self, spec: &PoolSpec, evidence: &[Evidence], verdicts: &[Verdict]) -> Vec<Case> {
-        spec.backends
-            .iter()
-            .zip(&self.backends)
-            .zip(evidence.iter().zip(verdicts))
-            .map(|((spec, backend), (evidence, verdict))| {
-                let waits = backend.drain_waits();
-                Case::new(spec, waits, backend.adopted_weight(), evidence, *verdict)
-            })
-            .collect()
-    }
-
-    /// Share of the flows that no model decides for, `0..=1`.
-    fn wanted_control_share(&self, spec: &PoolSpec) -> f64 {
-        match spec.weights {
-            // There is nothing to compare: the operator's weights are everybody's.
-            WeightMode::Manual => 0.0,
-            _ if self.versions.pinned().is_some() => 0.0,
-            _ => self.learning.control_share(&spec.canary),
-        }
-    }
-
-    /// A `manual` pool: its weights are what lies in the map, whoever put it there.
-    fn watch(
-        &mut self,
-        context: &TickContext<'_>,
-        spec: &PoolSpec,
-        verdicts: &[Verdict],
-    ) -> Vec<Outcome> {
-        let live: Vec<f64> = self
-            .backends
-            .iter()
-            .map(|backend| f64::from(context.rows.weights(backend.row().row).by_class[0]))
-            .collect();
-        let admitted = live.iter().filter(|weight| **weight > 0.0).count().max(1);
-        let mean = (live.iter().sum::<f64>() / admitted as f64).max(f64::MIN_POSITIVE);
-        let mut outcomes = Vec::with_capacity(live.len());
-        for (((backend, spec), weight), verdict) in
-            self.backends.iter_mut().zip(&spec.backends).zip(live).zip(verdicts)
-        {
-            outcomes.push(backend.watched(context, spec, weight / mean, verdict));
-        }
-        outcomes
-    }
-
-    fn write_weights(
-        &mut self,
-        spec: &PoolSpec,
-        tables: &mut Tables,
-        now: KtimeNs,
-        context: Option<&TickContext<'_>>,
-    ) {
-        let heaviest = |weight: fn(&BackendLoop) -> f64| -> f64 {
-            self.backends.iter().map(weight).fold(0.0, f64::max)
-        };
-        let heaviest = [heaviest(BackendLoop::weight), heaviest(BackendLoop::control_weight)];
-        let configured = |backend: &BackendLoop, capacity: f64| {
-            let equal = matches!(spec.weights, WeightMode::Equal | WeightMode::Manual);
-            // What takes flows now goes on taking them: in a panic that is a backend whose health
-            // alone would cut it.
-            let Some(course) = backend.carrying() else { return 0.0 };
-            match course.health() {
-                // Nobody would end the trial of a backend while the loop stands still.
-                Health::Probation => spec.policy.weight_min * if equal { 1.0 } else { capacity },
-                _ if equal => 1.0,
-                _ => capacity,
-            }
-        };
-        let of_all = |capacity: fn(&BackendSpec) -> f64| -> Vec<u16> {
-            let backends = self.backends.iter().zip(&spec.backends);
-            let weights: Vec<f64> =
-                backends.map(|(backend, spec)| configured(backend, capacity(spec))).collect();
-            let heaviest = weights.iter().copied().fold(0.0, f64::max);
-            weights.iter().map(|weight| desired::acceptance(*weight, heaviest)).collect()
-        };
-        let (capacities, equals) = (of_all(|spec| spec.capacity), of_all(|_| 1.0));
-        for ((backend, capacity), equal) in self.backends.iter_mut().zip(capacities).zip(equals) {
-            let traffic = desired::acceptance(backend.weight(), heaviest[0]);
-            let control = desired::acceptance(backend.control_weight(), heaviest[1]);
-            let accepted = Accepted { control, capacity, equal, ..Accepted::always(traffic) };
-            backend.write(spec.weights, accepted, now, context);
-            match backend.written() {
-                Some(written) => tables.weights.insert(backend.row().row, written),
-                None => tables.weights.remove(&backend.row().row),
-            };
-        }
-    }
-
-    /// The pool's row and table; whether they changed.
-    fn write_pool(&mut self, spec: &PoolSpec, tables: &mut Tables) -> bool {
-        let rows: Vec<BackendRow> = self.rows().collect();
-        // One that both groups may fall back to, if there is one.
-        let both: Vec<f64> = self
-            .backends
-            .iter()
-            .map(|backend| if backend.control_weight() > 0.0 { backend.weight() } else { 0.0 })
-            .collect();
-        let one = || self.backends.iter().map(BackendLoop::weight).collect();
-        let weights = if both.iter().any(|weight| *weight > 0.0) { both } else { one() };
-        self.fallback = desired::fallback(&rows, &weights, self.fallback);
-        let control_share = self.wanted_control_share(spec);
-        let row = desired::pool_row(spec, self.membership.table, self.fallback, control_share);
-        self.control_share = row.control_share;
-        let before = tables.pools.insert(self.index, row);
-        if before == Some(row) {
-            return false;
-        }
-        if let Some(before) = before {
-            tables.maglev.remove(&before.table);
-        }
-        tables.maglev.insert(row.table, self.membership.slots.clone());
-        true
-    }
-
     fn record(
         &mut self,
         context: &TickContext<'_>,
@@ -684,13 +467,6 @@ impl PoolLoop {
             decisions.push(decision);
         }
     }
-}
-
-/// Whether something else than the model of faults found it faulty.
-fn is_incident(before: Health, outcome: &Outcome) -> bool {
-    let cut = outcome.health.is_cut() && !before.is_cut();
-    let is_denied = |bound: &Bound| matches!(bound, Bound::EjectionMax | Bound::Headroom);
-    (cut || outcome.bounds.iter().any(is_denied)) && outcome.reason != Reason::ModelFault
 }
 
 fn candidates(backends: &[BackendLoop], spec: &PoolSpec, now: KtimeNs) -> Vec<desired::Candidate> {

@@ -105,22 +105,26 @@ mod tests {
     use super::*;
     use crate::classes::Profile;
 
+    /// An answer that took so long.
+    fn answered(after: Duration) -> Seen {
+        Seen::Request {
+            outcome: RequestOutcome::Answered,
+            first_byte_after: after,
+            after,
+            class: 0,
+            profile: Profile::default(),
+            among: 1,
+            report: None,
+        }
+    }
+
     /// Requests, `dear` of ten of which cost ten and the others one, at a backend of this pace.
     fn sample(dear: u64, slow: f64) -> PaceSeen {
         let mut pace = Pace::default();
         let mut now = KtimeNs(0);
         for nth in 0..1_000 {
             let cost = if nth % 10 < dear { 10.0 } else { 1.0 };
-            let after = Duration::from_secs_f64(0.01 * slow * cost);
-            let seen = Seen::Request {
-                outcome: RequestOutcome::Answered,
-                first_byte_after: after,
-                after,
-                class: 0,
-                profile: Profile::default(),
-                among: 1,
-                report: None,
-            };
+            let seen = answered(Duration::from_secs_f64(0.01 * slow * cost));
             now = now + Duration::from_millis(2);
             pace.observe(now, &seen, cost as f32);
         }
@@ -145,16 +149,7 @@ mod tests {
     #[test]
     fn a_cost_that_is_no_number_counts_as_one() {
         let mut pace = Pace::default();
-        let after = Duration::from_millis(10);
-        let seen = Seen::Request {
-            outcome: RequestOutcome::Answered,
-            first_byte_after: after,
-            after,
-            class: 0,
-            profile: Profile::default(),
-            among: 1,
-            report: None,
-        };
+        let seen = answered(Duration::from_millis(10));
         (0..100).for_each(|_| pace.observe(KtimeNs(1), &seen, f32::NAN));
         let sample = pace.seen(KtimeNs(1)).sample.unwrap();
         assert!((sample.latency - 0.01).abs() < 0.001 && sample.rate.is_finite());

@@ -11,9 +11,10 @@ use core::ops::AddAssign;
 use bytemuck::{Pod, Zeroable};
 
 use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
+use crate::packet::Packet;
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -49,6 +50,10 @@ pub mod map_name {
     pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
     /// Per-CPU packets by [`crate::verdict::Verdict`].
     pub const VERDICTS: &str = "VERDICTS";
+    /// [`super::program`] → the program that goes on.
+    pub const PROGRAMS: &str = "PROGRAMS";
+    /// One row a CPU: [`super::Opening`].
+    pub const OPENING: &str = "OPENING";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -319,6 +324,32 @@ pub mod flow_state {
     pub const OVER: u8 = CLOSED | REFUSED;
 }
 
+/// Rows of `PROGRAMS`: where the first program leaves off, and one that few packets need goes on.
+pub mod program {
+    /// A flow begins ([`crate::route::open`]).
+    pub const OPEN: u32 = 0;
+    /// Rows of `PROGRAMS`.
+    pub const PROGRAMS_LEN: u32 = 1;
+}
+
+/// What the first program found out about a packet that begins a flow, for the one that goes on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Opening {
+    /// The packet.
+    pub packet: Packet,
+    /// Hash of its five-tuple.
+    pub hash: u64,
+    /// What it is sent to.
+    pub vip: Vip,
+    /// Line of `FLOWS` of the flow that had its key; none: past the last.
+    pub earlier_index: u32,
+    /// That flow's control word.
+    pub earlier: FlowControl,
+    /// Its first packet (`CLOCK_MONOTONIC`, ns).
+    pub earlier_opened_at_ns: u64,
+}
+
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -442,6 +473,7 @@ const _: () = {
     assert!(size_of::<Settings>() == 32);
     assert!(size_of::<Traffic>() == 48);
     assert!(size_of::<FlowEvent>() == 48);
+    assert!(size_of::<Opening>() == 64);
 };
 
 #[cfg(feature = "aya")]

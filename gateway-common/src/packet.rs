@@ -6,6 +6,8 @@
 
 use core::cell::Cell;
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::layout::{FlowKey, VipKey};
 use crate::verdict::Verdict;
 
@@ -118,7 +120,8 @@ impl<const N: usize> Bytes for &[Cell<u8>; N] {
 }
 
 /// A TCP packet over IPv4 as far as its ports: enough to know whose it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Packet {
     /// Its five-tuple as on the wire.
     pub key: FlowKey,
@@ -130,8 +133,8 @@ pub struct Packet {
     pub tos: u8,
     /// Time to live.
     pub ttl: u8,
-    /// The first of several fragments.
-    pub is_fragment: bool,
+    /// Nonzero: the first of several fragments.
+    pub fragment: u16,
 }
 
 impl Packet {
@@ -203,7 +206,7 @@ pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
         ip_header_len,
         tos,
         ttl,
-        is_fragment: fragment & MORE_FRAGMENTS != 0,
+        fragment: fragment & MORE_FRAGMENTS,
     })
 }
 
@@ -233,7 +236,7 @@ impl Segment {
 /// Decodes the TCP header of a packet that is ours to forward.
 #[inline(always)]
 pub fn segment<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
-    if packet.is_fragment {
+    if packet.fragment != 0 {
         return Err(Verdict::DropFragment);
     }
     let tcp = frame.bytes::<TCP_LEN_MIN>(packet.tcp_offset()).ok_or(Verdict::DropTruncated)?;

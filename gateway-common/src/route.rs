@@ -7,19 +7,23 @@
 //! the gateway and a port that is the flow's own, so the backend's answers come back here and
 //! the flow table ([`flows`]) tells whose they are.
 
-use crate::clock;
-use crate::draw::{self, Members};
-use crate::flows::{self, Claim, FlowTable, Found, Line};
-use crate::hash::{flow_hash, mix};
+mod established;
+mod open;
+
+use crate::draw;
+use crate::flows::{self, FlowTable, Found};
+use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Pool, Settings, Traffic, Vip,
-    VipKey, Weights, backend_flag, event_kind, flow_state, phase, pool_flag, vip_flag,
+    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic,
+    Vip, VipKey, Weights, backend_flag, flow_state, vip_flag,
 };
-use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
-use crate::packet::{self, Frame, Packet, Segment, tcp_flag};
+use crate::packet::{self, Frame, Packet};
 use crate::rewrite::{Hop, rewrite};
-use crate::sight::{self, Answer};
 use crate::verdict::Verdict;
+
+pub use self::open::open;
+
+use self::established::{from_backend, from_client};
 
 /// What a packet's journey asks and tells. Rows that do not exist read as `None`.
 pub trait Tables: FlowTable {
@@ -50,6 +54,11 @@ pub trait Tables: FlowTable {
     /// Where a packet of these lengths and type of service leaves if it goes from `to`'s source to
     /// its target. `now_ns` may be coarse.
     fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict>;
+    /// Keeps what this packet begins, for [`open`].
+    fn set_opening(&self, opening: &Opening);
+    /// What [`arrive`] kept of this packet.
+    fn opening(&self) -> Option<Opening>;
+
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
     /// Adds to the counters of a VIP and a backend.
@@ -70,17 +79,34 @@ pub struct Routed {
     pub interface: u32,
 }
 
+/// How far [`arrive`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the end.
+    Ended(Routed),
+    /// To a new flow, whose [`Opening`] the tables hold: [`open`] goes on.
+    Opens,
+}
+
 /// What becomes of one packet. It is changed only if it is forwarded.
-#[inline(always)]
 pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Routed {
+    match arrive(frame, tables) {
+        Step::Ended(routed) => routed,
+        Step::Opens => open(frame, tables),
+    }
+}
+
+/// The journey of any packet, up to where a flow begins.
+#[inline(always)]
+pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
-        Ok(routed) => routed,
-        Err(verdict) => Routed { verdict, interface: 0 },
+        Ok(step) => step,
+        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
     }
 }
 
 #[inline(always)]
-fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict> {
+fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
     let packet = packet::decode(frame)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
 
@@ -92,34 +118,37 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict
         let segment = packet::segment(frame, &packet)?;
         let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
         rewrite(frame, &packet, &to, &hop)?;
-        return Ok(Routed { verdict: Verdict::ForwardOut, interface: hop.interface });
+        return Ok(ended(Verdict::ForwardOut, &hop));
     }
 
     let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
     let hash = flow_hash(&packet.key, settings.hash_seed);
     let is_l7 = vip.flags & vip_flag::L7 != 0;
-    let earlier = match flows::find(tables, &packet.key, hash) {
+    let opening = match flows::find(tables, &packet.key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
             let segment = packet::segment(frame, &packet)?;
             if !segment.opens() || continues(tables, &settings, &found.flow) {
                 let (to, hop) = from_client(tables, frame, &packet, &segment, &found)?;
                 rewrite(frame, &packet, &to, &hop)?;
-                return Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface });
+                return Ok(ended(Verdict::ForwardIn, &hop));
             }
-            Earlier::of(&found)
+            Opening::new(packet, hash, vip, Some(&found))
         }
         _ if is_l7 => return Err(Verdict::PassToProxy),
         _ => {
             if !packet::segment(frame, &packet)?.opens() {
                 return Err(Verdict::DropNoFlow);
             }
-            Earlier::NONE
+            Opening::new::<T::Line>(packet, hash, vip, None)
         }
     };
-    let syn = Syn { settings: &settings, vip: &vip, packet: &packet, hash };
-    let (to, hop) = open(tables, &syn, &earlier)?;
-    rewrite(frame, &packet, &to, &hop)?;
-    Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface })
+    tables.set_opening(&opening);
+    Ok(Step::Opens)
+}
+
+#[inline(always)]
+fn ended(verdict: Verdict, hop: &Hop) -> Step {
+    Step::Ended(Routed { verdict, interface: hop.interface })
 }
 
 /// The flow whose backend-side key this is.
@@ -148,121 +177,6 @@ fn lives<T: Tables>(tables: &T, flow: &Flow) -> bool {
         && backend_of(tables, &flow.control, flow.generation).is_ok()
 }
 
-/// What a flow begins with.
-struct Syn<'a> {
-    settings: &'a Settings,
-    vip: &'a Vip,
-    packet: &'a Packet,
-    /// Of the packet's five-tuple.
-    hash: u64,
-}
-
-/// What a new flow needs to know of the one that had its key, in numbers that are always there.
-struct Earlier {
-    seen: flows::Seen,
-    opened_at_ns: u64,
-}
-
-impl Earlier {
-    const NONE: Earlier = Earlier { seen: flows::Seen::NOTHING, opened_at_ns: 0 };
-
-    #[inline(always)]
-    fn of<L: Line>(found: &Found<L>) -> Earlier {
-        Earlier { seen: found.seen(), opened_at_ns: found.flow.opened_at_ns }
-    }
-
-    /// The backend that refused it, or [`NO_BACKEND`].
-    #[inline(always)]
-    fn refused(&self) -> u32 {
-        let control = self.seen.control;
-        let refused = control.state & flow_state::REFUSED != 0;
-        if refused { control.backend as u32 } else { NO_BACKEND }
-    }
-}
-
-/// A client's packet along its flow.
-#[inline(always)]
-fn from_client<F: Frame, T: Tables>(
-    tables: &T,
-    frame: &F,
-    packet: &Packet,
-    segment: &Segment,
-    found: &Found<T::Line>,
-) -> Result<(FlowKey, Hop), Verdict> {
-    let flow = &found.flow;
-    if flow.control.state & (flow_state::REFUSED | flow_state::PORT_GONE) != 0 {
-        return Err(Verdict::DropNoFlow);
-    }
-    // A live flow keeps its backend, whatever the weights say today.
-    let backend = backend_of(tables, &flow.control, flow.generation)?;
-    let to = towards(&backend, flow.control.nat_port);
-    let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, now_ns)?;
-
-    confirm(found, segment);
-    let resets = advance(tables, found, segment, &CLIENT);
-    let requested_at = if requests(frame, packet, segment, flow) {
-        sight::waiting(tables.now_ns())
-    } else {
-        flow.requested_at
-    };
-    found.stamp(last_seen(flow, now_ns), requested_at);
-    found.count_in(packet.ip_len);
-    tables.count(
-        flow.vip as u32,
-        flow.control.backend as u32,
-        Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, resets, ..Traffic::default() },
-    );
-    Ok((to, hop))
-}
-
-/// When a flow was last seen, now that another packet of it came: what comes after its end does
-/// not move that.
-#[inline(always)]
-fn last_seen(flow: &Flow, now_ns: u64) -> u32 {
-    if flow.control.state & flow_state::OVER == 0 { clock::coarse(now_ns) } else { flow.seen_at }
-}
-
-/// A backend's packet: back to the client of its flow.
-#[inline(always)]
-fn from_backend<F: Frame, T: Tables>(
-    tables: &T,
-    frame: &F,
-    packet: &Packet,
-    segment: &Segment,
-    found: &Found<T::Line>,
-) -> Result<(FlowKey, Hop), Verdict> {
-    let flow = &found.flow;
-    let to = reverse(&flow.key);
-
-    let connecting = flow.control.state & flow_state::ESTABLISHED == 0;
-    if connecting && segment.has(tcp_flag::RST) {
-        refuse(tables, found, packet)?;
-    }
-    if flow.control.state & flow_state::REFUSED != 0 {
-        return Err(Verdict::DropNoFlow);
-    }
-    // It answered, and must not be blamed if the way to the client is not known.
-    if connecting && segment.has(tcp_flag::SYN) {
-        accept(tables, found);
-    }
-    let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, now_ns)?;
-
-    let resets = advance(tables, found, segment, &BACKEND);
-    if segment.payload_len > 0 && sight::is_waiting(flow.requested_at) {
-        respond(tables, frame, packet, segment, found, now_ns);
-    }
-    found.stamp(last_seen(flow, now_ns), flow.requested_at);
-    found.count_out(packet.ip_len);
-    tables.count(
-        flow.vip as u32,
-        flow.control.backend as u32,
-        Traffic { packets_out: 1, bytes_out: packet.ip_len as u64, resets, ..Traffic::default() },
-    );
-    Ok((to, hop))
-}
-
 /// Whether a SYN belongs to this flow: sent again, or out of a client that lost its memory, whom
 /// the backend will set right (RFC 9293, section 3.5.1).
 #[inline(always)]
@@ -279,353 +193,12 @@ fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
         || weight(tables, settings, flow.class, tables.now_coarse_ns(), backend) > 0
 }
 
-/// Begins a flow: draws a backend, takes a line of the flow table and a source port.
-#[inline(always)]
-fn open<T: Tables>(
-    tables: &T,
-    syn: &Syn<'_>,
-    earlier: &Earlier,
-) -> Result<(FlowKey, Hop), Verdict> {
-    let Syn { settings, vip, packet, hash } = *syn;
-    let now_ns = tables.now_ns();
-    let pool = tables.pool(vip.pool).ok_or(Verdict::DropTables)?;
-    let class = tables.class(packet.key.source_addr) & (CLASSES_MAX - 1) as u8;
-    let class = draw::class_of(class, hash, pool.control_share);
-    let refused = earlier.refused();
-    // The same draw would name the same backend again.
-    let draw_hash = if refused == NO_BACKEND { hash } else { mix(hash ^ earlier.opened_at_ns) };
-
-    let row = draw_backend(tables, settings, &pool, class, now_ns, draw_hash, refused)?;
-    let backend = tables.backend(row).ok_or(Verdict::DropTables)?;
-    if backend.flags & backend_flag::PRESENT == 0 {
-        return Err(Verdict::DropTables);
-    }
-    let hop = next_hop(tables, packet, &towards(&backend, [0; 2]), now_ns)?;
-    let claim = flows::claim(tables, hash, earlier.seen, now_ns).ok_or(Verdict::DropTableFull)?;
-    let nat_port = match claim_port(tables, settings, &claim, row, &backend) {
-        Ok(nat_port) => nat_port,
-        Err(verdict) => {
-            claim.give_back(tables);
-            return Err(verdict);
-        }
-    };
-    if claim.before.phase == phase::LIVE {
-        retire(tables, settings, &claim);
-    }
-    claim.publish(
-        tables,
-        hash,
-        &Flow {
-            key: packet.key,
-            control: FlowControl {
-                state: 0,
-                phase: phase::BUSY,
-                version: 0,
-                backend: row as u16,
-                nat_port,
-            },
-            generation: backend.generation,
-            vip: vip.index as u16,
-            class,
-            reserved: 0,
-            opened_at_ns: now_ns,
-            seen_at: clock::coarse(now_ns),
-            requested_at: 0,
-            bytes_in: packet.ip_len as u64,
-            bytes_out: 0,
-        },
-    );
-    tables.begin(row);
-    tables.count(
-        vip.index,
-        row,
-        Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, flows: 1, ..Traffic::default() },
-    );
-    Ok((towards(&backend, nat_port), hop))
-}
-
-/// Lets go of what a flow held whose line a new one took.
-#[inline(always)]
-fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
-    if claim.before.state & flow_state::OVER == 0 {
-        tables.end(claim.before.backend as u32);
-    }
-    // Of a removed backend the address is not known any more; the sweep frees such ways back.
-    let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
-    let back = back_key(&backend, claim.before.nat_port);
-    flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
-}
-
-/// A backend for a new flow: by weight, and not the one that refused unless there is no other.
-#[inline(always)]
-fn draw_backend<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    pool: &Pool,
-    class: u8,
-    now_ns: u64,
-    hash: u64,
-    refused: u32,
-) -> Result<u32, Verdict> {
-    let slots = tables.maglev(pool.table).ok_or(Verdict::DropTables)?;
-    let members =
-        PoolMembers { tables, settings, slots, fallback: pool.fallback, class, now_ns, refused };
-    if let Some(row) = draw::pick(&members, pool.algorithm, hash) {
-        return Ok(row);
-    }
-    if refused != NO_BACKEND && weight(tables, settings, class, now_ns, refused) > 0 {
-        return Ok(refused);
-    }
-    Err(Verdict::DropNoBackend)
-}
-
-struct PoolMembers<'a, T> {
-    tables: &'a T,
-    settings: &'a Settings,
-    slots: &'a MaglevTable,
-    fallback: u32,
-    class: u8,
-    now_ns: u64,
-    refused: u32,
-}
-
-impl<T: Tables> Members for PoolMembers<'_, T> {
-    #[inline(always)]
-    fn slot(&self, slot: u32) -> u32 {
-        match self.slots.slots.get(slot as usize) {
-            Some(&row) => row as u32,
-            None => NO_BACKEND,
-        }
-    }
-
-    #[inline(always)]
-    fn weight(&self, backend: u32) -> u16 {
-        if backend == self.refused {
-            return 0;
-        }
-        weight(self.tables, self.settings, self.class, self.now_ns, backend)
-    }
-
-    #[inline(always)]
-    fn in_flight(&self, backend: u32) -> u64 {
-        self.tables.in_flight(backend)
-    }
-
-    #[inline(always)]
-    fn fallback(&self) -> u32 {
-        self.fallback
-    }
-}
-
 #[inline(always)]
 fn weight<T: Tables>(tables: &T, settings: &Settings, class: u8, now_ns: u64, row: u32) -> u16 {
     match tables.weights(row) {
         Some(weights) => draw::weight_now(&weights, class, now_ns, settings.weights_age_max_ns),
         None => 0,
     }
-}
-
-/// Takes a source port towards a backend: one that nobody holds, or that only a flow holds which
-/// is over.
-#[inline(always)]
-fn claim_port<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    claim: &Claim,
-    row: u32,
-    backend: &Backend,
-) -> Result<[u8; 2], Verdict> {
-    if settings.nat_port_first == 0 || settings.nat_port_last < settings.nat_port_first {
-        return Err(Verdict::DropTables);
-    }
-    let ports = (settings.nat_port_last - settings.nat_port_first) as u64 + 1;
-    let hash = |key: &FlowKey| flow_hash(key, settings.hash_seed);
-    let needed = |flow: &Flow| {
-        let is_over = flow.control.state & flow_state::OVER != 0;
-        let key = if is_over { None } else { back_key_of(tables, flow) };
-        key.map(|key| hash(&key))
-    };
-    for _ in 0..NAT_PORT_TRIES {
-        let offset = (tables.next_port(row) % ports) as u16;
-        let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let back = back_key(backend, port);
-        if flows::claim_return(tables, hash(&back), claim.index, needed) {
-            return Ok(port);
-        }
-    }
-    Err(Verdict::DropPortsExhausted)
-}
-
-/// The backend accepted: tells how long connecting took.
-#[inline(always)]
-fn accept<T: Tables>(tables: &T, found: &Found<T::Line>) {
-    let before = found.mark(flow_state::ESTABLISHED);
-    if before & (flow_state::ESTABLISHED | flow_state::OVER) == 0 {
-        let now_ns = tables.now_ns();
-        let state = before | flow_state::ESTABLISHED;
-        let elapsed_ns = now_ns.saturating_sub(found.flow.opened_at_ns);
-        let kind = event_kind::CONNECTED;
-        tell(tables, &found.flow, &Told { state, kind, status: 0, at_ns: now_ns, elapsed_ns });
-    }
-}
-
-/// Whether a client's segment begins what a response is then waited for: its first payload,
-/// whatever that is, and after each response the head of another request.
-#[inline(always)]
-fn requests<F: Frame>(frame: &F, packet: &Packet, segment: &Segment, flow: &Flow) -> bool {
-    if segment.payload_len == 0 || sight::is_waiting(flow.requested_at) {
-        return false;
-    }
-    flow.control.state & flow_state::RESPONDED == 0
-        || sight::begins_request(frame, packet, segment, flow.requested_at)
-}
-
-/// The backend sent payload to a client that waits: tells how long it took, if this is what the
-/// client waited for. The first payload always is, but for an interim response.
-#[inline(always)]
-fn respond<F: Frame, T: Tables>(
-    tables: &T,
-    frame: &F,
-    packet: &Packet,
-    segment: &Segment,
-    found: &Found<T::Line>,
-    coarse_ns: u64,
-) {
-    let flow = &found.flow;
-    let first = flow.control.state & flow_state::RESPONDED == 0;
-    let (answer, acknowledged) = sight::answer(frame, packet, segment);
-    let status = match answer {
-        Answer::Head(status) => status,
-        Answer::Other if first => 0,
-        Answer::Other | Answer::Interim => return,
-    };
-    if !found.answer(last_seen(flow, coarse_ns), sight::answered(acknowledged)) {
-        return;
-    }
-    if first {
-        found.mark(flow_state::RESPONDED);
-    }
-    let now_ns = tables.now_ns();
-    let elapsed_ns = sight::waited(flow.requested_at, now_ns);
-    let state = flow.control.state | flow_state::RESPONDED;
-    let kind = event_kind::RESPONDED;
-    tell(tables, flow, &Told { state, kind, status, at_ns: now_ns, elapsed_ns });
-}
-
-/// The client's first segment after its SYN, which only who received the backend's answer sends.
-#[inline(always)]
-fn confirm<L: Line>(found: &Found<L>, segment: &Segment) {
-    let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
-    if found.flow.control.state & whole == flow_state::ESTABLISHED
-        && !segment.opens()
-        && !segment.has(tcp_flag::RST)
-    {
-        found.mark(flow_state::CONFIRMED);
-    }
-}
-
-/// The backend refused: if its pool wants so, the client does not hear of it and tries again.
-#[inline(always)]
-fn refuse<T: Tables>(tables: &T, found: &Found<T::Line>, packet: &Packet) -> Result<(), Verdict> {
-    let flow = &found.flow;
-    let backend = backend_of(tables, &flow.control, flow.generation)?;
-    let pool = tables.pool(backend.pool).ok_or(Verdict::DropTables)?;
-    if pool.flags & pool_flag::RETRY_REFUSED == 0 {
-        return Ok(());
-    }
-    // The source port stays the flow's until another needs it or the client draws anew.
-    if finish(tables, found, flow_state::REFUSED, event_kind::REFUSED) {
-        tables.count(
-            flow.vip as u32,
-            flow.control.backend as u32,
-            Traffic {
-                packets_out: 1,
-                bytes_out: packet.ip_len as u64,
-                resets: 1,
-                ..Traffic::default()
-            },
-        );
-    }
-    Err(Verdict::DropRefusedRetry)
-}
-
-/// What the two sides of a flow do not share.
-struct Side {
-    fin: u8,
-    other_fin: u8,
-    is_backend: bool,
-}
-
-const CLIENT: Side =
-    Side { fin: flow_state::CLIENT_FIN, other_fin: flow_state::BACKEND_FIN, is_backend: false };
-const BACKEND: Side =
-    Side { fin: flow_state::BACKEND_FIN, other_fin: flow_state::CLIENT_FIN, is_backend: true };
-
-/// Ends the flow at a RST of either side or the FIN of the second. Returns 1 if it was reset.
-///
-/// Its entries stay, for what is still under way, until the sweep frees them.
-#[inline(always)]
-fn advance<T: Tables>(tables: &T, found: &Found<T::Line>, segment: &Segment, side: &Side) -> u64 {
-    let state = found.flow.control.state;
-    if segment.has(tcp_flag::RST) {
-        let kind = match (side.is_backend, state & flow_state::ESTABLISHED != 0) {
-            (false, _) => event_kind::RESET_BY_CLIENT,
-            (true, true) => event_kind::RESET_BY_BACKEND,
-            (true, false) => event_kind::REFUSED,
-        };
-        return finish(tables, found, flow_state::CLOSED, kind) as u64;
-    }
-    // A FIN that is sent again changes nothing.
-    if segment.has(tcp_flag::FIN)
-        && state & side.fin == 0
-        && found.mark(side.fin) & side.other_fin != 0
-    {
-        finish(tables, found, flow_state::CLOSED, event_kind::CLOSED);
-    }
-    0
-}
-
-/// Ends a flow, once: of several packets that would, the first counts and tells it.
-#[inline(always)]
-fn finish<T: Tables>(tables: &T, found: &Found<T::Line>, end: u8, kind: u8) -> bool {
-    let before = found.mark(end);
-    if before & flow_state::OVER != 0 {
-        return false;
-    }
-    let flow = &found.flow;
-    tables.end(flow.control.backend as u32);
-    let now_ns = tables.now_ns();
-    let elapsed_ns = now_ns.saturating_sub(flow.opened_at_ns);
-    tell(tables, flow, &Told { state: before | end, kind, status: 0, at_ns: now_ns, elapsed_ns });
-    true
-}
-
-/// What an event says beside whose it is.
-struct Told {
-    state: u8,
-    kind: u8,
-    status: u16,
-    at_ns: u64,
-    elapsed_ns: u64,
-}
-
-#[inline(always)]
-fn tell<T: Tables>(tables: &T, flow: &Flow, told: &Told) {
-    let Told { state, kind, status, at_ns, elapsed_ns } = *told;
-    tables.report(&FlowEvent {
-        at_ns,
-        elapsed_ns,
-        bytes_in: flow.bytes_in,
-        bytes_out: flow.bytes_out,
-        backend: flow.control.backend as u32,
-        generation: flow.generation,
-        vip: flow.vip,
-        status,
-        kind,
-        class: flow.class,
-        state,
-        reserved: 0,
-    });
 }
 
 /// The backend of a flow, unless its row was freed or given to another since.

@@ -1,12 +1,12 @@
 //! The maps. Names, keys and values are `gateway_common::layout`'s; limits its `limits`'.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, Live, MaglevTable, Pool, Returns, Settings, Tags, Traffic, Vip,
-    VipKey, Weights,
+    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Pool, Returns, Settings, Tags, Traffic,
+    Vip, VipKey, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -57,5 +57,9 @@ pub static EVENTS: RingBuf<FlowEvent, { limits::EVENTS_BYTES as usize }> = RingB
 pub static VIP_TRAFFIC: PerCpuArray<Traffic, { limits::VIPS_MAX as usize }> = PerCpuArray::new();
 #[btf_map(name = "BACKEND_TRAFFIC")]
 pub static BACKEND_TRAFFIC: PerCpuArray<Traffic, BACKENDS> = PerCpuArray::new();
+#[btf_map(name = "PROGRAMS")]
+pub static PROGRAMS: ProgramArray<{ program::PROGRAMS_LEN as usize }> = ProgramArray::new();
+#[btf_map(name = "OPENING")]
+pub static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();

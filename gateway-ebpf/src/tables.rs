@@ -19,7 +19,8 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::FlowTable;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
-    Backend, FlowEvent, FlowKey, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights,
+    Backend, FlowEvent, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip, VipKey,
+    Weights,
 };
 use gateway_common::packet::{Packet, TCP};
 use gateway_common::rewrite::Hop;
@@ -214,6 +215,19 @@ impl Tables for MapTables {
             unsafe { *row = HopRow::new(query, &hop, mtu, now_ns) };
         }
         Ok(hop)
+    }
+
+    #[inline(always)]
+    fn set_opening(&self, opening: &Opening) {
+        if let Some(row) = maps::OPENING.get_ptr_mut(0) {
+            // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+            unsafe { *row = *opening };
+        }
+    }
+
+    #[inline(always)]
+    fn opening(&self) -> Option<Opening> {
+        maps::OPENING.get(0).copied()
     }
 
     #[inline(always)]

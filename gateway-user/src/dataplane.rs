@@ -26,6 +26,7 @@ mod maps;
 mod mmap;
 pub mod object;
 mod pins;
+pub mod programs;
 mod rows;
 mod shape;
 mod sweep;

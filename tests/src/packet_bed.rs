@@ -9,8 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Xdp, XdpMode};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::programs::{Program, ProgramInfo, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions};
 use gateway_common::flows;
 use gateway_common::hash::flow_hash;
@@ -20,13 +20,11 @@ use gateway_common::layout::{
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
-use gateway_user::dataplane::FlowMaps;
+use gateway_user::dataplane::{FlowMaps, programs};
 
 use crate::netns::Namespace;
 use crate::owner::Owner;
 
-/// The program's name in its object.
-pub const PROGRAM: &str = "gateway";
 /// The gateway's address towards clients; clients are in the same /24, or behind [`ROUTER`].
 pub const CLIENT_SIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The gateway's address towards backends, and the source of what it sends them.
@@ -135,8 +133,8 @@ fn wire(namespace: &Namespace) -> Result<()> {
 impl Bed {
     fn load(object: &[u8], flows_max: u32) -> Result<Bed> {
         let mut ebpf = load(object, flows_max)?;
+        programs::load(&mut ebpf)?;
         let program = program_mut(&mut ebpf)?;
-        program.load().context("loading the program")?;
         // The kernel names an interface as a test packet's only if XDP is in use there.
         for name in ["clients", "backends"] {
             program
@@ -158,6 +156,24 @@ impl Bed {
     /// The object holds no such program.
     pub fn program(&mut self) -> Result<&mut Xdp> {
         program_mut(&mut self.ebpf)
+    }
+
+    /// What the kernel says of each program, by name.
+    ///
+    /// # Errors
+    /// A program was not loaded.
+    pub fn programs(&self) -> Result<Vec<(String, ProgramInfo)>> {
+        let info = |(name, program): (&str, &Program)| Ok((name.to_owned(), program.info()?));
+        self.ebpf.programs().map(info).collect()
+    }
+
+    /// Leaves a row of `PROGRAMS` empty.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn remove_program(&mut self, row: u32) -> Result<()> {
+        let map = self.ebpf.map_mut(map_name::PROGRAMS).context("no map PROGRAMS")?;
+        Ok(ProgramArray::try_from(map)?.clear_index(&row)?)
     }
 
     /// Puts a packet in by an interface.
@@ -419,7 +435,8 @@ fn flow_maps(ebpf: &Ebpf, flows_max: u32) -> Result<FlowMaps> {
 }
 
 fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut(PROGRAM).with_context(|| format!("no program {PROGRAM}"))?;
+    let name = programs::ATTACHED;
+    let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
 

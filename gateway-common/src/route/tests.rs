@@ -10,10 +10,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checksum;
+use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
-use crate::layout::{LAYOUT_VERSION, algorithm};
-use crate::limits::{CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
-use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP};
+use crate::layout::{LAYOUT_VERSION, algorithm, event_kind, pool_flag};
+use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
+use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
 const CLIENT: [u8; 4] = [192, 168, 7, 7];
@@ -37,6 +38,7 @@ struct HeapTables {
     /// What another CPU routes while the next hop of a packet is looked up.
     meanwhile: RefCell<Option<Vec<u8>>>,
     flows: AtomicTable<'static>,
+    opening: Cell<Option<Opening>>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
 }
@@ -71,6 +73,7 @@ impl HeapTables {
             hop: Cell::new(Ok(HOP)),
             meanwhile: RefCell::default(),
             flows: flow_table(),
+            opening: Cell::default(),
             events: RefCell::default(),
             now_ns: Cell::new(1),
         }
@@ -193,6 +196,14 @@ impl Tables for HeapTables {
             assert_eq!(self.route(&mut frame).verdict, Verdict::ForwardIn);
         }
         self.hop.get()
+    }
+
+    fn set_opening(&self, opening: &Opening) {
+        self.opening.set(Some(*opening));
+    }
+
+    fn opening(&self) -> Option<Opening> {
+        self.opening.take()
     }
 
     fn report(&self, event: &FlowEvent) {

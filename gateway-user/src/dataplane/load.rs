@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
-use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip};
 use gateway_common::limits::{FLOWS_MAX, FLOWS_MIN};
@@ -17,10 +16,7 @@ use super::interface::{self, Interface};
 use super::maps::Maps;
 use super::pins::Pins;
 use super::shape::SHAPES;
-use super::{Options, host, logs, object};
-
-/// Name of the XDP program in the object.
-const PROGRAM: &str = "gateway";
+use super::{Options, host, logs, object, programs};
 
 /// The program attached and the maps filled with settings, before anybody owns them.
 pub(super) struct Loaded {
@@ -43,14 +39,14 @@ impl Loaded {
     ) -> Result<Loaded, DataplaneError> {
         let mut ebpf = load(object::BYTES, pins, options.flows_max)?;
         check_made(pins, options.flows_max)?;
-        program(&mut ebpf)?.load().map_err(|source| DataplaneError::Rejected { source })?;
-        // Not before: loading the program takes the maps' descriptors from the object.
+        programs::load(&mut ebpf)?;
+        // Not before: loading the programs takes the maps' descriptors from the object.
         let mut maps = Maps::take(&mut ebpf, options.flows_max)?;
         let settings = settings(options, adopted, &maps)?;
         maps.set_settings(&settings)?;
         let (backends, vips) = (maps.read_backends()?, maps.read_vips()?);
 
-        let program = program(&mut ebpf)?;
+        let program = programs::attached(&mut ebpf)?;
         let attachments = attach::attach_all(program, interfaces, options.xdp_mode, pins)?;
         attach::detach_others(interfaces, pins)?;
         Ok(Loaded { ebpf, maps, attachments, backends, vips, hash_seed: settings.hash_seed })
@@ -109,12 +105,6 @@ fn check_made(pins: &Pins, flows_max: u32) -> Result<(), DataplaneError> {
         }
     }
     Ok(())
-}
-
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok()).ok_or_else(|| {
-        DataplaneError::ForeignObject { what: format!("it has no XDP program {PROGRAM}") }
-    })
 }
 
 fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, DataplaneError> {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, ClientPrefix, Flow, Live, MaglevTable, Pool, Returns, Settings, Tags, Traffic, Vip,
-    VipKey, Weights, map_name,
+    Backend, ClientPrefix, Flow, Live, MaglevTable, Opening, Pool, Returns, Settings, Tags,
+    Traffic, Vip, VipKey, Weights, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS, MAGLEV_TABLES,
@@ -54,6 +54,9 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Traffic>(map_name::VIP_TRAFFIC, Entries::Fixed(VIPS_MAX)),
     shape::<u32, Traffic>(map_name::BACKEND_TRAFFIC, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, u64>(map_name::VERDICTS, Entries::Fixed(VERDICTS_LEN)),
+    shape::<u32, Opening>(map_name::OPENING, Entries::Fixed(1)),
+    // Its values are numbers of programs, as whoever looks it up sees them.
+    shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
 
 impl Shape {
@@ -103,6 +106,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 15);
+        assert_eq!(names.len(), 17);
     }
 }

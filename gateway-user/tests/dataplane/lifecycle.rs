@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use gateway_user::dataplane::{self, AttachMode, Attachment, Dataplane, DataplaneError, XdpMode};
 
-use crate::lab::{FAR, NEAR, forward, ip, with_lab, xdp_on};
+use crate::lab::{FAR, MAPS, NEAR, forward, ip, with_lab, xdp_on};
 use crate::tables::{fill, some_tables};
 
 fn only(dataplane: &Dataplane) -> &Attachment {
@@ -24,7 +24,7 @@ fn the_program_runs_natively_and_outlives_the_daemon() {
         drop(dataplane);
         assert_eq!(xdp_on(NEAR).as_deref(), Some("xdp"));
         let pins = lab.pins();
-        assert_eq!(pins.len(), 16, "{pins:?}");
+        assert_eq!(pins.len(), MAPS + 1, "{pins:?}");
         assert!(pins.contains(&format!("link-{NEAR}")));
     });
 }
@@ -69,7 +69,7 @@ fn detaching_removes_everything_and_the_next_start_is_new() {
             assert!(!dataplane.adopted());
             let detached = dataplane.detach().unwrap();
             assert_eq!(detached.interfaces, [NEAR]);
-            assert_eq!(detached.maps.len(), 15);
+            assert_eq!(detached.maps.len(), MAPS);
             assert_eq!(xdp_on(NEAR), None);
             assert!(!lab.pin_dir.exists());
         }
@@ -161,7 +161,7 @@ fn the_bpf_file_system_is_mounted_where_it_is_missing() {
     with_lab(|lab| {
         lab.hide_bpffs();
         drop(Dataplane::open(&lab.options()).unwrap());
-        assert_eq!(lab.pins().len(), 16);
+        assert_eq!(lab.pins().len(), MAPS + 1);
     });
 }
 

@@ -9,7 +9,7 @@ use gateway_user::dataplane::{self, Dataplane, DataplaneError};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::lab::{Lab, NEAR, forward, with_lab, xdp_on};
+use crate::lab::{Lab, MAPS, NEAR, forward, with_lab, xdp_on};
 
 fn refusal(lab: &Lab) -> DataplaneError {
     Dataplane::open(&lab.options()).err().expect("it must be refused")
@@ -114,7 +114,7 @@ fn a_start_that_was_cut_short_leaves_nothing_in_the_way() {
             fs::remove_file(lab.pin(unfinished)).unwrap();
             crate::lab::eventually("the kernel to let go of the link", || xdp_on(NEAR).is_none());
             Dataplane::open(&lab.options()).unwrap();
-            assert_eq!(lab.pins().len(), 16, "after {unfinished} was missing");
+            assert_eq!(lab.pins().len(), MAPS + 1, "after {unfinished} was missing");
         }
     });
 }

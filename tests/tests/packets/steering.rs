@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use gateway_common::layout::{Backend, Live, Pool, Settings, Vip, Weights, algorithm};
+use gateway_common::layout::{Backend, Live, Pool, Settings, Vip, Weights, algorithm, program};
 use gateway_common::limits::{CONTROL_CLASS, CONTROL_SHARE_WHOLE, NO_BACKEND, WEIGHT_MAX};
 use gateway_common::verdict::Verdict;
 use gateway_tests::command;
@@ -326,5 +326,18 @@ fn a_full_flow_table_forgets_some_flows_and_goes_on() {
         assert_eq!(bed.ways_back(), kept.len(), "what was given up holds no port");
         let in_flight: u64 = (0..2).map(|row| bed.live(row).unwrap().in_flight).sum();
         assert_eq!(in_flight, kept.len() as u64, "and is not in flight");
+    });
+}
+
+#[test]
+fn without_the_program_that_opens_flows_only_those_that_live_are_forwarded() {
+    let name = "without_the_program_that_opens_flows_only_those_that_live_are_forwarded";
+    check(name, |bed| {
+        establish(bed, CLIENT);
+        bed.remove_program(program::OPEN).unwrap();
+        let ran = run(bed, Side::Client, &to_vip("192.168.7.7:4322", flag::SYN));
+        assert_eq!(ran.verdict, Verdict::DropTables);
+        let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK));
+        assert_eq!(ran.verdict, Verdict::ForwardIn);
     });
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{ProgramFd, Xdp};
+use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};
 use gateway_common::layout::{Flow, FlowControl, Pool, Vip, algorithm, flow_state, phase};
 use gateway_common::limits::{FLOWS_DEFAULT, WEIGHT_MAX};
@@ -77,14 +77,15 @@ struct Case {
 /// What was measured.
 #[derive(Debug, Serialize)]
 struct Report {
-    program: Program,
+    programs: Vec<Program>,
     packets: u32,
     cases: Vec<Measured>,
 }
 
-/// Sizes of the program.
+/// Sizes of a program.
 #[derive(Debug, Serialize)]
 struct Program {
+    name: String,
     /// Instructions that the verifier looked at, over all paths.
     verified_instructions: u32,
     /// Bytes of BPF after the kernel's rewriting.
@@ -115,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = packet_bed::inside(&program, FLOWS_DEFAULT, |bed| {
         set_up(bed)?;
         let cases = measure(bed, &wrapper, args, &[new_flow_case()?, not_ours_case()?])?;
-        Ok(Report { program: sizes(bed)?, packets: args.packets, cases })
+        Ok(Report { programs: sizes(bed)?, packets: args.packets, cases })
     })?;
     for (name, flows) in TABLES {
         let measured = packet_bed::inside(&program, (ROOM * flows).max(ROOM_MIN), |bed| {
@@ -343,13 +344,14 @@ fn summary(case: String, times: Vec<(i64, i64)>) -> Measured {
     }
 }
 
-fn sizes(bed: &mut Bed) -> Result<Program> {
-    let info = bed.program()?.info()?;
-    Ok(Program {
+fn sizes(bed: &Bed) -> Result<Vec<Program>> {
+    let size = |(name, info): (String, ProgramInfo)| Program {
+        name,
         verified_instructions: info.verified_instruction_count().unwrap_or(0),
         translated_bytes: info.size_translated().unwrap_or(0),
         machine_bytes: info.size_jitted(),
-    })
+    };
+    Ok(bed.programs()?.into_iter().map(size).collect())
 }
 
 fn print(report: &Report) {
@@ -358,10 +360,13 @@ fn print(report: &Report) {
         let range = format!("{}-{}", case.min_ns, case.max_ns);
         println!("{:<26} {:>10} {range:>13} {:>10}", case.case, case.median_ns, case.wrapper_ns);
     }
-    println!(
-        "{} instructions verified; {} bytes of BPF, {} of machine code",
-        report.program.verified_instructions,
-        report.program.translated_bytes,
-        report.program.machine_bytes
-    );
+    for program in &report.programs {
+        println!(
+            "{}: {} instructions verified; {} bytes of BPF, {} of machine code",
+            program.name,
+            program.verified_instructions,
+            program.translated_bytes,
+            program.machine_bytes
+        );
+    }
 }

@@ -5,9 +5,13 @@
 
 mod client;
 mod explain;
+mod flows;
 mod label;
 mod logging;
 mod models;
+mod names;
+mod pins;
+mod place;
 mod rollback;
 mod status;
 mod table;
@@ -54,6 +58,8 @@ enum Command {
     Status(StatusArgs),
     /// Say why a backend has the weight that it has, or had it a moment ago.
     Explain(explain::ExplainArgs),
+    /// Show the connections in the flow table, or count them; works without the daemon.
+    Flows(flows::FlowsArgs),
     /// Show models, take one into use, let it decide or not, go back to the one before.
     Models(models::ModelsArgs),
     /// Say that a backend was faulty, or well, so that its model is judged by it.
@@ -119,12 +125,8 @@ struct StatusArgs {
 
 #[derive(Debug, Args)]
 struct DetachArgs {
-    /// Configuration file that says where the data plane is pinned.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "pin_dir")]
-    config: Option<PathBuf>,
-    /// Where the data plane is pinned.
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/gateway")]
-    pin_dir: PathBuf,
+    #[command(flatten)]
+    pins: pins::PinArgs,
 }
 
 /// Does what the command line asks.
@@ -135,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check(args),
         Command::Status(args) => status::run(args.admin.admin, args.admin.json),
         Command::Explain(args) => explain::run(&args),
+        Command::Flows(args) => flows::run(args),
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
         Command::Rollback(args) => rollback::run(args),
@@ -167,14 +170,7 @@ fn check(args: CheckArgs) -> anyhow::Result<()> {
 }
 
 fn detach(args: DetachArgs) -> anyhow::Result<()> {
-    let pin_dir = match args.config {
-        Some(path) => {
-            let origin = Origin { path, overrides: Vec::new() };
-            origin.check()?.gateway().pin_dir.clone()
-        }
-        None => args.pin_dir,
-    };
-    say(&app::detach(&pin_dir)?)
+    say(&app::detach(&args.pins.dir()?)?)
 }
 
 /// What a configuration holds, in words.

@@ -31,6 +31,8 @@ mod rows;
 mod shape;
 mod sweep;
 mod sys;
+mod tracked;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -53,6 +55,8 @@ pub use self::host::{KERNEL_MIN, KernelVersion};
 pub use self::pins::Detached;
 pub use self::rows::MappedRows;
 pub use self::sweep::{SWEEP_BUDGET, Swept, WALK_INTERVAL};
+pub use self::tracked::{FlowState, Tracked};
+pub use self::view::View;
 
 use self::events::EventRing;
 use self::load::Loaded;

@@ -132,7 +132,9 @@ fn introduce(testbed: &Testbed, view: &View) -> Result<()> {
     eprintln!("admin:     http://{admin}/v1/state, /v1/decisions, /readyz");
     eprintln!("status:    {gateway} status --admin {admin}");
     eprintln!("explain:   {gateway} explain {}/b{VICTIM} --admin {admin}", world::LEARNED);
-    eprintln!("maps:      bpftool map dump pinned {}/WEIGHTS", testbed.pins().display());
+    let pins = testbed.pins().display();
+    eprintln!("flows:     {gateway} flows --pin-dir {pins} --admin {admin}");
+    eprintln!("maps:      bpftool map dump pinned {pins}/WEIGHTS");
     eprintln!("inside:    nsenter --net=/run/netns/{} bash", testbed.gateway().name());
     eprintln!("logs:      {}", testbed.folder().display());
     Ok(())

@@ -280,6 +280,27 @@ pub enum DataplaneError {
         what: String,
     },
 
+    /// There is no data plane to look at.
+    #[error(
+        "{pin_dir}: no data plane is pinned here; say where it is by `--config FILE` or \
+         `--pin-dir DIR`", pin_dir = pin_dir.display()
+    )]
+    NothingPinned {
+        /// Where it was looked for.
+        pin_dir: PathBuf,
+    },
+
+    /// The pinned maps are not those that this program reads.
+    #[error(
+        "{path}: {what}; ask with the `gateway` that made these maps", path = path.display()
+    )]
+    UnknownMap {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+
     /// A map could not be read.
     #[error("could not read the map {map}")]
     Read {

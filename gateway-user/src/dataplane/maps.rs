@@ -43,24 +43,43 @@ pub(super) struct Maps {
     pub(super) events: Option<RingBuf<MapData>>,
 }
 
+/// Where maps are had from by their names.
+pub(super) trait Source {
+    /// The map of this name.
+    fn take(&mut self, name: &'static str) -> Result<Map, DataplaneError>;
+}
+
+impl Source for Ebpf {
+    fn take(&mut self, name: &'static str) -> Result<Map, DataplaneError> {
+        self.take_map(name)
+            .ok_or_else(|| DataplaneError::ForeignObject { what: format!("it has no map {name}") })
+    }
+}
+
 impl Maps {
-    /// Takes all maps out of a loaded object.
+    /// Takes all maps out of a loaded object, with the events, which have one reader.
     pub(super) fn take(ebpf: &mut Ebpf, flows_max: u32) -> Result<Maps, DataplaneError> {
-        let weights = data(ebpf, map_name::WEIGHTS)?;
-        let live = data(ebpf, map_name::LIVE)?;
+        let events = Some(typed(ebpf, map_name::EVENTS)?);
+        Ok(Maps { events, ..Maps::open(ebpf, flows_max)? })
+    }
+
+    /// All maps but the events.
+    pub(super) fn open(source: &mut impl Source, flows_max: u32) -> Result<Maps, DataplaneError> {
+        let weights = data(source, map_name::WEIGHTS)?;
+        let live = data(source, map_name::LIVE)?;
         Ok(Maps {
-            vips: typed(ebpf, map_name::VIPS)?,
-            pools: typed(ebpf, map_name::POOLS)?,
-            maglev: typed(ebpf, map_name::MAGLEV)?,
-            backends: typed(ebpf, map_name::BACKENDS)?,
-            classes: typed(ebpf, map_name::CLIENT_CLASSES)?,
-            settings: typed(ebpf, map_name::SETTINGS)?,
-            vip_traffic: typed(ebpf, map_name::VIP_TRAFFIC)?,
-            backend_traffic: typed(ebpf, map_name::BACKEND_TRAFFIC)?,
-            verdicts: typed(ebpf, map_name::VERDICTS)?,
+            vips: typed(source, map_name::VIPS)?,
+            pools: typed(source, map_name::POOLS)?,
+            maglev: typed(source, map_name::MAGLEV)?,
+            backends: typed(source, map_name::BACKENDS)?,
+            classes: typed(source, map_name::CLIENT_CLASSES)?,
+            settings: typed(source, map_name::SETTINGS)?,
+            vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
+            backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
+            verdicts: typed(source, map_name::VERDICTS)?,
             rows: Arc::new(MappedRows::new(&weights, &live)?),
-            flows: flow_maps(ebpf, flows_max)?,
-            events: Some(typed(ebpf, map_name::EVENTS)?),
+            flows: flow_maps(source, flows_max)?,
+            events: None,
         })
     }
 
@@ -208,33 +227,28 @@ impl Maps {
 }
 
 fn typed<M: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
+    source: &mut impl Source,
     name: &'static str,
 ) -> Result<M, DataplaneError> {
-    M::try_from(take(ebpf, name)?).map_err(reading(name))
+    M::try_from(source.take(name)?).map_err(reading(name))
 }
 
-fn flow_maps(ebpf: &mut Ebpf, flows_max: u32) -> Result<FlowMaps, DataplaneError> {
-    let flows = data(ebpf, map_name::FLOWS)?;
-    let tags = data(ebpf, map_name::TAGS)?;
-    let returns = data(ebpf, map_name::RETURNS)?;
+fn flow_maps(source: &mut impl Source, flows_max: u32) -> Result<FlowMaps, DataplaneError> {
+    let flows = data(source, map_name::FLOWS)?;
+    let tags = data(source, map_name::TAGS)?;
+    let returns = data(source, map_name::RETURNS)?;
     FlowMaps::new(flows.fd(), tags.fd(), returns.fd(), flows_max)
         .map_err(|source| DataplaneError::Mmap { map: map_name::FLOWS, source })
 }
 
-fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, DataplaneError> {
-    match take(ebpf, name)? {
+fn data(source: &mut impl Source, name: &'static str) -> Result<MapData, DataplaneError> {
+    match source.take(name)? {
         Map::Array(data) => Ok(data),
         _ => Err(DataplaneError::ForeignObject { what: format!("{name} is of another type") }),
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
-    ebpf.take_map(name)
-        .ok_or_else(|| DataplaneError::ForeignObject { what: format!("it has no map {name}") })
-}
-
-fn reading(map: &'static str) -> impl Fn(MapError) -> DataplaneError {
+pub(super) fn reading(map: &'static str) -> impl Fn(MapError) -> DataplaneError {
     move |source| DataplaneError::Read { map, source }
 }
 

@@ -4,6 +4,7 @@
 
 mod lab;
 
+mod asking;
 mod lifecycle;
 mod refusals;
 mod tables;

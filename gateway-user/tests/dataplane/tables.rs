@@ -20,7 +20,8 @@ use gateway_user::telemetry::Telemetry;
 
 use crate::lab::{Lab, run, with_lab};
 
-const VIP: VipKey = VipKey { addr: [10, 9, 0, 100], port: [0, 80], protocol: 6, reserved: 0 };
+pub(crate) const VIP: VipKey =
+    VipKey { addr: [10, 9, 0, 100], port: [0, 80], protocol: 6, reserved: 0 };
 
 pub(crate) fn some_tables() -> Tables {
     let weights = Weights {
@@ -82,7 +83,7 @@ fn data(lab: &Lab, name: &str) -> MapData {
     MapData::from_pin(lab.pin(name)).unwrap()
 }
 
-fn array<V: aya::Pod>(lab: &Lab, name: &str) -> Array<MapData, V> {
+pub(crate) fn array<V: aya::Pod>(lab: &Lab, name: &str) -> Array<MapData, V> {
     Map::Array(data(lab, name)).try_into().unwrap()
 }
 
@@ -219,7 +220,7 @@ fn counters_are_summed_over_cpus_and_begin_anew_with_a_new_backend() {
 }
 
 /// A flow of backend row 9 in both tables, as the program would have made it.
-fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> FlowKey {
+pub(crate) fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> FlowKey {
     let key = FlowKey {
         source_addr: [10, 9, 0, 2],
         target_addr: VIP.addr,

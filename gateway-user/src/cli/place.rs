@@ -1,0 +1,120 @@
+//! How a command is told which addresses it is about: by an address, a prefix, or a name.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use anyhow::ensure;
+use ipnet::Ipv4Net;
+
+/// As it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Addresses, with one port or any.
+    At(Range),
+    /// What the daemon calls it.
+    Named(String),
+}
+
+impl FromStr for Place {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Place, Infallible> {
+        Ok(text.parse().map_or_else(|_| Place::Named(text.to_owned()), Place::At))
+    }
+}
+
+/// Addresses, with one port or any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    net: Ipv4Net,
+    port: Option<u16>,
+}
+
+impl Range {
+    /// Whether an address and port are in it.
+    pub(super) fn holds(&self, addr: SocketAddrV4) -> bool {
+        self.net.contains(addr.ip()) && self.port.is_none_or(|port| port == addr.port())
+    }
+}
+
+impl From<SocketAddrV4> for Range {
+    fn from(addr: SocketAddrV4) -> Range {
+        Range { net: Ipv4Net::from(*addr.ip()), port: Some(addr.port()) }
+    }
+}
+
+impl FromStr for Range {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Range, &'static str> {
+        let any_port = |net| Range { net, port: None };
+        let one = || text.parse::<Ipv4Addr>().map(|addr| any_port(Ipv4Net::from(addr)));
+        let net = || text.parse::<Ipv4Net>().map(any_port);
+        let socket = || text.parse::<SocketAddrV4>().map(Range::from);
+        one().or_else(|_| net()).or_else(|_| socket()).map_err(|_| {
+            "expected an IPv4 address (10.0.0.1), with a port (10.0.0.1:80), or a prefix \
+             (10.0.0.0/8)"
+        })
+    }
+}
+
+/// The ranges that a place stands for; `named` finds the addresses of a name, if `names_known`.
+pub(super) fn ranges(
+    place: &Place,
+    names_known: bool,
+    named: impl Fn(&str) -> Vec<SocketAddrV4>,
+) -> anyhow::Result<Vec<Range>> {
+    let name = match place {
+        Place::At(range) => return Ok(vec![*range]),
+        Place::Named(name) => name,
+    };
+    ensure!(
+        names_known,
+        "{name:?} is no address, and the daemon, which knows names, does not answer; \
+         give the address, or the daemon's by `--admin`"
+    );
+    let addrs = named(name);
+    ensure!(!addrs.is_empty(), "nothing is called {name:?}; `gateway status` shows the names");
+    Ok(addrs.into_iter().map(Range::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddrV4 {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_ports_and_prefixes_hold_what_they_say() {
+        for (range, held, other) in [
+            ("10.0.0.1", "10.0.0.1:9", "10.0.0.2:9"),
+            ("10.0.0.1:80", "10.0.0.1:80", "10.0.0.1:81"),
+            ("10.0.0.0/8", "10.9.9.9:1", "11.0.0.0:1"),
+        ] {
+            let range: Range = range.parse().unwrap();
+            assert!(range.holds(addr(held)), "{range:?} {held}");
+            assert!(!range.holds(addr(other)), "{range:?} {other}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_a_name() {
+        for name in ["web", "web/b1", "10.0.0", "10.0.0.1:http", "::1"] {
+            assert_eq!(name.parse(), Ok(Place::Named(name.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_name_needs_a_daemon_that_knows_it() {
+        let web = Place::Named("web".to_owned());
+        let named = |name: &str| if name == "web" { vec![addr("10.0.0.1:80")] } else { vec![] };
+        assert_eq!(ranges(&web, true, named).unwrap(), ["10.0.0.1:80".parse().unwrap()]);
+        let error = ranges(&web, false, named).unwrap_err().to_string();
+        assert!(error.contains("does not answer"), "{error}");
+        let error = ranges(&Place::Named("wbe".to_owned()), true, named).unwrap_err().to_string();
+        assert!(error.contains("gateway status"), "{error}");
+    }
+}

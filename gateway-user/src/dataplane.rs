@@ -299,7 +299,7 @@ impl Dataplane {
 ///
 /// If a daemon is running with it, if this process lacks the privileges, or if the kernel refuses.
 pub fn detach(pin_dir: &Path) -> Result<Detached, DataplaneError> {
-    host::check_capabilities()?;
+    host::check_may_use()?;
     host::check_bpf()?;
     Pins::existing(pin_dir)?.map_or(Ok(Detached::default()), remove)
 }

@@ -17,7 +17,7 @@ use super::host::KernelVersion;
 pub enum DataplaneError {
     /// The process lacks privileges.
     #[error(
-        "loading and attaching BPF programs needs {missing}, which this process does not have; \
+        "handling BPF programs needs {missing}, which this process does not have; \
          run it as root, or grant them (systemd: `AmbientCapabilities={missing}`)"
     )]
     MissingCapabilities {

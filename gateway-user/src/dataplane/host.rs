@@ -62,11 +62,28 @@ fn check_release(release: &str) -> Result<(), DataplaneError> {
     }
 }
 
+/// What BPF needs, each with any of these. `CAP_SYS_ADMIN` contains `CAP_BPF` and `CAP_PERFMON`, as
+/// in kernels before 5.8.
+const BPF: (&str, CapabilitySet) = ("CAP_BPF", CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN));
+const PERFMON: (&str, CapabilitySet) =
+    ("CAP_PERFMON", CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN));
+const NET_ADMIN: (&str, CapabilitySet) = ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN);
+
 /// Whether this thread may load and attach.
-pub(super) fn check_capabilities() -> Result<(), DataplaneError> {
+pub(super) fn check_may_attach() -> Result<(), DataplaneError> {
+    check_capabilities(&[BPF, PERFMON, NET_ADMIN])
+}
+
+/// Whether this thread may read and write maps, detach and remove, as a daemon may that has dropped the
+/// rest.
+pub(super) fn check_may_use() -> Result<(), DataplaneError> {
+    check_capabilities(&[BPF])
+}
+
+fn check_capabilities(needed: &[(&'static str, CapabilitySet)]) -> Result<(), DataplaneError> {
     let held = rustix::thread::capabilities(None)
         .map_or(CapabilitySet::empty(), |capabilities| capabilities.effective);
-    match missing(held) {
+    match missing(needed, held) {
         missing if missing.is_empty() => Ok(()),
         missing => Err(DataplaneError::MissingCapabilities { missing: missing.join(" ") }),
     }
@@ -77,14 +94,8 @@ pub(super) fn check_bpf() -> Result<(), DataplaneError> {
     sys::probe().map_err(|source| DataplaneError::BpfUnavailable { source })
 }
 
-/// What is needed and not held. `CAP_SYS_ADMIN` contains `CAP_BPF` and `CAP_PERFMON`, as in
-/// kernels before 5.8.
-fn missing(held: CapabilitySet) -> Vec<&'static str> {
-    let needed = [
-        ("CAP_BPF", CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
-        ("CAP_PERFMON", CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN),
-        ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
-    ];
+/// What is needed and not held.
+fn missing(needed: &[(&'static str, CapabilitySet)], held: CapabilitySet) -> Vec<&'static str> {
     needed.iter().filter(|(_, any_of)| !held.intersects(*any_of)).map(|(name, _)| *name).collect()
 }
 
@@ -172,6 +183,7 @@ mod tests {
 
     #[test]
     fn only_the_capabilities_that_lack_are_named() {
+        let missing = |held| missing(&[BPF, PERFMON, NET_ADMIN], held);
         let everything = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
         assert_eq!(missing(everything), Vec::<&str>::new());
         assert_eq!(

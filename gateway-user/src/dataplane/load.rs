@@ -60,7 +60,7 @@ pub(super) fn check_host(options: &Options) -> Result<Vec<Interface>, DataplaneE
         return Err(DataplaneError::FlowsMaxInvalid { flows_max: options.flows_max });
     }
     host::check_kernel()?;
-    host::check_capabilities()?;
+    host::check_may_attach()?;
     host::check_bpf()?;
     host::check_nat_ports(&options.nat_ports)?;
     let interfaces = interface::resolve(&options.interfaces)?;

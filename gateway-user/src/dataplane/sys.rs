@@ -1,4 +1,4 @@
-//! The few commands of bpf(2) that aya does not offer, fenced: whether there is BPF, and detaching a
+//! The few commands of bpf(2) that are not asked of aya, fenced: whether there is BPF, and detaching a
 //! link at once.
 
 use std::ffi::CString;
@@ -10,9 +10,12 @@ use std::path::Path;
 use bytemuck::{Pod, Zeroable};
 
 // `enum bpf_cmd` of the kernel's include/uapi/linux/bpf.h.
+const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
 const BPF_LINK_DETACH: libc::c_long = 34;
+
+// `enum bpf_map_type` there.
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
 
 /// Members of `union bpf_attr`; the kernel takes shorter ones and reads the rest as zero.
 #[repr(C)]
@@ -25,10 +28,11 @@ struct ObjectAttr {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct IdAttr {
-    start_id: u32,
-    next_id: u32,
-    open_flags: u32,
+struct MapAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
 }
 
 #[repr(C)]
@@ -49,15 +53,16 @@ unsafe fn bpf<A: Pod>(command: libc::c_long, attr: &mut A) -> io::Result<i32> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer as i32) }
 }
 
-/// Whether the kernel offers BPF to this thread at all.
+/// Whether the kernel offers BPF to this thread at all: makes a map, the least that anybody with
+/// `CAP_BPF` may, and lets go of it.
 pub(super) fn probe() -> io::Result<()> {
-    let mut attr = IdAttr { start_id: 0, next_id: 0, open_flags: 0 };
+    let mut attr =
+        MapAttr { map_type: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
     // SAFETY: this command has no addresses.
-    match unsafe { bpf(BPF_PROG_GET_NEXT_ID, &mut attr) } {
-        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
-        // No program loaded yet is an answer too.
-        _ => Ok(()),
-    }
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
 }
 
 /// Detaches the link pinned at `path` from its interface, at once. Removing the pin alone would do

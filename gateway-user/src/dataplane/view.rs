@@ -30,7 +30,7 @@ impl View {
     /// If there are none, if they are not as this program knows them, or if this process lacks the
     /// privileges.
     pub fn open(pin_dir: &Path) -> Result<View, DataplaneError> {
-        host::check_capabilities()?;
+        host::check_may_use()?;
         let settings_pin = pin_dir.join(map_name::SETTINGS);
         if !settings_pin.exists() {
             return Err(DataplaneError::NothingPinned { pin_dir: pin_dir.to_owned() });

@@ -5,11 +5,13 @@ use std::fs;
 use aya::maps::{Array, Map, MapData};
 use aya::programs::{Xdp, XdpMode as Flags};
 use gateway_common::layout::{Settings, map_name};
-use gateway_user::dataplane::{self, Dataplane, DataplaneError};
+use gateway_user::dataplane::{self, Dataplane, DataplaneError, SWEEP_BUDGET};
+use gateway_user::telemetry::Telemetry;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::lab::{Lab, MAPS, NEAR, forward, with_lab, xdp_on};
+use crate::tables::{fill, some_tables};
 
 fn refusal(lab: &Lab) -> DataplaneError {
     Dataplane::open(&lab.options()).err().expect("it must be refused")
@@ -161,19 +163,55 @@ fn a_directory_that_is_no_bpf_file_system_is_refused() {
 #[test]
 fn missing_capabilities_are_named() {
     with_lab(|lab| {
-        let held = capabilities(None).unwrap();
-        let effective = held.effective - (CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
-        set_capabilities(None, CapabilitySets { effective, ..held }).unwrap();
-        let error = refusal(lab);
-        let detaching = dataplane::detach(&lab.pin_dir).err().unwrap();
-        set_capabilities(None, held).unwrap();
-        for error in [error, detaching] {
+        let held = capabilities(None).unwrap().effective;
+        let fewer = held - (CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+        let refused = with_capabilities(fewer, || {
+            [refusal(lab), dataplane::detach(&lab.pin_dir).expect_err("as well")]
+        });
+        for error in refused {
             assert!(matches!(error, DataplaneError::MissingCapabilities { .. }), "{error}");
             let words = error.to_string();
             assert!(words.contains("CAP_BPF"), "{words}");
             assert!(!words.contains("CAP_NET_ADMIN"), "{words}");
         }
     });
+}
+
+#[test]
+fn the_capabilities_that_are_asked_for_are_enough() {
+    with_lab(|lab| {
+        let asked = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN;
+        for is_adopted in [false, true] {
+            let opened = with_capabilities(asked, || Dataplane::open(&lab.options()));
+            assert_eq!(opened.unwrap().adopted(), is_adopted);
+        }
+        with_capabilities(asked, || dataplane::detach(&lab.pin_dir)).unwrap();
+    });
+}
+
+#[test]
+fn a_data_plane_that_is_open_needs_one_capability() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        with_capabilities(CapabilitySet::BPF, || {
+            fill(&mut dataplane);
+            assert_eq!(dataplane.read_tables().unwrap(), some_tables());
+            dataplane.counters().unwrap();
+            let (telemetry, _observations) = Telemetry::new();
+            dataplane.sweep(gateway_user::clock::now(), SWEEP_BUDGET, &telemetry);
+            assert_eq!(dataplane.detach().unwrap().interfaces, [NEAR]);
+        });
+        assert_eq!(xdp_on(NEAR), None);
+    });
+}
+
+/// What `task` answers while this thread may do no more than `effective` says.
+fn with_capabilities<T>(effective: CapabilitySet, task: impl FnOnce() -> T) -> T {
+    let held = capabilities(None).unwrap();
+    set_capabilities(None, CapabilitySets { effective, ..held }).unwrap();
+    let answer = task();
+    set_capabilities(None, held).unwrap();
+    answer
 }
 
 #[test]

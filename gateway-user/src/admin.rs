@@ -18,7 +18,7 @@ mod tests;
 mod token;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,6 @@ use gateway_core::rows::Rows;
 use gateway_core::state;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::error::AdminError;
@@ -91,8 +90,8 @@ pub struct Pages {
     pub control: control::Handle,
     /// All metrics.
     pub registry: Registry,
-    /// Where the XDP program is attached.
-    pub attachments: Vec<Attachment>,
+    /// Where the daemon runs, and by what rights.
+    pub place: Place,
     /// Weights and flows as both paths have them.
     pub rows: Arc<dyn Rows>,
     /// The models in use.
@@ -109,8 +108,8 @@ pub struct Pages {
 ///
 /// # Errors
 /// It is taken, or not this host's.
-pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(addr).await.map_err(|source| BindError { addr, source })
+pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).map_err(|source| BindError { addr, source })
 }
 
 /// Serves the pages until the daemon's end.
@@ -118,7 +117,8 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
 /// # Errors
 /// The listener broke.
 pub async fn serve(listener: TcpListener, pages: Pages) -> io::Result<()> {
-    axum::serve(listener, router(pages)).await
+    listener.set_nonblocking(true)?;
+    axum::serve(tokio::net::TcpListener::from_std(listener)?, router(pages)).await
 }
 
 fn router(pages: Pages) -> Router {
@@ -178,11 +178,30 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Result<&'static str, AdminEr
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
-    /// Where the XDP program is attached; empty if only the proxy runs.
-    pub attachments: Vec<Attachment>,
+    /// Where it runs, and by what rights.
+    #[serde(flatten)]
+    pub place: Place,
     /// What the loop knows and decided.
     #[serde(flatten)]
     pub state: state::State,
+}
+
+/// What a start settles for the daemon's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Where the XDP program is attached; empty if only the proxy runs.
+    pub attachments: Vec<Attachment>,
+    /// What the daemon may do.
+    pub privileges: Privileges,
+}
+
+/// What the daemon may do, by Linux' capabilities.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Whether it dropped what it does not need after its start.
+    pub dropped: bool,
+    /// What it has left, as capabilities(7) names them.
+    pub capabilities: Vec<String>,
 }
 
 /// The XDP program on one interface.
@@ -197,7 +216,7 @@ pub struct Attachment {
 async fn state(State(pages): State<Arc<Pages>>) -> Json<Status> {
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        attachments: pages.attachments.clone(),
+        place: pages.place.clone(),
         state: state::State::clone(&pages.control.published().state()),
     })
 }

@@ -1,7 +1,7 @@
 //! Puts the shells together: the one file that knows them all, with its parts below.
 //!
-//! Start: configuration, admin address, data plane, loop, proxy, then what watches. Each step needs
-//! those before it, and what a step refuses is undone. While the daemon runs, a changed
+//! Start: configuration, admin address, data plane, then privileges are dropped, then loop, proxy, and
+//! what watches. Each step needs those before it, and what a step refuses is undone. While the daemon runs, a changed
 //! configuration is taken over as a whole or not at all. In the end the proxy drains, and the data
 //! plane stays: packets are forwarded by the last tables until the next daemon adopts them.
 //!
@@ -10,6 +10,7 @@
 
 mod metrics;
 mod plane;
+mod privileges;
 mod reload;
 mod signals;
 mod start;
@@ -26,16 +27,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use prometheus_client::registry::Registry;
+use tokio::runtime::Runtime;
 use tokio::sync::watch::Sender;
 
 use crate::config::{Config, Origin};
 use crate::control::{self, Control};
-use crate::telemetry::Telemetry;
 use crate::{admin, dataplane, l7, models, notify};
 
 use self::metrics::Metrics;
 use self::signals::{Signal, Signals};
-use self::start::Steering;
+use self::start::{Ground, Steering};
 use self::tasks::Tasks;
 use self::watch::{FolderWatch, Watch};
 
@@ -55,22 +56,23 @@ pub struct Options {
 /// The configuration is wrong, something that it asks for cannot be had, or a part of the daemon
 /// ended by itself. The last leaves the data plane, whatever `options` say: it forwards.
 pub fn run(origin: Origin, options: Options) -> anyhow::Result<()> {
+    // First of all, so that no signal meets its default action while we start.
+    let held = signals::hold()?;
     // Before it is loaded, so that no change in between is missed.
     let text = watch::text_of(&origin.path);
     let config = origin.load()?;
     let pin_dir = config.gateway.pin_dir.clone();
     let has_data_plane = !config.gateway.interfaces.is_empty();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control threads")?;
+    // Before there are other threads, which would keep the privileges that they begin with.
+    let ground = Ground::open(&config.gateway, &origin.path)?;
+    let runtime = match control_threads() {
+        Ok(runtime) => runtime,
+        Err(error) => return Err(ground.abandon(&config.gateway, error)),
+    };
     let outcome = runtime.block_on(async {
-        // First of all, so that no signal meets its default action while we start.
-        let signals = Signals::install()?;
+        let signals = Signals::install(held)?;
         let watch = Watch::start(&origin.path, text);
-        Daemon::start(origin, config).await?.run(signals, watch).await
+        Daemon::start(origin, config, ground).await?.run(signals, watch).await
     });
     runtime.shutdown_timeout(tasks::END_TIMEOUT);
     outcome?;
@@ -78,6 +80,15 @@ pub fn run(origin: Origin, options: Options) -> anyhow::Result<()> {
         dataplane::detach(&pin_dir)?;
     }
     Ok(())
+}
+
+fn control_threads() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control threads")
 }
 
 /// Removes what a daemon left in the kernel, and says what that was.
@@ -110,17 +121,15 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(origin: Origin, config: Config) -> anyhow::Result<Daemon> {
-        let listener = admin::bind(config.gateway.admin).await?;
-        let (telemetry, observations) = Telemetry::new();
+    async fn start(origin: Origin, config: Config, ground: Ground) -> anyhow::Result<Daemon> {
         let (notifier, deliveries) = notify::new();
         let hears = tell::listener(notifier.clone());
-        let steering = start::start(&config, &telemetry, observations, hears).await?;
+        let steering = start::start(ground, &config, hears).await?;
         let metrics = Metrics::default();
         let model_metrics = models::Metrics::default();
-        let mut registry = registry(&metrics, &model_metrics, &steering, &telemetry);
+        let mut registry = registry(&metrics, &model_metrics, &steering);
         notifier.register(&mut registry);
-        let Steering { control, proxy, rows, ring, attachments, .. } = steering;
+        let Steering { control, proxy, rows, telemetry, ring, listener, place, .. } = steering;
         let dir = config.gateway.models.clone();
         let models = models::Keeper::start(dir, control.handle(), model_metrics).await;
 
@@ -143,7 +152,7 @@ impl Daemon {
             admin::Pages {
                 control: control_handle,
                 registry,
-                attachments,
+                place,
                 rows,
                 models: models.clone(),
                 recent: proxy.recent(),
@@ -225,19 +234,15 @@ impl Daemon {
 }
 
 /// Everything that is counted, registered by its owners.
-fn registry(
-    metrics: &Metrics,
-    models: &models::Metrics,
-    steering: &Steering,
-    telemetry: &Telemetry,
-) -> Registry {
+fn registry(metrics: &Metrics, models: &models::Metrics, steering: &Steering) -> Registry {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     models.register(&mut registry);
     steering.loop_metrics.register(&mut registry);
     steering.proxy.metrics().register(&mut registry);
     let published = steering.control.handle().published().clone();
-    registry.register_collector(Box::new(control::Gauges::new(published, telemetry.clone())));
+    let telemetry = steering.telemetry.clone();
+    registry.register_collector(Box::new(control::Gauges::new(published, telemetry)));
     registry
 }
 

@@ -224,8 +224,16 @@ impl Testbed {
     /// # Errors
     /// As [`start_gateway`](Testbed::start_gateway).
     pub fn restart_gateway(&self) -> Result<GatewayNode<'_>> {
+        self.restart_gateway_with(&[])
+    }
+
+    /// As [`restart_gateway`](Testbed::restart_gateway), with further arguments of `gateway run`.
+    ///
+    /// # Errors
+    /// As [`start_gateway`](Testbed::start_gateway).
+    pub fn restart_gateway_with(&self, arguments: &[&str]) -> Result<GatewayNode<'_>> {
         let mut command = self.gateway_command(&["run", "-c"])?;
-        command.arg(self.config_path());
+        command.arg(self.config_path()).args(arguments);
         let node = Node::start(command, "gateway", self.folder())?;
         let mut gateway = GatewayNode { node, namespace: &self.gateway };
         gateway.wait_until_ready()?;

@@ -64,6 +64,7 @@ async fn site() -> Site {
     let published = Arc::clone(control.handle().published());
     registry.register_collector(Box::new(Gauges::new(published, telemetry)));
     let (stopping, is_stopping) = watch::channel(false);
+    let privileges = Privileges { dropped: true, capabilities: vec!["CAP_BPF".to_owned()] };
     let attachment = Attachment { interface: "eth0".to_owned(), mode: "native".to_owned() };
     let models = Keeper::start(None, control.handle(), crate::models::Metrics::default());
     let token = tempfile::NamedTempFile::new().unwrap();
@@ -73,12 +74,12 @@ async fn site() -> Site {
         models: models.await,
         control: control.handle(),
         registry,
-        attachments: vec![attachment],
+        place: Place { attachments: vec![attachment], privileges },
         recent: Arc::default(),
         token_file: Some(token.path().to_owned()),
         stopping: is_stopping,
     };
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, pages));
     Site { addr, stopping, control, token }
@@ -173,7 +174,8 @@ async fn the_state_has_attachments_and_backends() {
     let site = site().await;
     let answer = site.get("/v1/state").await;
     let status: Status = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(status.attachments[0].interface, "eth0");
+    assert_eq!(status.place.attachments[0].interface, "eth0");
+    assert_eq!(status.place.privileges.capabilities, ["CAP_BPF"]);
     assert_eq!(status.state.vips[0].name, "site");
     let names: Vec<&str> =
         status.state.pools[0].backends.iter().map(|backend| backend.name.as_str()).collect();
@@ -219,7 +221,7 @@ async fn wrong_questions_are_answered_in_words() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let site = site().await;
-    let error = bind(site.addr).await.unwrap_err();
+    let error = bind(site.addr).unwrap_err();
     assert!(error.to_string().contains(&site.addr.to_string()), "{error}");
 }
 

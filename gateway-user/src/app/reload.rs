@@ -126,6 +126,8 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         weights_age_max,
         proxy_threads,
         drain_timeout: _,
+        drop_privileges,
+        keep_capabilities,
     } = old;
     let keys = [
         ("gateway.interfaces", *interfaces != new.interfaces),
@@ -140,6 +142,8 @@ fn needs_restart(old: &GatewaySpec, new: &GatewaySpec) -> Vec<&'static str> {
         ("gateway.models", *models != new.models),
         ("gateway.weights_age_max", *weights_age_max != new.weights_age_max),
         ("gateway.proxy_threads", *proxy_threads != new.proxy_threads),
+        ("gateway.drop_privileges", *drop_privileges != new.drop_privileges),
+        ("gateway.keep_capabilities", *keep_capabilities != new.keep_capabilities),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

@@ -1,13 +1,14 @@
 //! The first half of a start: the data plane, the loop over it, and the proxy over both.
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use gateway_core::engine::EngineOptions;
 use gateway_core::rows::Rows;
 
 use super::plane::{self, XdpPlane};
-use super::state;
+use super::{privileges, state};
 use crate::config::{Config, GatewaySpec};
 use crate::control::{self, Control, HeapPlane, Plane, Surroundings};
 use crate::dataplane::{self, Dataplane, events::EventRing};
@@ -22,37 +23,47 @@ pub(super) struct Steering {
     pub(super) rows: Arc<dyn Rows>,
     /// What the loop counts.
     pub(super) loop_metrics: control::Metrics,
+    /// Where everything that is seen goes.
+    pub(super) telemetry: Telemetry,
     /// What the data plane tells of flows; `None` where there is no XDP.
     pub(super) ring: Option<EventRing>,
-    /// Where the XDP program is attached.
-    pub(super) attachments: Vec<admin::Attachment>,
+    /// The admin address.
+    pub(super) listener: TcpListener,
+    /// Where the daemon runs, and by what rights.
+    pub(super) place: admin::Place,
 }
 
-/// Starts all of it. What a failed start made in the kernel is removed again; a data plane that an
-/// earlier daemon left goes on forwarding.
+/// Starts all of it on `ground`. What a failed start made in the kernel is removed again; a data plane
+/// that an earlier daemon left goes on forwarding.
 pub(super) async fn start(
+    ground: Ground,
     config: &Config,
-    telemetry: &Telemetry,
-    observations: control::Observations,
     listener: control::Listener,
 ) -> anyhow::Result<Steering> {
-    let mut ground = Ground::open(&config.gateway, telemetry)?;
-    let is_new = ground.is_new;
-    let (ring, attachments) = (ground.ring.take(), std::mem::take(&mut ground.attachments));
-    let rows = ground.plane.rows();
-    match start_on(ground.plane, config, telemetry, observations, listener).await {
+    let Ground { plane, ring, is_new, telemetry, observations, .. } = ground;
+    let rows = plane.rows();
+    match start_on(plane, config, &telemetry, observations, listener).await {
         Ok((control, proxy, loop_metrics)) => {
-            Ok(Steering { control, proxy, rows, loop_metrics, ring, attachments })
+            let (listener, place) = (ground.listener, ground.place);
+            Ok(Steering { control, proxy, rows, loop_metrics, telemetry, ring, listener, place })
         }
         Err(error) => {
             // Its maps are open as long as the ring is.
             drop(ring);
-            if is_new {
-                dataplane::detach(&config.gateway.pin_dir)
-                    .with_context(|| format!("cannot clean up after a failed start ({error:#})"))?;
-            }
-            Err(error)
+            Err(undone(is_new, &config.gateway, error))
         }
+    }
+}
+
+/// Removes what a start that failed by `error` made in the kernel.
+fn undone(is_new: bool, gateway: &GatewaySpec, error: anyhow::Error) -> anyhow::Error {
+    if !is_new {
+        return error;
+    }
+    match dataplane::detach(&gateway.pin_dir) {
+        Ok(_) => error,
+        Err(left) => anyhow::Error::from(left)
+            .context(format!("cannot clean up after a failed start ({error:#})")),
     }
 }
 
@@ -92,23 +103,63 @@ fn engine_options(gateway: &GatewaySpec) -> EngineOptions {
     EngineOptions { weights_age_max: gateway.weights_age_max, seed }
 }
 
-/// The data plane, taken apart into what each task needs.
-struct Ground {
+/// What takes the privileges that the daemon is started with: the admin address and the data plane,
+/// taken apart into what each task needs. Made by one thread, before there are others.
+pub(super) struct Ground {
+    listener: TcpListener,
+    telemetry: Telemetry,
+    observations: control::Observations,
     plane: Box<dyn Plane>,
     ring: Option<EventRing>,
-    attachments: Vec<admin::Attachment>,
+    place: admin::Place,
     /// Whether this start made something in the kernel.
     is_new: bool,
 }
 
 impl Ground {
-    fn open(gateway: &GatewaySpec, telemetry: &Telemetry) -> anyhow::Result<Ground> {
+    /// Makes it, then drops the privileges that nothing needs any more. `config` is the file that a
+    /// reload reads.
+    pub(super) fn open(gateway: &GatewaySpec, config: &Path) -> anyhow::Result<Ground> {
+        let listener = admin::bind(gateway.admin)?;
+        let (telemetry, observations) = Telemetry::new();
+        let opened = Opened::new(gateway, &telemetry)?;
+        let Opened { plane, ring, attachments, is_new } = opened;
+        let place = admin::Place { attachments, privileges: admin::Privileges::default() };
+        let mut ground = Ground { listener, telemetry, observations, plane, ring, place, is_new };
+        match privileges::settle(gateway, config) {
+            Ok(privileges) => {
+                ground.place.privileges = privileges;
+                Ok(ground)
+            }
+            Err(error) => Err(ground.abandon(gateway, error)),
+        }
+    }
+
+    /// Removes what it made in the kernel, because of `error`.
+    pub(super) fn abandon(self, gateway: &GatewaySpec, error: anyhow::Error) -> anyhow::Error {
+        let is_new = self.is_new;
+        // The maps are open as long as it is.
+        drop(self);
+        undone(is_new, gateway, error)
+    }
+}
+
+/// The data plane.
+struct Opened {
+    plane: Box<dyn Plane>,
+    ring: Option<EventRing>,
+    attachments: Vec<admin::Attachment>,
+    is_new: bool,
+}
+
+impl Opened {
+    fn new(gateway: &GatewaySpec, telemetry: &Telemetry) -> anyhow::Result<Opened> {
         if gateway.interfaces.is_empty() {
             let plane = Box::new(HeapPlane::default());
-            return Ok(Ground { plane, ring: None, attachments: Vec::new(), is_new: false });
+            return Ok(Opened { plane, ring: None, attachments: Vec::new(), is_new: false });
         }
         let mut dataplane = Dataplane::open(&plane::options(gateway))?;
-        Ok(Ground {
+        Ok(Opened {
             ring: Some(dataplane.events()?),
             attachments: plane::attachments(&dataplane),
             is_new: !dataplane.adopted(),

@@ -3,6 +3,7 @@
 //! Each runs until it is told to end. One that ends before is a fault that the daemon ends by.
 
 use std::collections::HashMap;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use gateway_core::snapshot::Snapshot;
-use tokio::net::TcpListener;
 use tokio::sync::watch::{self, Sender};
 use tokio::task::{Id, JoinSet};
 

@@ -9,6 +9,7 @@ use gateway_core::tables::{Tables, Write};
 
 use super::*;
 use crate::control::{HeapPlane, Plane, PlaneError};
+use crate::telemetry::Telemetry;
 
 /// A daemon on ports that the kernel chooses, and what its run needs.
 async fn daemon() -> (Daemon, Signals, Watch) {
@@ -17,14 +18,16 @@ async fn daemon() -> (Daemon, Signals, Watch) {
     let text = "[[vip]]\naddress = \"127.0.0.1:80\"\n\
                 [[pool]]\nname = \"web\"\nbackend = [\"127.0.0.1:81\"]\n";
     std::fs::write(&path, text).unwrap();
-    let signals = Signals::install().unwrap();
+    let signals = Signals::install(signals::hold().unwrap()).unwrap();
     let watch = Watch::start(&path, watch::text_of(&path));
     let origin = Origin { path, overrides: Vec::new() };
     let mut config = origin.load().unwrap();
     config.gateway.admin.set_port(0);
     config.fleet.vips[0].addr.set_port(0);
     config.gateway.drain_timeout = Duration::ZERO;
-    (Daemon::start(origin, config).await.unwrap(), signals, watch)
+    config.gateway.drop_privileges = false;
+    let ground = Ground::open(&config.gateway, &origin.path).unwrap();
+    (Daemon::start(origin, config, ground).await.unwrap(), signals, watch)
 }
 
 /// What the daemon ends with, which it must before a deadline that is generous to a busy machine.

@@ -9,7 +9,7 @@ use gateway_core::state::{BackendState, PoolState};
 
 use super::table::Table;
 use super::{client, say};
-use crate::admin::Status;
+use crate::admin::{Privileges, Status};
 
 /// Asks the daemon and shows tables, or JSON as the daemon answers.
 pub(super) fn run(admin: SocketAddr, json: bool) -> anyhow::Result<()> {
@@ -23,11 +23,13 @@ pub(super) fn run(admin: SocketAddr, json: bool) -> anyhow::Result<()> {
 }
 
 fn render(status: &Status) -> String {
-    let attachments = status.attachments.iter();
+    let attachments = status.place.attachments.iter();
     let each: Vec<_> = attachments.map(|at| format!("{} ({})", at.interface, at.mode)).collect();
     let xdp = if each.is_empty() { "none, proxy only".to_owned() } else { each.join(", ") };
+    let (version, tick) = (&status.version, status.state.tick);
+    let privileges = privileges(&status.place.privileges);
     let mut text =
-        format!("gateway {}, tick {}, XDP: {xdp}\n\n", status.version, status.state.tick);
+        format!("gateway {version}, tick {tick}, XDP: {xdp}, privileges: {privileges}\n\n");
     text.push_str(&vips(status));
     for pool in &status.state.pools {
         let PoolState { name, algorithm, weights, .. } = pool;
@@ -36,6 +38,14 @@ fn render(status: &Status) -> String {
         text.push_str(&backends(pool));
     }
     text
+}
+
+fn privileges(privileges: &Privileges) -> String {
+    match (privileges.dropped, privileges.capabilities.is_empty()) {
+        (_, true) => "none".to_owned(),
+        (true, false) => privileges.capabilities.join(" "),
+        (false, false) => "as it was started".to_owned(),
+    }
 }
 
 fn vips(status: &Status) -> String {
@@ -109,10 +119,22 @@ mod tests {
     }
 
     #[test]
+    fn privileges_that_were_not_dropped_are_not_listed() {
+        let of = |dropped, names: &[&str]| {
+            let capabilities = names.iter().map(|name| (*name).to_owned()).collect();
+            privileges(&Privileges { dropped, capabilities })
+        };
+        assert_eq!(of(true, &["CAP_BPF"]), "CAP_BPF");
+        assert_eq!(of(false, &["CAP_BPF", "CAP_CHOWN"]), "as it was started");
+        assert_eq!((of(true, &[]), of(false, &[])), ("none".to_owned(), "none".to_owned()));
+    }
+
+    #[test]
     fn a_state_is_shown_as_tables() {
         let state = serde_json::json!({
             "version": "0.1.0",
             "attachments": [{ "interface": "eth0", "mode": "native" }],
+            "privileges": { "dropped": true, "capabilities": ["CAP_NET_BIND_SERVICE", "CAP_BPF"] },
             "tick": 8, "at_ns": 1, "observations": 0, "observations_stale": 0,
             "vips": [{
                 "name": "web", "addr": "10.0.0.100:80", "layer": "l4", "pool": "web", "row": 0
@@ -126,7 +148,7 @@ mod tests {
         let shown = render(&status);
         assert_eq!(
             shown,
-            "gateway 0.1.0, tick 8, XDP: eth0 (native)\n\n  \
+            "gateway 0.1.0, tick 8, XDP: eth0 (native), privileges: CAP_NET_BIND_SERVICE CAP_BPF\n\n  \
              VIP  ADDRESS        LAYER  POOL\n  \
              web  10.0.0.100:80  l4     web\n\n\
              pool web (p2c, weights learned)\n  \

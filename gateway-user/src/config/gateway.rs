@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gateway_common::limits::FLOWS_DEFAULT;
+use rustix::thread::CapabilitySet;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -61,6 +62,10 @@ pub struct GatewaySpec {
     pub proxy_threads: usize,
     /// How long requests in flight may take to finish when the daemon is told to stop.
     pub drain_timeout: Duration,
+    /// Whether privileges that only a start needs are given up after it.
+    pub drop_privileges: bool,
+    /// Capabilities that are kept even so, by the daemon and for the programs that it starts.
+    pub keep_capabilities: CapabilitySet,
 }
 
 /// How the XDP program is attached.
@@ -108,6 +113,8 @@ pub(super) fn read(section: Option<Section<'_, '_>>) -> (GatewaySpec, Vec<Span>)
             default.drain_timeout,
             Duration::ZERO..=Duration::from_secs(3_600),
         ),
+        drop_privileges: section.get_or("drop_privileges", default.drop_privileges),
+        keep_capabilities: read_capabilities(&mut section),
     };
     section.finish();
     (spec, interfaces_at)
@@ -132,6 +139,8 @@ fn defaults() -> GatewaySpec {
         weights_age_max: Duration::from_secs(30),
         proxy_threads: std::thread::available_parallelism().map_or(1, usize::from),
         drain_timeout: Duration::from_secs(30),
+        drop_privileges: true,
+        keep_capabilities: CapabilitySet::empty(),
     }
 }
 
@@ -173,6 +182,21 @@ fn interface_name(
         section.unexpected("interfaces", item, "names of interfaces, as `ip link` shows them");
     }
     name.map(|name| Spanned::new(item.span(), name.to_owned()))
+}
+
+fn read_capabilities(section: &mut Section<'_, '_>) -> CapabilitySet {
+    let named = |name: &str| CapabilitySet::from_name(name.strip_prefix("CAP_")?);
+    let mut capabilities = CapabilitySet::empty();
+    for item in section.items_of("keep_capabilities", "a list such as [\"CAP_DAC_OVERRIDE\"]") {
+        match item.get_ref().as_str().and_then(named) {
+            Some(capability) => capabilities |= capability,
+            None => {
+                let expected = "names of capabilities, as `man 7 capabilities` has them";
+                section.unexpected("keep_capabilities", item, expected);
+            }
+        }
+    }
+    capabilities
 }
 
 fn read_admin(section: &mut Section<'_, '_>, default: SocketAddr) -> (SocketAddr, bool) {

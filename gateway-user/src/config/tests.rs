@@ -10,6 +10,7 @@ use gateway_core::fleet::{
 };
 use gateway_core::target::{HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
+use rustix::thread::CapabilitySet;
 
 use super::*;
 
@@ -136,6 +137,8 @@ models = "/var/lib/gateway/other-models"
 weights_age_max = "0s"
 proxy_threads = 3
 drain_timeout = "5s"
+drop_privileges = false
+keep_capabilities = ["CAP_KILL", "CAP_DAC_OVERRIDE"]
 [[vip]]
 name = "site"
 address = "10.0.0.100:443"
@@ -211,6 +214,8 @@ fn every_key_is_read() {
         weights_age_max: Duration::ZERO,
         proxy_threads: 3,
         drain_timeout: Duration::from_secs(5),
+        drop_privileges: false,
+        keep_capabilities: CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE,
     };
     assert_eq!(config.gateway, gateway);
     let vip = &config.fleet.vips[0];
@@ -527,6 +532,14 @@ fn an_l4_vip_needs_what_xdp_needs() {
     has_one(&L4.replace("10.1.0.1:80", "127.0.0.1:80"), "7:12", &["is loopback, but VIP"]);
     let name = L4.replace("\"eth0\"", "\"a-name-that-is-too-long\"");
     has_one(&name, "2:15", &["expected names of interfaces"]);
+}
+
+#[test]
+fn a_capability_is_named_as_its_manual_names_it() {
+    for wrong in ["\"KILL\"", "\"cap_kill\"", "\"CAP_EVERYTHING\"", "\"CAP_KILL|CAP_BPF\"", "5"] {
+        let text = format!("[gateway]\nkeep_capabilities = [\"CAP_KILL\", {wrong}]\n{FIVE_LINES}");
+        has_one(&text, "2:34", &["expected names of capabilities"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Running a command, once, with a message on its standard input.
 //!
-//! It gets the daemon's rights, so it gets nothing else: an empty environment but for `PATH`, no
-//! shell, `/` as its folder, and a process group of its own, which is killed as a whole when it
+//! It runs as the daemon's user, with what capabilities the operator kept, and gets nothing else: an
+//! empty environment but for `PATH`, no shell, `/` as its folder, and a process group of its own, which is killed as a whole when it
 //! takes too long. What it writes to standard error goes where the daemon's goes.
 
 use std::io::{self, Write};

@@ -25,7 +25,11 @@ pub struct HopQuery {
     /// Interface that it came in by.
     pub ingress: u32,
     /// Type of service.
-    pub tos: u32,
+    pub tos: u8,
+    /// IP protocol number, which rules may ask for.
+    pub protocol: u8,
+    /// Spelled out.
+    pub reserved: [u8; 2],
 }
 
 impl HopQuery {
@@ -97,8 +101,14 @@ const _: () = assert!(HOPS_MAX.is_power_of_two(), "a row is masked, not divided 
 mod tests {
     use super::*;
 
-    const QUERY: HopQuery =
-        HopQuery { source_addr: [10, 1, 0, 1], target_addr: [10, 1, 0, 2], ingress: 3, tos: 0 };
+    const QUERY: HopQuery = HopQuery {
+        source_addr: [10, 1, 0, 1],
+        target_addr: [10, 1, 0, 2],
+        ingress: 3,
+        tos: 0,
+        protocol: 6,
+        reserved: [0; 2],
+    };
     const HOP: Hop = Hop { interface: 4, source: [2; 6], target: [4; 6] };
     const NOW: u64 = 5_000_000_000;
 
@@ -118,6 +128,7 @@ mod tests {
             HopQuery { target_addr: [10, 1, 0, 9], ..QUERY },
             HopQuery { ingress: 4, ..QUERY },
             HopQuery { tos: 16, ..QUERY },
+            HopQuery { protocol: 17, ..QUERY },
         ] {
             assert_eq!(row.answer(&query, 40, NOW), None);
         }

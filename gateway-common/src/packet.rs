@@ -1,4 +1,4 @@
-//! Decoding Ethernet, IPv4 and TCP: what a packet says, or why it cannot be believed.
+//! Decoding Ethernet, IPv4, TCP and UDP: what a packet says, or why it cannot be believed.
 //!
 //! Decoding copies the few fields that steering needs and touches nothing. It reads through
 //! [`Frame`], which answers only within its bounds: packet memory in the kernel, a slice on the
@@ -17,11 +17,15 @@ pub const ETHERNET_LEN: usize = 14;
 pub const IPV4_LEN_MIN: usize = 20;
 /// Bytes of a TCP header without options.
 pub const TCP_LEN_MIN: usize = 20;
+/// Bytes of a UDP header.
+pub const UDP_LEN: usize = 8;
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// Bytes of a TCP header that name its ports.
+/// Bytes of a TCP or UDP header that name its ports.
 const PORTS_LEN: usize = 4;
 /// The more-fragments bit and the 13 bits of offset (RFC 791, section 3.1).
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -119,7 +123,7 @@ impl<const N: usize> Bytes for &[Cell<u8>; N] {
     }
 }
 
-/// A TCP packet over IPv4 as far as its ports: enough to know whose it is.
+/// A TCP or UDP packet over IPv4 as far as its ports: enough to know whose it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Packet {
@@ -138,9 +142,9 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Where its TCP header begins in the frame.
+    /// Where its TCP or UDP header begins in the frame.
     #[inline(always)]
-    pub const fn tcp_offset(&self) -> usize {
+    pub const fn transport_offset(&self) -> usize {
         // The mask changes no length that was decoded. It is for the BPF verifier, which forgets
         // the bounds of a value that was put on the stack.
         ETHERNET_LEN + (self.ip_header_len as usize & 0x3c)
@@ -158,7 +162,7 @@ impl Packet {
     }
 }
 
-/// Decodes a frame up to its TCP ports, or says where its journey ends.
+/// Decodes a frame up to its ports, or says where its journey ends.
 ///
 /// A later fragment has no ports and passes to the host; its first fragment, which has them, is
 /// what a VIP's [`Verdict::DropFragment`] counts.
@@ -183,7 +187,7 @@ pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
     }
     let fragment = u16::from_be_bytes(ip.two::<6>());
     let [ttl, protocol] = ip.two::<8>();
-    if protocol != TCP || fragment & FRAGMENT_OFFSET != 0 {
+    if (protocol != TCP && protocol != UDP) || fragment & FRAGMENT_OFFSET != 0 {
         return Err(Verdict::PassNotOurs);
     }
     // Padding may follow the packet in its frame, so the frame's end alone does not bound it.
@@ -199,7 +203,7 @@ pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
             target_addr: ip.four::<16>(),
             source_port: ports.two::<0>(),
             target_port: ports.two::<2>(),
-            protocol: TCP,
+            protocol,
             reserved: [0; 3],
         },
         ip_len,
@@ -210,13 +214,15 @@ pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
     })
 }
 
-/// What a whole TCP segment says.
+/// What a whole TCP segment or UDP datagram says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// [`tcp_flag`] bits.
+    /// [`tcp_flag`] bits; none of a datagram.
     pub flags: u8,
-    /// Bytes after the TCP header.
+    /// Bytes after the TCP or UDP header.
     pub payload_len: u16,
+    /// It is a UDP datagram.
+    pub is_datagram: bool,
 }
 
 impl Segment {
@@ -226,20 +232,41 @@ impl Segment {
         self.flags & flags != 0
     }
 
-    /// Whether it asks for a new connection.
+    /// Whether a flow can begin with it: it asks for a new connection, or needs none.
     #[inline(always)]
     pub const fn opens(&self) -> bool {
-        self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+        self.is_datagram || self.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
     }
 }
 
-/// Decodes the TCP header of a packet that is ours to forward.
+/// Decodes the TCP or UDP header of a packet that is ours to forward.
 #[inline(always)]
 pub fn segment<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
     if packet.fragment != 0 {
         return Err(Verdict::DropFragment);
     }
-    let tcp = frame.bytes::<TCP_LEN_MIN>(packet.tcp_offset()).ok_or(Verdict::DropTruncated)?;
+    if packet.key.protocol == UDP { datagram(frame, packet) } else { tcp_segment(frame, packet) }
+}
+
+/// Decodes a UDP header. Bytes after the datagram are allowed, as Linux allows them
+/// (`__udp4_lib_rcv` in `net/ipv4/udp.c` trims them).
+#[inline(always)]
+fn datagram<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
+    let udp = frame.bytes::<UDP_LEN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
+    let udp_len = u16::from_be_bytes(udp.two::<4>());
+    if (udp_len as usize) < UDP_LEN {
+        return Err(Verdict::DropMalformed);
+    }
+    if packet.ip_header_len as usize + udp_len as usize > packet.ip_len as usize {
+        return Err(Verdict::DropTruncated);
+    }
+    Ok(Segment { flags: 0, payload_len: udp_len - UDP_LEN as u16, is_datagram: true })
+}
+
+#[inline(always)]
+fn tcp_segment<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
+    let tcp =
+        frame.bytes::<TCP_LEN_MIN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
     let [data_offset, flags] = tcp.two::<12>();
     let tcp_header_len = (data_offset >> 4) as usize * 4;
     if tcp_header_len < TCP_LEN_MIN {
@@ -252,7 +279,8 @@ pub fn segment<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict>
     if !flags_are_possible(flags) {
         return Err(Verdict::DropMalformed);
     }
-    Ok(Segment { flags, payload_len: (packet.ip_len as usize - headers_len) as u16 })
+    let payload_len = (packet.ip_len as usize - headers_len) as u16;
+    Ok(Segment { flags, payload_len, is_datagram: false })
 }
 
 /// Combinations that a TCP may send, as Linux's connection tracking sees it (`tcp_valid_flags` in

@@ -2,7 +2,7 @@
 
 use crate::checksum::Delta;
 use crate::layout::FlowKey;
-use crate::packet::{Bytes, ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, TCP_LEN_MIN};
+use crate::packet::{Bytes, ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, TCP_LEN_MIN, UDP, UDP_LEN};
 use crate::verdict::Verdict;
 
 /// Where a packet leaves, and to whom.
@@ -32,14 +32,19 @@ pub fn rewrite<F: Frame>(
         .replace4(from.source_addr, to.source_addr)
         .replace4(from.target_addr, to.target_addr);
 
-    let tcp = frame.bytes::<TCP_LEN_MIN>(packet.tcp_offset()).ok_or(Verdict::DropTruncated)?;
-    // The TCP checksum covers the addresses too, by its pseudo header.
+    // The checksums of TCP and UDP cover the addresses too, by their pseudo header.
     let ports = addresses
         .replace2(from.source_port, to.source_port)
         .replace2(from.target_port, to.target_port);
-    tcp.set_two::<16>(ports.apply(tcp.two::<16>()));
-    tcp.set_two::<0>(to.source_port);
-    tcp.set_two::<2>(to.target_port);
+    if from.protocol == UDP {
+        rewrite_udp(frame, packet, to, ports)?;
+    } else {
+        let tcp =
+            frame.bytes::<TCP_LEN_MIN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
+        tcp.set_two::<16>(ports.apply(tcp.two::<16>()));
+        tcp.set_two::<0>(to.source_port);
+        tcp.set_two::<2>(to.target_port);
+    }
 
     let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
     let [ttl, protocol] = ip.two::<8>();
@@ -56,5 +61,25 @@ pub fn rewrite<F: Frame>(
     let [a, b, c, d, e, f] = hop.source;
     ethernet.set_two::<6>([a, b]);
     ethernet.set_four::<8>([c, d, e, f]);
+    Ok(())
+}
+
+/// The same for a datagram's header. A checksum of zero says that there is none, so one that comes
+/// out as zero is sent as its other form (RFC 768).
+#[inline(always)]
+fn rewrite_udp<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    to: &FlowKey,
+    changed: Delta,
+) -> Result<(), Verdict> {
+    let udp = frame.bytes::<UDP_LEN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
+    let before = udp.two::<6>();
+    if before != [0; 2] {
+        let after = changed.apply(before);
+        udp.set_two::<6>(if after == [0; 2] { [0xff; 2] } else { after });
+    }
+    udp.set_two::<0>(to.source_port);
+    udp.set_two::<2>(to.target_port);
     Ok(())
 }

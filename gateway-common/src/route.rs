@@ -28,7 +28,7 @@ use self::established::{from_backend, from_client};
 /// What a packet's journey asks and tells. Rows that do not exist read as `None`.
 pub trait Tables: FlowTable {
     /// What the packet path needs to know once.
-    fn settings(&self) -> Option<Settings>;
+    fn settings(&self) -> Option<&Settings>;
     /// The VIP that this is sent to.
     fn vip(&self, key: &VipKey) -> Option<Vip>;
     /// A pool.
@@ -57,7 +57,7 @@ pub trait Tables: FlowTable {
     /// Keeps what this packet begins, for [`open`].
     fn set_opening(&self, opening: &Opening);
     /// What [`arrive`] kept of this packet.
-    fn opening(&self) -> Option<Opening>;
+    fn opening(&self) -> Option<&Opening>;
 
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
@@ -112,8 +112,8 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
 
     // Only a backend's answer is sent to one of our source ports, so the rest need not be looked
     // up twice.
-    if is_nat_port(&settings, packet.key.target_port)
-        && let Some(found) = flow_of_backend(tables, &settings, &packet.key)
+    if is_nat_port(settings, packet.key.target_port)
+        && let Some(found) = flow_of_backend(tables, settings, &packet.key)
     {
         let segment = packet::segment(frame, &packet)?;
         let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
@@ -127,7 +127,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     let opening = match flows::find(tables, &packet.key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
             let segment = packet::segment(frame, &packet)?;
-            if !segment.opens() || continues(tables, &settings, &found.flow) {
+            if !segment.opens() || continues(tables, settings, &found.flow) {
                 let (to, hop) = from_client(tables, frame, &packet, &segment, &found)?;
                 rewrite(frame, &packet, &to, &hop)?;
                 return Ok(ended(Verdict::ForwardIn, &hop));
@@ -167,7 +167,7 @@ fn flow_of_backend<T: Tables>(
 #[inline(always)]
 fn back_key_of<T: Tables>(tables: &T, flow: &Flow) -> Option<FlowKey> {
     let backend = backend_of(tables, &flow.control, flow.generation).ok()?;
-    Some(back_key(&backend, flow.control.nat_port))
+    Some(back_key(&backend, flow.control.nat_port, flow.key.protocol))
 }
 
 /// Whether a packet continues a connection of the time before its VIP became the proxy's.
@@ -177,8 +177,8 @@ fn lives<T: Tables>(tables: &T, flow: &Flow) -> bool {
         && backend_of(tables, &flow.control, flow.generation).is_ok()
 }
 
-/// Whether a SYN belongs to this flow: sent again, or out of a client that lost its memory, whom
-/// the backend will set right (RFC 9293, section 3.5.1).
+/// Whether what could begin a flow belongs to this one: a SYN that is sent again, or out of a client
+/// that lost its memory, whom the backend will set right (RFC 9293, section 3.5.1); any datagram.
 #[inline(always)]
 fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
     let state = flow.control.state;
@@ -186,8 +186,8 @@ fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
     {
         return false;
     }
-    // Nobody answered the first SYN. If the backend takes no new flows by now, another one gets
-    // the second.
+    // Nobody answered the first. If the backend takes no new flows by now, another one gets the
+    // second.
     let backend = flow.control.backend as u32;
     state & flow_state::ESTABLISHED != 0
         || weight(tables, settings, flow.class, tables.now_coarse_ns(), backend) > 0
@@ -230,21 +230,21 @@ fn next_hop<T: Tables>(
 
 /// The five-tuple of packets from the gateway to a backend.
 #[inline(always)]
-fn towards(backend: &Backend, nat_port: [u8; 2]) -> FlowKey {
+fn towards(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
     FlowKey {
         source_addr: backend.nat_addr,
         target_addr: backend.addr,
         source_port: nat_port,
         target_port: backend.port,
-        protocol: packet::TCP,
+        protocol,
         reserved: [0; 3],
     }
 }
 
 /// The five-tuple of what a backend sends to one of the gateway's source ports.
 #[inline(always)]
-pub fn back_key(backend: &Backend, nat_port: [u8; 2]) -> FlowKey {
-    reverse(&towards(backend, nat_port))
+pub fn back_key(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
+    reverse(&towards(backend, nat_port, protocol))
 }
 
 /// The five-tuple of the other direction.

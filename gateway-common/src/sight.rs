@@ -97,9 +97,9 @@ pub fn answer<F: Frame>(frame: &F, packet: &Packet, segment: &Segment) -> (Answe
 /// The TCP header, and where its payload begins.
 #[inline(always)]
 fn payload<F: Frame>(frame: &F, packet: &Packet) -> Option<(F::Bytes<TCP_LEN_MIN>, usize)> {
-    let tcp = frame.bytes::<TCP_LEN_MIN>(packet.tcp_offset())?;
+    let tcp = frame.bytes::<TCP_LEN_MIN>(packet.transport_offset())?;
     let [data_offset, _] = tcp.two::<12>();
-    Some((tcp, packet.tcp_offset() + (data_offset >> 4) as usize * 4))
+    Some((tcp, packet.transport_offset() + (data_offset >> 4) as usize * 4))
 }
 
 #[inline(always)]

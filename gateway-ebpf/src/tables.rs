@@ -22,7 +22,7 @@ use gateway_common::layout::{
     Backend, FlowEvent, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip, VipKey,
     Weights,
 };
-use gateway_common::packet::{Packet, TCP};
+use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
 use gateway_common::route::Tables;
 use gateway_common::verdict::Verdict;
@@ -78,7 +78,7 @@ impl MapTables {
             &mut *query
         };
         query.family = AF_INET;
-        query.l4_protocol = TCP;
+        query.l4_protocol = packet.key.protocol;
         query.__bindgen_anon_1.tot_len = packet.ip_len;
         query.__bindgen_anon_2.tos = packet.tos;
         query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
@@ -127,8 +127,8 @@ impl FlowTable for MapTables {
 
 impl Tables for MapTables {
     #[inline(always)]
-    fn settings(&self) -> Option<Settings> {
-        maps::SETTINGS.get(0).copied()
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
     }
 
     #[inline(always)]
@@ -200,7 +200,9 @@ impl Tables for MapTables {
             source_addr: to.source_addr,
             target_addr: to.target_addr,
             ingress: self.interface,
-            tos: packet.tos as u32,
+            tos: packet.tos,
+            protocol: packet.key.protocol,
+            reserved: [0; 2],
         };
         let row = maps::HOPS.get_ptr_mut(query.row());
         // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
@@ -226,8 +228,8 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn opening(&self) -> Option<Opening> {
-        maps::OPENING.get(0).copied()
+    fn opening(&self) -> Option<&Opening> {
+        maps::OPENING.get(0)
     }
 
     #[inline(always)]

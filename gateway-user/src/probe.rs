@@ -94,11 +94,16 @@ fn targets(snapshot: &Snapshot) -> HashMap<BackendRow, Target> {
     let targets = probed.flat_map(|(spec, pool)| {
         pool.backends.iter().map(|backend| Target {
             backend: backend.row,
-            addr: backend.addr,
+            addr: asked_at(backend.addr, spec),
             spec: spec.clone(),
         })
     });
     targets.map(|target| (target.backend, target)).collect()
+}
+
+/// Where a backend is asked.
+fn asked_at(backend: SocketAddrV4, spec: &ProbeSpec) -> SocketAddrV4 {
+    SocketAddrV4::new(*backend.ip(), spec.port.unwrap_or(backend.port()))
 }
 
 /// The probes that run.

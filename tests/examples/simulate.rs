@@ -129,6 +129,7 @@ fn scenario(task: &Task, seed: u64) -> Result<Scenario> {
             timeout: Duration::from_millis(400),
             rise: 2,
             fall: 2,
+            port: None,
         }),
         servers: servers.collect(),
         changes: changes.collect::<Result<_>>()?,

@@ -21,6 +21,8 @@ pub struct Vip {
     pub name: String,
     /// Address and port.
     pub addr: SocketAddr,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
     /// `l4` or `l7`.
     pub layer: &'static str,
     /// Name of its pool.
@@ -72,11 +74,12 @@ impl GatewayConfig {
             self.gateway_lines
         );
         for vip in &self.vips {
-            let Vip { name, addr, layer, pool } = vip;
+            let Vip { name, addr, protocol, layer, pool } = vip;
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "[[vip]]\nname = {name:?}\naddress = \"{addr}\"\nlayer = {layer:?}\npool = {pool:?}\n"
+                "[[vip]]\nname = {name:?}\naddress = \"{addr}\"\nprotocol = {protocol:?}\n\
+                 layer = {layer:?}\npool = {pool:?}\n"
             );
         }
         for pool in &self.pools {
@@ -103,7 +106,7 @@ impl Pool {
 }
 
 impl GatewayConfig {
-    /// One VIP named `web` over one pool named `web`.
+    /// One VIP of TCP named `web` over one pool named `web`.
     pub fn one_pool(
         addr: SocketAddr,
         layer: &'static str,
@@ -111,7 +114,7 @@ impl GatewayConfig {
         backends: Vec<Backend>,
     ) -> GatewayConfig {
         let web = "web".to_owned();
-        let vip = Vip { name: web.clone(), addr, layer, pool: web.clone() };
+        let vip = Vip { name: web.clone(), addr, protocol: "tcp", layer, pool: web.clone() };
         let pool = Pool {
             name: web,
             weights,

@@ -1,6 +1,8 @@
 //! Packets for tests: built by a few words, taken apart and their checksums checked by
 //! `etherparse`, which shares no code with the gateway.
 
+mod udp;
+
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +10,8 @@ use etherparse::{
     IpHeaders, IpNumber, Ipv4Header, LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader,
     TransportSlice,
 };
+
+pub use self::udp::Udp;
 
 /// Flags of a TCP header as in its 14th byte: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32.
 pub mod flag {

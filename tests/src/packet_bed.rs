@@ -252,12 +252,20 @@ impl Bed {
         self.set(map_name::SETTINGS, 0, Settings { flows_max: self.flows_max, ..settings })
     }
 
-    /// Sets a VIP.
+    /// Sets a VIP of TCP.
     ///
     /// # Errors
     /// The map cannot be written.
     pub fn vip(&mut self, addr: SocketAddrV4, vip: Vip) -> Result<()> {
-        self.hash(map_name::VIPS)?.insert(vip_key(addr), vip, 0).context("setting a VIP")
+        self.vip_of(vip_key(addr), vip)
+    }
+
+    /// Sets a VIP of any protocol.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn vip_of(&mut self, key: VipKey, vip: Vip) -> Result<()> {
+        self.hash(map_name::VIPS)?.insert(key, vip, 0).context("setting a VIP")
     }
 
     /// Sets a pool, its members spread evenly over table `pool.table`.

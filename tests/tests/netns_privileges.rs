@@ -89,6 +89,7 @@ fn a_running_daemon_keeps_what_reloads_need_on_every_thread() {
         ..config.pools[0].clone()
     });
     let vip = |number, layer, addr| Vip {
+        protocol: "tcp",
         name: format!("vip{number}"),
         addr,
         layer,

@@ -25,7 +25,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     }
     // A live flow keeps its backend, whatever the weights say today.
     let backend = backend_of(tables, &flow.control, flow.generation)?;
-    let to = towards(&backend, flow.control.nat_port);
+    let to = towards(&backend, flow.control.nat_port, flow.key.protocol);
     let now_ns = tables.now_coarse_ns();
     let hop = next_hop(tables, packet, &to, now_ns)?;
 
@@ -75,6 +75,8 @@ pub(super) fn from_backend<F: Frame, T: Tables>(
     // It answered, and must not be blamed if the way to the client is not known.
     if connecting && segment.has(tcp_flag::SYN) {
         accept(tables, found);
+    } else if connecting && segment.is_datagram {
+        found.mark(flow_state::ESTABLISHED);
     }
     let now_ns = tables.now_coarse_ns();
     let hop = next_hop(tables, packet, &to, now_ns)?;
@@ -114,7 +116,8 @@ fn requests<F: Frame>(frame: &F, packet: &Packet, segment: &Segment, flow: &Flow
         return false;
     }
     flow.control.state & flow_state::RESPONDED == 0
-        || sight::begins_request(frame, packet, segment, flow.requested_at)
+        || (!segment.is_datagram
+            && sight::begins_request(frame, packet, segment, flow.requested_at))
 }
 
 /// The backend sent payload to a client that waits: tells how long it took, if this is what the
@@ -130,7 +133,11 @@ fn respond<F: Frame, T: Tables>(
 ) {
     let flow = &found.flow;
     let first = flow.control.state & flow_state::RESPONDED == 0;
-    let (answer, acknowledged) = sight::answer(frame, packet, segment);
+    let (answer, acknowledged) = if segment.is_datagram {
+        (Answer::Other, 0)
+    } else {
+        sight::answer(frame, packet, segment)
+    };
     let status = match answer {
         Answer::Head(status) => status,
         Answer::Other if first => 0,
@@ -149,12 +156,13 @@ fn respond<F: Frame, T: Tables>(
     tell(tables, flow, &Told { state, kind, status, at_ns: now_ns, elapsed_ns });
 }
 
-/// The client's first segment after its SYN, which only who received the backend's answer sends.
+/// The client's first segment after its SYN, which only who received the backend's answer sends. Of
+/// datagrams, the first after an answer: this is a conversation.
 #[inline(always)]
 fn confirm<L: Line>(found: &Found<L>, segment: &Segment) {
     let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
     if found.flow.control.state & whole == flow_state::ESTABLISHED
-        && !segment.opens()
+        && (segment.is_datagram || !segment.opens())
         && !segment.has(tcp_flag::RST)
     {
         found.mark(flow_state::CONFIRMED);

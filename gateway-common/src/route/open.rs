@@ -13,8 +13,9 @@ use crate::layout::{
     backend_flag, flow_state, phase,
 };
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
-use crate::packet::{Frame, Packet};
+use crate::packet::{Frame, Packet, UDP};
 use crate::rewrite::{Hop, rewrite};
+use crate::sight;
 use crate::verdict::Verdict;
 
 use super::{Routed, Tables, back_key, back_key_of, backend_of, next_hop, towards, weight};
@@ -69,7 +70,7 @@ pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Routed {
 fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict> {
     let opening = tables.opening().ok_or(Verdict::DropTables)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
-    let (to, hop) = begin(tables, &settings, &opening)?;
+    let (to, hop) = begin(tables, settings, opening)?;
     rewrite(frame, &opening.packet, &to, &hop)?;
     Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface })
 }
@@ -97,9 +98,9 @@ fn begin<T: Tables>(
     if backend.flags & backend_flag::PRESENT == 0 {
         return Err(Verdict::DropTables);
     }
-    let hop = next_hop(tables, packet, &towards(&backend, [0; 2]), now_ns)?;
+    let hop = next_hop(tables, packet, &towards(&backend, [0; 2], packet.key.protocol), now_ns)?;
     let claim = flows::claim(tables, hash, opening.seen(), now_ns).ok_or(Verdict::DropTableFull)?;
-    let nat_port = match claim_port(tables, settings, &claim, row, &backend) {
+    let nat_port = match claim_port(tables, settings, &claim, row, &backend, packet.key.protocol) {
         Ok(nat_port) => nat_port,
         Err(verdict) => {
             claim.give_back(tables);
@@ -109,6 +110,8 @@ fn begin<T: Tables>(
     if claim.before.phase == phase::LIVE {
         retire(tables, settings, &claim);
     }
+    // A datagram asks for something itself; of a connection, what follows its SYN.
+    let requested_at = if packet.key.protocol == UDP { sight::waiting(now_ns) } else { 0 };
     claim.publish(
         tables,
         hash,
@@ -127,7 +130,7 @@ fn begin<T: Tables>(
             reserved: 0,
             opened_at_ns: now_ns,
             seen_at: clock::coarse(now_ns),
-            requested_at: 0,
+            requested_at,
             bytes_in: packet.ip_len as u64,
             bytes_out: 0,
         },
@@ -138,7 +141,7 @@ fn begin<T: Tables>(
         row,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, flows: 1, ..Traffic::default() },
     );
-    Ok((towards(&backend, nat_port), hop))
+    Ok((towards(&backend, nat_port, packet.key.protocol), hop))
 }
 
 /// Lets go of what a flow held whose line a new one took.
@@ -149,7 +152,7 @@ fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     }
     // Of a removed backend the address is not known any more; the sweep frees such ways back.
     let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
-    let back = back_key(&backend, claim.before.nat_port);
+    let back = back_key(&backend, claim.before.nat_port, claim.protocol(tables));
     flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
 }
 
@@ -223,6 +226,7 @@ fn claim_port<T: Tables>(
     claim: &Claim,
     row: u32,
     backend: &Backend,
+    protocol: u8,
 ) -> Result<[u8; 2], Verdict> {
     if settings.nat_port_first == 0 || settings.nat_port_last < settings.nat_port_first {
         return Err(Verdict::DropTables);
@@ -237,7 +241,7 @@ fn claim_port<T: Tables>(
     for _ in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let back = back_key(backend, port);
+        let back = back_key(backend, port, protocol);
         if flows::claim_return(tables, hash(&back), claim.index, needed) {
             return Ok(port);
         }

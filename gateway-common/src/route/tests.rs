@@ -38,7 +38,7 @@ struct HeapTables {
     /// What another CPU routes while the next hop of a packet is looked up.
     meanwhile: RefCell<Option<Vec<u8>>>,
     flows: AtomicTable<'static>,
-    opening: Cell<Option<Opening>>,
+    opening: Cell<Option<&'static Opening>>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
 }
@@ -127,8 +127,8 @@ impl FlowTable for HeapTables {
 }
 
 impl Tables for HeapTables {
-    fn settings(&self) -> Option<Settings> {
-        Some(self.settings)
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
     }
 
     fn vip(&self, key: &VipKey) -> Option<Vip> {
@@ -199,10 +199,10 @@ impl Tables for HeapTables {
     }
 
     fn set_opening(&self, opening: &Opening) {
-        self.opening.set(Some(*opening));
+        self.opening.set(Some(Box::leak(Box::new(*opening))));
     }
 
-    fn opening(&self) -> Option<Opening> {
+    fn opening(&self) -> Option<&Opening> {
         self.opening.take()
     }
 
@@ -540,4 +540,5 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
     assert_eq!(tables.route(&mut late.clone()).verdict, Verdict::DropNoFlow);
 }
 
+mod datagrams;
 mod exchange;

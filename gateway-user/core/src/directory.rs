@@ -24,9 +24,6 @@ use crate::observation::BackendRow;
 use crate::tables::{Tables, VipKeyOrd};
 use index::Indexes;
 
-/// IANA's number of TCP.
-const PROTOCOL_TCP: u8 = 6;
-
 /// A fleet that does not fit the tables. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
@@ -177,7 +174,7 @@ pub fn vip_key(vip: &VipSpec) -> VipKeyOrd {
     VipKeyOrd(VipKey {
         addr: vip.addr.ip().octets(),
         port: vip.addr.port().to_be_bytes(),
-        protocol: PROTOCOL_TCP,
+        protocol: vip.protocol.number(),
         reserved: 0,
     })
 }
@@ -325,7 +322,7 @@ fn check_names(fleet: &Fleet) -> Result<(), DirectoryError> {
         if vip.pool >= fleet.pools.len() {
             return Err(DirectoryError::NoSuchPool { vip: vip.name.clone() });
         }
-        if let Some(first) = claims.insert(vip.addr, &vip.name) {
+        if let Some(first) = claims.insert(vip_key(vip), &vip.name) {
             return Err(DirectoryError::VipTwice {
                 first: first.clone(),
                 second: vip.name.clone(),

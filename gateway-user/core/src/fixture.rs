@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
-    VipSpec, WeightMode,
+    Protocol, VipSpec, WeightMode,
 };
 use crate::ladder::Stages;
 
@@ -25,6 +25,7 @@ pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
     VipSpec {
         name: name.to_owned(),
         addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), port),
+        protocol: Protocol::Tcp,
         layer: Layer::L4,
         pool,
     }

@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use gateway_common::packet;
 use serde::Serialize;
 
 use crate::admission::AdmissionSpec;
@@ -30,10 +31,41 @@ pub struct VipSpec {
     pub name: String,
     /// Address and port.
     pub addr: SocketAddrV4,
+    /// What clients speak over IP.
+    pub protocol: Protocol,
     /// Which path serves it.
     pub layer: Layer,
     /// Index in [`Fleet::pools`].
     pub pool: usize,
+}
+
+/// What clients of a VIP speak over IP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP; at L4 only.
+    Udp,
+}
+
+impl Protocol {
+    /// Its number in an IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => packet::TCP,
+            Protocol::Udp => packet::UDP,
+        }
+    }
+
+    /// The word in configuration and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
 }
 
 /// Which path serves a VIP.
@@ -167,6 +199,8 @@ pub struct ProbeSpec {
     pub rise: u32,
     /// Failures in a row until it is not.
     pub fall: u32,
+    /// Where it is asked, if not at the port that serves.
+    pub port: Option<u16>,
 }
 
 /// What a probe asks.

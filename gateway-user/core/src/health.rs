@@ -126,6 +126,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            port: None,
         }
     }
 

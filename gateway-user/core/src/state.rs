@@ -38,6 +38,8 @@ pub struct VipState {
     pub name: String,
     /// Address and port.
     pub addr: SocketAddrV4,
+    /// `tcp` or `udp`.
+    pub protocol: String,
     /// `l4` or `l7`.
     pub layer: String,
     /// Its pool's name.

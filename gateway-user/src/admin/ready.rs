@@ -110,6 +110,7 @@ mod tests {
         let vip = VipState {
             name: "site".to_owned(),
             addr: "127.0.0.1:80".parse().unwrap(),
+            protocol: "tcp".to_owned(),
             layer: "l7".to_owned(),
             pool: pools[0].name.clone(),
             row: 0,

@@ -49,9 +49,15 @@ fn privileges(privileges: &Privileges) -> String {
 }
 
 fn vips(status: &Status) -> String {
-    let mut table = Table::new(&["VIP", "ADDRESS", "LAYER", "POOL"]);
+    let mut table = Table::new(&["VIP", "ADDRESS", "PROTOCOL", "LAYER", "POOL"]);
     for vip in &status.state.vips {
-        table.row([vip.name.clone(), vip.addr.to_string(), vip.layer.clone(), vip.pool.clone()]);
+        table.row([
+            vip.name.clone(),
+            vip.addr.to_string(),
+            vip.protocol.clone(),
+            vip.layer.clone(),
+            vip.pool.clone(),
+        ]);
     }
     table.render()
 }
@@ -137,7 +143,8 @@ mod tests {
             "privileges": { "dropped": true, "capabilities": ["CAP_NET_BIND_SERVICE", "CAP_BPF"] },
             "tick": 8, "at_ns": 1, "observations": 0, "observations_stale": 0,
             "vips": [{
-                "name": "web", "addr": "10.0.0.100:80", "layer": "l4", "pool": "web", "row": 0
+                "name": "web", "addr": "10.0.0.100:80", "protocol": "tcp", "layer": "l4",
+                "pool": "web", "row": 0
             }],
             "pools": [{
                 "name": "web", "algorithm": "p2c", "weights": "learned", "row": 0, "table": 0,
@@ -149,8 +156,8 @@ mod tests {
         assert_eq!(
             shown,
             "gateway 0.1.0, tick 8, XDP: eth0 (native), privileges: CAP_NET_BIND_SERVICE CAP_BPF\n\n  \
-             VIP  ADDRESS        LAYER  POOL\n  \
-             web  10.0.0.100:80  l4     web\n\n\
+             VIP  ADDRESS        PROTOCOL  LAYER  POOL\n  \
+             web  10.0.0.100:80  tcp       l4     web\n\n\
              pool web (p2c, weights learned)\n  \
              BACKEND  ADDRESS  HEALTH  WEIGHT  SHARE  P50  P99  REQ/S  FAILED  IN FLIGHT  \
              DECIDED BY  REASON\n"

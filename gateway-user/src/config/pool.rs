@@ -303,15 +303,31 @@ fn read_probe(mut section: Section<'_, '_>) -> ProbeSpec {
     let is_http = kind.map_or(path.is_some(), |kind| *kind.get_ref() == Kind::Http);
     let path = path.map_or_else(|| "/".to_owned(), Spanned::into_inner);
     let (interval, timeout) = read_probe_times(&mut section);
+    let port = read_probe_port(&mut section);
     let spec = ProbeSpec {
         kind: if is_http { ProbeKind::Http { path } } else { ProbeKind::Tcp },
         interval,
         timeout,
         rise: section.within("rise", 2, 1..=100),
         fall: section.within("fall", 3, 1..=100),
+        port,
     };
     section.finish();
     spec
+}
+
+/// Where the probe asks, if not at the port that serves.
+fn read_probe_port(section: &mut Section<'_, '_>) -> Option<u16> {
+    let port = section.get::<u32>("port")?;
+    let found = u16::try_from(*port.get_ref()).ok().filter(|&port| port > 0);
+    if found.is_none() {
+        section.mistake(
+            Mistake::at(port.span(), format!("`pool.probe.port` cannot be {}", port.get_ref()))
+                .label("must be from 1 to 65535")
+                .help("name the port of the backends' health check, or leave it out"),
+        );
+    }
+    found
 }
 
 fn check_path(section: &Section<'_, '_>, path: &Spanned<String>) {

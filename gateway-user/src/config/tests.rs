@@ -6,7 +6,7 @@ use gateway_core::admission::{AdmissionSpec, PathRule, Priority, RefusedWith};
 use gateway_core::fleet::AutoscaleSpec;
 use gateway_core::fleet::{
     Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec,
-    WeightMode,
+    Protocol, WeightMode,
 };
 use gateway_core::target::{HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
@@ -90,6 +90,7 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
             "header =",
             "rule =",
             "affinity_h",
+            "port = 8081",
         ]
         .iter()
         .any(|k| line.contains(k)) =>
@@ -142,6 +143,7 @@ keep_capabilities = ["CAP_KILL", "CAP_DAC_OVERRIDE"]
 [[vip]]
 name = "site"
 address = "10.0.0.100:443"
+protocol = "udp"
 layer = "l4"
 pool = "site"
 [[pool]]
@@ -167,6 +169,7 @@ interval = "2s"
 timeout = "1s"
 rise = 1
 fall = 5
+port = 8081
 [pool.policy]
 weight_min = 0.1
 slow_start = "0s"
@@ -220,6 +223,7 @@ fn every_key_is_read() {
     assert_eq!(config.gateway, gateway);
     let vip = &config.fleet.vips[0];
     assert_eq!((vip.name.as_str(), vip.layer, vip.pool), ("site", Layer::L4, 1));
+    assert_eq!(vip.protocol, Protocol::Udp);
     let pool = &config.fleet.pools[1];
     assert_eq!((pool.algorithm, pool.weights), (Algorithm::Maglev, WeightMode::Equal));
     assert!(!pool.retry_refused);
@@ -232,6 +236,7 @@ fn every_key_is_read() {
         timeout: Duration::from_secs(1),
         rise: 1,
         fall: 5,
+        port: Some(8_081),
     };
     assert_eq!(pool.probe, Some(probe));
     assert_eq!(pool.policy.weight_min, 0.1);
@@ -504,6 +509,41 @@ fn a_probe_that_contradicts_itself_is_a_mistake() {
     has_one(&probe("kind = \"tcp\"\npath = \"/x\""), "8:8", &["means nothing to a TCP probe"]);
     has_one(&probe("path = \"healthz\""), "7:8", &["not a path and query"]);
     has_one(&probe("path = \"/a b\""), "7:8", &["not a path and query"]);
+}
+
+#[test]
+fn tcp_and_udp_may_share_an_address_and_udp_is_for_l4_alone() {
+    let vip = |protocol: &str, layer: &str| {
+        format!(
+            "[[vip]]\naddress = \"10.0.0.100:53\"\nprotocol = {protocol:?}\nlayer = {layer:?}\n"
+        )
+    };
+    let text = |vips: &str| {
+        let pool = "[[pool]]\nname = \"dns\"\nbackend = [\"10.1.0.10:53\"]\n";
+        format!("[gateway]\ninterfaces = [\"eth0\"]\n{vips}{pool}")
+    };
+    let both = text(&(vip("tcp", "l4") + &vip("udp", "l4")));
+    let config = checked(&both);
+    let names: Vec<&str> = config.fleet.vips.iter().map(|vip| vip.name.as_str()).collect();
+    assert_eq!(names, ["10.0.0.100:53", "10.0.0.100:53/udp"]);
+    let protocols = config.fleet.vips.iter().map(|vip| vip.protocol);
+    assert!(protocols.eq([Protocol::Tcp, Protocol::Udp]));
+
+    let twice = mistakes(&text(&(vip("udp", "l4") + &vip("udp", "l4")))).to_string();
+    assert!(twice.contains("VIP address of UDP 10.0.0.100:53 is claimed twice"), "{twice}");
+    let proxied = mistakes(&text(&vip("udp", "l7"))).to_string();
+    assert!(proxied.contains("an L7 VIP cannot be UDP"), "{proxied}");
+}
+
+#[test]
+fn a_probe_may_ask_at_a_port_of_its_own() {
+    let probe = |port: &str| format!("{FIVE_LINES}[pool.probe]\nport = {port}\n");
+    let config = checked(&probe("8081"));
+    assert_eq!(config.fleet.pools[0].probe.as_ref().unwrap().port, Some(8_081));
+    for port in ["0", "65536"] {
+        let shown = mistakes(&probe(port)).to_string();
+        assert!(shown.contains(&format!("`pool.probe.port` cannot be {port}")), "{shown}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
-use gateway_core::fleet::{Layer, VipSpec, WeightMode};
+use gateway_core::fleet::{Layer, Protocol, VipSpec, WeightMode};
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
@@ -35,7 +35,7 @@ pub(super) fn read_all(
         );
     }
     let mut names = Unique::new("VIP name");
-    let mut addrs = Unique::new("VIP address");
+    let mut addrs = Claims::new();
     let mut vips = Vec::new();
     for item in top.items("vip") {
         match item {
@@ -53,31 +53,69 @@ fn read(
     gateway: &GatewaySpec,
     pools: &[PoolDraft],
     names: &mut Unique<String>,
-    addrs: &mut Unique<SocketAddrV4>,
+    addrs: &mut Claims,
 ) -> VipDraft {
     let addr = section.require::<SocketAddrV4>("address", "address = \"10.0.0.100:80\"");
     let name = section.name_at("name");
     let layer = section.word("layer", &[("l4", Layer::L4), ("l7", Layer::L7)]);
     let layer_at = layer.as_ref().map_or(section.span(), Spanned::span);
     // Where XDP is attached the fast path is what is meant.
-    let implied = if gateway.interfaces.is_empty() { Layer::L7 } else { Layer::L4 };
+    let protocol = section.word("protocol", &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]);
+    let protocol = protocol.map_or(Protocol::Tcp, Spanned::into_inner);
+    let no_fast_path = gateway.interfaces.is_empty() && protocol == Protocol::Tcp;
+    let implied = if no_fast_path { Layer::L7 } else { Layer::L4 };
     let layer = layer.map_or(implied, Spanned::into_inner);
+    if layer == Layer::L7 && protocol == Protocol::Udp {
+        section.mistake(
+            Mistake::at(layer_at.clone(), "an L7 VIP cannot be UDP")
+                .label("the proxy speaks HTTP over TCP")
+                .help("say `layer = \"l4\"`, or `protocol = \"tcp\"`"),
+        );
+    }
     let pool = read_pool(&mut section, pools);
     if let Some(name) = &name {
         names.claim(&section, name.span(), name.get_ref());
     }
     let addr = addr.and_then(|addr| servable(&section, addr, layer, gateway.admin));
     if let Some(addr) = &addr {
-        addrs.claim(&section, addr.span(), addr.get_ref());
+        addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
     }
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
-        name: name.map_or_else(|| addr.get_ref().to_string(), Spanned::into_inner),
+        name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
         addr: addr.into_inner(),
+        protocol,
         layer,
         pool,
     });
     VipDraft { spec, layer_at }
+}
+
+/// What a VIP is called that has no name.
+fn name_of(addr: SocketAddrV4, protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Tcp => addr.to_string(),
+        Protocol::Udp => format!("{addr}/udp"),
+    }
+}
+
+/// Who has which address: TCP and UDP may share one.
+struct Claims {
+    tcp: Unique<SocketAddrV4>,
+    udp: Unique<SocketAddrV4>,
+}
+
+impl Claims {
+    fn new() -> Claims {
+        Claims { tcp: Unique::new("VIP address"), udp: Unique::new("VIP address of UDP") }
+    }
+
+    fn of(&mut self, protocol: Protocol) -> &mut Unique<SocketAddrV4> {
+        match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+        }
+    }
 }
 
 /// The pool's index; with one pool alone it need not be named.
@@ -116,7 +154,7 @@ fn servable(
     let problem = if addr.get_ref().port() == 0 {
         "port 0 cannot be connected to"
     } else if ip.is_multicast() || ip.is_broadcast() {
-        "TCP needs the address of one host"
+        "a VIP is the address of one host"
     } else if layer == Layer::L4 && ip.is_unspecified() {
         "XDP looks for one address; 0.0.0.0 is possible with `layer = \"l7\"` only"
     } else if layer == Layer::L4 && ip.is_loopback() {

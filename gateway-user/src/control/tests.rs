@@ -8,8 +8,8 @@ use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
 use gateway_core::decision::Health;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, PolicySpec, PoolSpec, VipSpec,
-    WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, PolicySpec, PoolSpec, Protocol,
+    VipSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::observation::{RequestOutcome, Seen};
@@ -47,6 +47,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
     let vip = VipSpec {
         name: "web".to_owned(),
         addr: "127.0.0.1:80".parse().unwrap(),
+        protocol: Protocol::Tcp,
         layer: Layer::L7,
         pool: 0,
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
 use gateway_common::layout::{Flow, flow_state};
+use gateway_common::packet::UDP;
 
 /// A flow that is over stays this long, for packets still under way: more than a segment lives in
 /// practice, far less than the two minutes of RFC 9293, which would hold source ports.
@@ -24,6 +25,14 @@ pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 /// An established flow without a packet: RFC 5382, REQ-5. Less would break connections that rest
 /// between the keep-alives of TCP, which are two hours apart. In a full table they give way sooner.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+
+/// A datagram's flow that was not answered, or once, without a packet: a question and its answer, as
+/// Linux tracks them (`nf_conntrack_udp_timeout`).
+pub(super) const DATAGRAM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A flow of datagrams back and forth without a packet: two minutes at least by RFC 4787, REQ-5, and
+/// what Linux takes (`nf_conntrack_udp_timeout_stream`).
+pub(super) const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What becomes of a flow's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +66,8 @@ pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
         (Ended::Closed, quiet >= CLOSED_LINGER)
     } else if generation != Some(flow.generation) {
         (Ended::BackendGone, true)
+    } else if flow.key.protocol == UDP {
+        (Ended::Idle, quiet >= datagram_timeout(flow))
     } else if flow.control.state & flow_state::ESTABLISHED == 0 {
         (Ended::Unanswered, age >= CONNECT_TIMEOUT)
     } else if flow.control.state & flow_state::CONFIRMED == 0 {
@@ -69,6 +80,15 @@ pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
     if due { Fate::Free(ended) } else { Fate::Keep }
 }
 
+/// Who sends datagrams owes nobody an answer, so one that got none is no failure.
+fn datagram_timeout(flow: &Flow) -> Duration {
+    if flow.control.state & flow_state::CONFIRMED == 0 {
+        DATAGRAM_TIMEOUT
+    } else {
+        CONVERSATION_TIMEOUT
+    }
+}
+
 /// Whether a flow counts as in flight.
 pub(super) fn is_open(flow: &Flow) -> bool {
     flow.control.state & flow_state::OVER == 0
@@ -78,7 +98,7 @@ pub(super) fn is_open(flow: &Flow) -> bool {
 mod tests {
     use bytemuck::Zeroable;
     use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, CONFIRMED, ESTABLISHED, REFUSED};
-    use gateway_common::layout::FlowControl;
+    use gateway_common::layout::{FlowControl, FlowKey};
 
     use super::*;
 
@@ -116,6 +136,25 @@ mod tests {
             let just_before = patience - Duration::from_nanos(1);
             assert_eq!(after(state, Some(1), just_before), Fate::Keep, "state {state:#x}");
             assert_eq!(after(state, Some(1), patience), Fate::Free(ended), "state {state:#x}");
+        }
+    }
+
+    #[test]
+    fn datagrams_rest_for_as_long_as_they_were_talked_with() {
+        for (state, patience) in [
+            (0, DATAGRAM_TIMEOUT),
+            (ESTABLISHED, DATAGRAM_TIMEOUT),
+            (ESTABLISHED | CONFIRMED, CONVERSATION_TIMEOUT),
+        ] {
+            let flow = |state| {
+                let key = FlowKey { protocol: UDP, ..FlowKey::zeroed() };
+                Flow { key, ..seen(state, OPENED) }
+            };
+            let after = |quiet| fate(&flow(state), Some(1), OPENED + quiet);
+            let just_before = patience - Duration::from_nanos(1);
+            assert_eq!(after(just_before), Fate::Keep, "state {state:#x}");
+            // Nobody owed an answer, so none that is missing is a failed connection.
+            assert_eq!(after(patience), Fate::Free(Ended::Idle), "state {state:#x}");
         }
     }
 

@@ -225,7 +225,7 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
     /// The hash of what a flow's backend sends, if that backend is there still.
     fn back_hash(&self, flow: &Flow) -> Option<u64> {
         let backend = self.backend(flow)?;
-        let back = back_key(backend, flow.control.nat_port);
+        let back = back_key(backend, flow.control.nat_port, flow.key.protocol);
         Some(flow_hash(&back, self.hash_seed))
     }
 

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn http(timeout: Duration) -> ProbeSpec {
     let kind = ProbeKind::Http { path: "/healthz".to_owned() };
-    ProbeSpec { kind, interval: Duration::from_millis(20), timeout, rise: 2, fall: 3 }
+    ProbeSpec { kind, interval: Duration::from_millis(20), timeout, rise: 2, fall: 3, port: None }
 }
 
 fn tcp() -> ProbeSpec {

@@ -11,7 +11,7 @@ use gateway_common::layout::Weights;
 use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
 use gateway_core::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
-    VipSpec, WeightMode,
+    Protocol, VipSpec, WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -168,6 +168,7 @@ fn snapshot(
     let vips = vips.iter().enumerate().map(|(index, &addr)| VipSpec {
         name: format!("vip{index}"),
         addr,
+        protocol: Protocol::Tcp,
         layer: Layer::L7,
         pool: 0,
     });

@@ -256,7 +256,13 @@ fn config(
             "l7" => testbed.l7_vip(part.number)?,
             _ => testbed.l4_vip(part.number),
         };
-        vips.push(Vip { name: part.name(), addr, layer: part.layer, pool: part.name() });
+        vips.push(Vip {
+            name: part.name(),
+            addr,
+            protocol: "tcp",
+            layer: part.layer,
+            pool: part.name(),
+        });
         let numbers = 1..=play.machines.len();
         let models = if part.learned { models } else { Models::Off };
         pools.push(Pool {

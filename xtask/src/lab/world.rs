@@ -172,6 +172,7 @@ pub(crate) fn config(
     let vips = paths.streams().iter().zip(vips).map(|(stream, &addr)| Vip {
         name: stream.name.to_owned(),
         addr,
+        protocol: "tcp",
         layer: stream.layer,
         pool: stream.pool.to_owned(),
     });

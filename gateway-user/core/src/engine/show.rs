@@ -26,6 +26,7 @@ fn vip(engine: &Engine, spec: &VipSpec, row: u32) -> VipState {
     VipState {
         name: spec.name.clone(),
         addr: spec.addr,
+        protocol: spec.protocol.as_str().to_owned(),
         layer: match spec.layer {
             Layer::L4 => "l4",
             Layer::L7 => "l7",

@@ -167,7 +167,7 @@ fn a_panic_outlives_the_daemon() {
     let timeout = Duration::from_millis(100);
     let interval = Duration::from_secs(1);
     config.pools[0].probe =
-        Some(ProbeSpec { kind: ProbeKind::Tcp, interval, timeout, rise: 2, fall: 2 });
+        Some(ProbeSpec { kind: ProbeKind::Tcp, interval, timeout, rise: 2, fall: 2, port: None });
     let mut bench = Bench::new(config);
     for _ in 0..10 {
         (0..3)

@@ -129,6 +129,7 @@ fn probes_count_only_where_they_are_configured() {
         timeout: Duration::from_secs(1),
         rise: 1,
         fall: 1,
+        port: None,
     };
     let seen = Seen::Probe { healthy: false, after: Duration::from_millis(1) };
     let observation = Observation { at: at(1), backend: BACKEND, seen };

@@ -35,6 +35,7 @@ fn probe() -> Option<ProbeSpec> {
         timeout: seconds(0.5),
         rise: 2,
         fall: 3,
+        port: None,
     })
 }
 

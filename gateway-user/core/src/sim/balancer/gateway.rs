@@ -24,7 +24,9 @@ use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
 use crate::features::profile::{scaled_to_prompt, traits};
-use crate::fleet::{Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, VipSpec};
+use crate::fleet::{
+    Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, Protocol, VipSpec,
+};
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
 use crate::models::Models;
@@ -497,6 +499,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
         vips: vec![VipSpec {
             name: "web".to_owned(),
             addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 80),
+            protocol: Protocol::Tcp,
             layer: Layer::L7,
             pool: 0,
         }],

@@ -6,6 +6,7 @@
 
 mod error;
 mod forecast;
+mod history;
 mod label;
 mod models;
 mod ready;
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 
 use self::error::AdminError;
 pub use self::forecast::{Ahead, Forecast};
+pub use self::history::HistoryPart;
 pub use self::label::{Label, Labelled};
 pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
 use self::ready::Turns;
@@ -68,6 +70,7 @@ const PAGES: &[&str] = &[
     "/v1/models/stage",
     "/v1/models/rollback",
     "/v1/label",
+    "/v1/history",
     "/v1/requests",
     "/v1/route",
     "/v1/forecast",
@@ -135,6 +138,7 @@ fn router(pages: Pages) -> Router {
         .route("/v1/models/stage", post(models::set_stage))
         .route("/v1/models/rollback", post(models::roll_back))
         .route("/v1/label", post(label::label))
+        .route("/v1/history", get(history::history))
         .route("/v1/route", post(route::route))
         .route("/v1/forecast", get(forecast::forecast))
         .route("/v1/recover", post(recover::recover))

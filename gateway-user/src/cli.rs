@@ -6,6 +6,7 @@
 mod client;
 mod explain;
 mod flows;
+mod history;
 mod label;
 mod logging;
 mod models;
@@ -64,6 +65,8 @@ enum Command {
     Models(models::ModelsArgs),
     /// Say that a backend was faulty, or well, so that its model is judged by it.
     Label(label::LabelArgs),
+    /// Write down what the daemon saw, to train models on it.
+    History(history::HistoryArgs),
     /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
     Rollback(rollback::RollbackArgs),
     /// Remove the data plane that outlives the daemon: links, program and maps.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
+        Command::History(args) => history::run(args),
         Command::Rollback(args) => rollback::run(args),
         Command::Detach(args) => detach(args),
     };

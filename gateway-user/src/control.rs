@@ -64,6 +64,8 @@ pub struct Surroundings {
     pub saved: Option<(SavedState, Duration)>,
     /// `None`: nobody is told anything.
     pub listener: Option<Listener>,
+    /// Memory for the history that can be exported, bytes; zero: none is kept.
+    pub history: usize,
 }
 
 /// How the loop begins.
@@ -166,11 +168,12 @@ impl Control {
         metrics: Metrics,
         surroundings: Surroundings,
     ) -> Result<Control, ControlError> {
-        let Surroundings { saved, listener } = surroundings;
+        let Surroundings { saved, listener, history } = surroundings;
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
         engine.set_models(fits::built_in());
+        engine.keep_archive(history);
         if let Some((state, away)) = saved {
             notices::restored(engine.restore(&state, away, now), away);
         }

@@ -12,6 +12,7 @@
 //! compares [`Engine::tables`] with what is applied by [`plan`](crate::plan::plan), applies the
 //! difference, and publishes [`Engine::snapshot`] when a turn says that it changed.
 
+mod archive;
 mod pool;
 mod save;
 mod show;
@@ -80,6 +81,8 @@ pub struct Engine {
     tables: Tables,
     history: History,
     models: Models,
+    /// Memory for what is kept to be exported, bytes.
+    archive_max: usize,
     tick: u64,
     ticked_at: KtimeNs,
     observations: u64,
@@ -114,6 +117,7 @@ impl Engine {
             tables: Tables::default(),
             history: History::default(),
             models: Models::default(),
+            archive_max: 0,
             tick: 0,
             ticked_at: now,
             observations: 0,
@@ -301,8 +305,8 @@ impl Engine {
         faulty: bool,
     ) -> Option<LabelOutcome> {
         let (pool, backend) = self.place(pool, backend)?;
-        let (watch, seat) = self.pools[pool].learning_mut().watch_mut();
-        Some(watch.label(backend, from, to, faulty, seat))
+        let row = self.pools[pool].backends()[backend].row();
+        Some(self.pools[pool].learning_mut().label(backend, row, (from, to), faulty))
     }
 
     /// Takes a backend out of service with the next turn, as if a rule were certain of its fault:
@@ -401,6 +405,7 @@ impl Engine {
             self.tables.vips.insert(entry.key, vip_entry(spec, entry.index, entry.pool));
         }
         set_client_classes(&self.fleet, &mut self.tables);
+        self.limit_archives();
     }
 }
 

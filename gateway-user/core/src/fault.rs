@@ -18,6 +18,7 @@ pub use forest::{Answer, Forest, ForestError, ForestSpec, NODES_MAX, Node, TREES
 pub use recording::{LabelledWindow, RECORDING_VERSION};
 pub use rule::rule;
 pub use standing::{LabelOutcome, Losses, Proof};
+pub(crate) use standing::{SETTLES_AFTER, SHOWS_BEFORE, UNTROUBLED};
 pub(crate) use watch::Watch;
 pub use watch::{APART, Contribution, Diagnosis, Suspicions};
 pub use window::{FaultWindow, WINDOW};

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
-use crate::classes::{ClassView, Classes, Fit, FitJob, SavedClasses};
-use crate::decision::Answer;
-use crate::fault::{FaultWindow, Watch};
+use crate::archive::{Archive, Limits};
+use crate::classes::{ClassView, Classes, Fit, FitJob, ProfileRow, SavedClasses};
+use crate::decision::{Answer, Reason};
+use crate::fault::{FaultWindow, LabelOutcome, Watch};
 use crate::fleet::CanarySpec;
 use crate::forecast::{Abilities, Forecasts, Hint, Outlook, Report, SavedMember, Worked};
 use crate::headroom::{Load, LoadSource, Room};
@@ -38,6 +39,7 @@ pub(crate) struct Learning {
     forecasts: Forecasts,
     abilities: Abilities,
     requests: Classes,
+    archive: Archive,
     /// The classes that requests are told apart by: none, unless they may decide.
     view: Arc<ClassView>,
     /// The view without classes.
@@ -72,6 +74,7 @@ impl Learning {
             forecasts: Forecasts::default(),
             abilities: Abilities::default(),
             requests: Classes::default(),
+            archive: Archive::default(),
             view: Arc::clone(&none),
             none,
             #[cfg(test)]
@@ -266,9 +269,42 @@ impl Learning {
         &self.watch
     }
 
-    /// The watch for faults, and the seat that it scores.
-    pub(crate) fn watch_mut(&mut self) -> (&mut Watch, &mut Seat) {
-        (&mut self.watch, &mut self.fault)
+    /// See [`watch`](Learning::watch).
+    pub(crate) fn watch_mut(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// Something else than the forest finds a backend (its place in the pool) faulty.
+    pub(crate) fn incident(&mut self, backend: usize, row: BackendRow, now: KtimeNs, why: Reason) {
+        self.watch.incident(backend, now);
+        self.archive.incident(row, now, why);
+    }
+
+    /// The operator's word on a backend (its place in the pool) between two moments.
+    pub(crate) fn label(
+        &mut self,
+        backend: usize,
+        row: BackendRow,
+        (from, to): (KtimeNs, KtimeNs),
+        faulty: bool,
+    ) -> LabelOutcome {
+        let outcome = self.watch.label(backend, from, to, faulty, &mut self.fault);
+        LabelOutcome { recorded: self.archive.label(row, from, to, faulty), ..outcome }
+    }
+
+    /// What is kept to be exported.
+    pub(crate) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// Keeps so much of it from now on.
+    pub(crate) fn limit_archive(&mut self, limits: Limits) {
+        self.archive.limit(limits);
+    }
+
+    /// What profiles cost of late.
+    pub(crate) fn profiles(&self) -> impl Iterator<Item = &ProfileRow> {
+        self.requests.profiles()
     }
 
     /// Shows all backends' windows to the watch for faults, with the rule's probabilities.
@@ -279,6 +315,7 @@ impl Learning {
         models: &Models,
     ) {
         self.watch.look(now, seen, models.fault.as_deref(), &mut self.fault);
+        self.archive.look(now, seen);
     }
 
     /// Shows the forecasts what finished of each backend since the last turn, and how many requests
@@ -291,7 +328,9 @@ impl Learning {
         models: &Models,
     ) {
         let (model, seat) = (models.forecast.as_deref(), &mut self.forecast);
-        self.forecasts.tick(now, finished, refused, model, seat);
+        if let Some(rates) = self.forecasts.tick(now, finished, refused, model, seat) {
+            self.archive.minute(now, &rates);
+        }
     }
 
     /// Shows what the backends did while they were so busy.

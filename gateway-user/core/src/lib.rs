@@ -12,6 +12,7 @@
 
 pub mod admission;
 pub mod affinity;
+pub mod archive;
 pub mod canary;
 mod capacity;
 pub mod classes;

@@ -7,4 +7,5 @@ pub mod artefact;
 pub mod classes;
 pub mod fault;
 pub mod forecast;
+pub mod history;
 pub mod registry;

@@ -65,8 +65,8 @@ pub(super) async fn label(
         .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let gone = || AdminError::new(StatusCode::NOT_FOUND, "the backend is gone");
     let outcome = outcome.ok_or_else(gone)?;
-    let (backend, LabelOutcome { windows, contradicted }) = (asked.backend, outcome);
-    tracing::info!(pool, backend, faulty, windows, "backend labelled by an operator");
+    let (backend, LabelOutcome { windows, contradicted, recorded }) = (asked.backend, outcome);
+    tracing::info!(pool, backend, faulty, windows, recorded, "backend labelled by an operator");
     if contradicted > 0 {
         tracing::warn!(
             pool,

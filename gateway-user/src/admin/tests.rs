@@ -11,7 +11,7 @@ mod openapi;
 
 use super::*;
 use crate::config;
-use crate::control::{Control, Gauges, HeapPlane, Plane};
+use crate::control::{Control, Gauges, HeapPlane, Plane, Surroundings};
 use crate::telemetry::Telemetry;
 
 /// The served pages.
@@ -58,7 +58,9 @@ async fn site() -> Site {
     let metrics = control::Metrics::default();
     let plane = Box::new(HeapPlane::default());
     let rows = plane.rows();
-    let control = Control::start(fleet(), options, plane, observations, metrics.clone()).unwrap();
+    let around = Surroundings { history: 1 << 20, ..Surroundings::default() };
+    let control =
+        Control::resume(fleet(), options, plane, observations, metrics.clone(), around).unwrap();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let published = Arc::clone(control.handle().published());
@@ -294,4 +296,23 @@ async fn a_forecast_has_every_horizon_and_who_says_it() {
     assert_eq!(site.get("/v1/forecast?pool=nowhere").await.status, 404);
     assert_eq!(site.get("/v1/forecast?pool=web&backend=c").await.status, 404);
     assert_eq!(site.get("/v1/forecast").await.status, 400);
+}
+
+#[tokio::test]
+async fn history_comes_part_by_part_and_of_no_pool_that_is_not_there() {
+    let site = site().await;
+    let part = async |query: &str| {
+        let answer = site.get(&format!("/v1/history?pool=web{query}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str::<HistoryPart>(&answer.body).unwrap()
+    };
+    let first = part("").await;
+    let names: Vec<&str> = first.page.windows.iter().map(|w| w.backend.as_str()).collect();
+    assert_eq!(names[..2], ["a", "b"]);
+    assert!(first.load.is_some() && first.profiles.is_some());
+    let later = part(&format!("&after={}", u64::MAX)).await;
+    assert!(later.page.windows.is_empty() && later.load.is_none() && later.profiles.is_none());
+    let unknown = site.get("/v1/history?pool=nowhere").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.error().contains("there is no pool \"nowhere\""));
 }

@@ -81,7 +81,8 @@ async fn start_on(
     let fleet = config.fleet.clone();
     let options =
         control::Options { tick: config.gateway.tick, engine: engine_options(&config.gateway) };
-    let surroundings = Surroundings { saved, listener: Some(listener) };
+    let history = config.gateway.history;
+    let surroundings = Surroundings { saved, listener: Some(listener), history };
     let metrics_of_loop = metrics.clone();
     let control =
         Control::resume(fleet, options, plane, observations, metrics_of_loop, surroundings)?;

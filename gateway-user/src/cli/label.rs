@@ -19,7 +19,8 @@ pub(super) struct LabelArgs {
     /// Name of its pool, where several pools have a backend of that name.
     #[arg(long)]
     pool: Option<String>,
-    /// Begin, before now. The daemon remembers two minutes.
+    /// Begin, before now. The daemon judges its model by the last two minutes; its history, which
+    /// `gateway history export` writes down, goes back further.
     #[arg(long, value_name = "-DURATION", default_value = "-30s", value_parser = before_now, allow_hyphen_values = true)]
     from: Duration,
     /// End, before now.
@@ -68,12 +69,13 @@ pub(super) fn run(args: LabelArgs) -> anyhow::Result<()> {
     let mut text = format!("{pool}/{backend}: {} windows labelled", outcome.windows);
     if outcome.windows == 0 {
         text.push_str(
-            "; older ones than two minutes are gone, and those without traffic say nothing",
+            "; no older ones than two minutes are judged by, and those without traffic say nothing",
         );
     }
     if outcome.contradicted > 0 {
         text.push_str(&format!(", {} of them otherwise than before", outcome.contradicted));
     }
+    text.push_str(&format!("; {} in the history", outcome.recorded));
     say(&(text + "\n"))
 }
 

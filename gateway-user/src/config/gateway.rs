@@ -13,7 +13,7 @@ use toml::de::DeValue;
 use super::mistake::Mistake;
 use super::section::Section;
 use super::source::Span;
-use super::value::Value;
+use super::value::{Size, Value};
 
 /// Interfaces of one gateway: more than this is a typing mistake.
 const INTERFACES_MAX: usize = 64;
@@ -26,6 +26,9 @@ const NAT_PORT_MIN: u16 = 1_024;
 
 /// Fewest source ports: below this a backend's flows collide too soon.
 const NAT_PORTS_MIN: usize = 1_024;
+
+/// Most memory for history: more is no memory's, but a disk's.
+const HISTORY_MAX: Size = Size(1 << 30);
 
 /// How many ticks may fail before weights count as too old.
 const AGE_TICKS_MIN: u32 = 4;
@@ -56,6 +59,8 @@ pub struct GatewaySpec {
     pub state: Option<PathBuf>,
     /// Folder of further versions of models; `None`: those that are built in are all there are.
     pub models: Option<PathBuf>,
+    /// Memory for the history that can be exported and trained on, bytes; zero: none is kept.
+    pub history: usize,
     /// Learned weights older than this are replaced by configured capacity; zero: never.
     pub weights_age_max: Duration,
     /// Threads of the proxy.
@@ -105,6 +110,7 @@ pub(super) fn read(section: Option<Section<'_, '_>>) -> (GatewaySpec, Vec<Span>)
         pin_dir: section.get_or("pin_dir", default.pin_dir),
         state: section.get("state").map(Spanned::into_inner),
         models: section.get("models").map(Spanned::into_inner),
+        history: section.within("history", Size(default.history), Size(0)..=HISTORY_MAX).0,
         weights_age_max: read_weights_age_max(&mut section, default.weights_age_max, tick),
         proxy_threads: section.within("proxy_threads", default.proxy_threads as u32, 1..=256)
             as usize,
@@ -136,6 +142,8 @@ fn defaults() -> GatewaySpec {
         pin_dir: PathBuf::from("/sys/fs/bpf/gateway"),
         state: None,
         models: None,
+        // With ten backends the windows of four hours, with a hundred those of 25 minutes.
+        history: 16 << 20,
         weights_age_max: Duration::from_secs(30),
         proxy_threads: std::thread::available_parallelism().map_or(1, usize::from),
         drain_timeout: Duration::from_secs(30),

@@ -135,6 +135,7 @@ nat_ports = "20000-29999"
 pin_dir = "/sys/fs/bpf/other"
 state = "/var/lib/gateway/other"
 models = "/var/lib/gateway/other-models"
+history = "1MiB"
 weights_age_max = "0s"
 proxy_threads = 3
 drain_timeout = "5s"
@@ -214,6 +215,7 @@ fn every_key_is_read() {
         pin_dir: "/sys/fs/bpf/other".into(),
         state: Some("/var/lib/gateway/other".into()),
         models: Some("/var/lib/gateway/other-models".into()),
+        history: 1 << 20,
         weights_age_max: Duration::ZERO,
         proxy_threads: 3,
         drain_timeout: Duration::from_secs(5),

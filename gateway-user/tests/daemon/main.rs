@@ -1,6 +1,7 @@
 //! The real daemon, unprivileged: a proxy-only configuration on loopback, real HTTP on both sides.
 
 mod admission;
+mod history;
 mod models;
 mod support;
 

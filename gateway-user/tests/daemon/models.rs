@@ -13,13 +13,13 @@ fn shipped() -> PathBuf {
 }
 
 /// A command that changes something, with the token.
-fn change(daemon: &Daemon, arguments: &[&str]) -> Output {
+pub(crate) fn change(daemon: &Daemon, arguments: &[&str]) -> Output {
     let (admin, token) = (daemon.admin.to_string(), daemon.token_path().display().to_string());
     output(&[arguments, &["--admin", &admin, "--token-file", &token]].concat())
 }
 
 #[track_caller]
-fn does(daemon: &Daemon, arguments: &[&str], says: &str) {
+pub(crate) fn does(daemon: &Daemon, arguments: &[&str], says: &str) {
     let done = change(daemon, arguments);
     assert!(done.status.success() && said(&done).contains(says), "{}", said(&done));
 }

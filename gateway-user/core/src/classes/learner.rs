@@ -10,7 +10,7 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 
 use super::fit::{Clusterer, Fit, FitJob};
-use super::table::ProfileTable;
+use super::table::{ProfileRow, ProfileTable};
 use super::{ClassView, Profile, SavedClasses};
 use crate::ladder::Seat;
 use crate::observation::{RequestOutcome, Seen};
@@ -191,6 +191,11 @@ impl Classes {
     /// What was made by another clusterer is no proof of this one.
     pub(crate) fn forget_fit(&mut self) {
         (self.fitted, self.losses, self.awaited) = (Arc::default(), Losses::default(), false);
+    }
+
+    /// What profiles cost of late.
+    pub(crate) fn profiles(&self) -> impl Iterator<Item = &ProfileRow> {
+        self.table.rows().filter(|row| row.is_sound())
     }
 
     /// The classes as last made.

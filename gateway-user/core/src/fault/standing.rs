@@ -22,13 +22,13 @@ use crate::ladder::Seat;
 const LOOKS: usize = 128;
 
 /// Windows that end this long before an incident show it.
-const SHOWS_BEFORE: Duration = Duration::from_secs(3);
+pub(crate) const SHOWS_BEFORE: Duration = Duration::from_secs(3);
 
 /// An incident is judged this long after it, so that the next look is among what shows it.
-const SETTLES_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const SETTLES_AFTER: Duration = Duration::from_secs(1);
 
 /// A window counts as well if this long before it and after it nothing happened.
-const UNTROUBLED: Duration = Duration::from_secs(60);
+pub(crate) const UNTROUBLED: Duration = Duration::from_secs(60);
 
 /// Labelled windows of either kind until a score means anything: some three incidents.
 const LABELS_MIN: u32 = 12;
@@ -68,6 +68,8 @@ pub struct LabelOutcome {
     pub windows: u32,
     /// Windows of these that had another label before.
     pub contradicted: u32,
+    /// Windows of the history that it is about, which may be older.
+    pub recorded: u32,
 }
 
 /// What was proven of the forest in a pool.
@@ -188,7 +190,7 @@ impl Proof {
         let before = self.contradicted;
         let windows = self.judge(span, from, to, faulty, true, seat);
         self.by_operator += u64::from(windows);
-        LabelOutcome { windows, contradicted: (self.contradicted - before) as u32 }
+        LabelOutcome { windows, contradicted: (self.contradicted - before) as u32, recorded: 0 }
     }
 
     /// Scores all looks between two moments that have no label yet, or another one and the

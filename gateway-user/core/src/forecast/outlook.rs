@@ -87,6 +87,9 @@ pub struct SavedMember {
     model: Vec<Score>,
 }
 
+/// Whose (`None`: the pool's), and requests a second; `None`: it was not there all the time.
+pub(crate) type Rate = (Option<BackendRow>, Option<f64>);
+
 /// A pool's series. The first is the pool's own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forecasts {
@@ -197,7 +200,8 @@ impl Member {
 
 impl Forecasts {
     /// What finished of each backend since the last turn, in the pool's order, and what was refused
-    /// before any had it: that is load of the pool's, too.
+    /// before any had it: that is load of the pool's, too. The rates of the minute that ended with
+    /// this turn, if one did.
     pub(crate) fn tick(
         &mut self,
         now: KtimeNs,
@@ -205,29 +209,31 @@ impl Forecasts {
         refused: u64,
         model: Option<&dyn Forecaster>,
         seat: &mut Seat,
-    ) {
+    ) -> Option<Vec<Rate>> {
         self.align(finished);
         let before = self.ticked_at.replace(now);
         if std::mem::take(&mut self.is_restored) {
             self.begin(now);
-            return;
+            return None;
         }
         if before.is_none_or(|before| now < before || now.since(before) > GAP_MAX) {
             self.interrupt(now);
-            return;
+            return None;
         }
         self.count(finished, refused);
         if now.since(self.quick_since) >= QUICK_PACE.step {
             self.step_quick(now);
         }
+        let mut rates = None;
         if now.since(self.minute_since) >= MODEL_PACE.step {
-            self.step_minute(now, seat);
+            rates = Some(self.step_minute(now, seat));
             let model = model.filter(|_| seat.stage() != Stage::Off);
             self.answered = model.is_some_and(|model| self.ask(model, seat));
         }
         if self.answered {
             seat.answered(now);
         }
+        rates
     }
 
     /// What is expected: by the model where it may decide (`by_model`) and has spoken, else by the
@@ -288,13 +294,16 @@ impl Forecasts {
         }
     }
 
-    fn step_minute(&mut self, now: KtimeNs, seat: &mut Seat) {
+    fn step_minute(&mut self, now: KtimeNs, seat: &mut Seat) -> Vec<Rate> {
         let seconds = now.since(self.minute_since).as_secs_f64();
         self.minute_since = now;
         let mut backends = [Mean::default(); MODEL_PACE.ahead.len()];
+        let mut rates = Vec::with_capacity(self.members.len());
         for member in &mut self.members {
-            let Some(count) = member.minute_count.replace(0) else { continue };
-            let scored = member.minute.step(count as f64 / seconds);
+            let rate = member.minute_count.replace(0).map(|count| count as f64 / seconds);
+            rates.push((member.row, rate));
+            let Some(rate) = rate else { continue };
+            let scored = member.minute.step(rate);
             member.note(&scored, QUICK);
             for scored in &scored {
                 let Some(model) = &scored.model else { continue };
@@ -309,6 +318,7 @@ impl Forecasts {
         for (loss, rule) in backends.iter().filter_map(Mean::value) {
             seat.score(loss, rule);
         }
+        rates
     }
 
     /// Asks the model about all series. Whether it answered for the pool.

@@ -18,6 +18,7 @@ use gateway_core::features::fault::{FEATURES, Vector, schema};
 use gateway_inference::fault::{
     self as library, Recipe, Sample, calibrate, samples, suspicious_from,
 };
+use gateway_inference::history;
 
 /// Fleets that are learnt from, and on which days.
 const FLEETS: std::ops::RangeInclusive<u64> = 1..=10;
@@ -125,7 +126,7 @@ pub(crate) fn check(model: Option<&Path>) -> Result<()> {
 fn read(recordings: &[PathBuf]) -> Result<Vec<Sample>> {
     let mut all = Vec::new();
     for path in recordings {
-        all.extend(samples(&library::read(path)?));
+        all.extend(samples(&history::windows(path)?));
     }
     Ok(all)
 }

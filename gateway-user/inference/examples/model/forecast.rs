@@ -10,13 +10,13 @@ mod scores;
 mod traces;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use gateway_core::forecast::Forecaster;
 use gateway_inference::forecast as library;
 
-use judge::On;
+pub(crate) use judge::On;
 
 /// Where a trained model goes, and where it ships from.
 const TRAINED: &str = "target/models/forecast";
@@ -25,28 +25,37 @@ const SHIPPED: &str = "models/forecast";
 /// Files of a model's folder besides its card, which is written by hand.
 const FILES: [&str; 4] = ["model.onnx", "features.json", "golden.json", "metrics.json"];
 
-/// Trains a model on the traces.
-pub(crate) fn train(seed: u64, data: &Path, out: Option<&Path>) -> Result<()> {
+/// Trains a model on the traces, and on daemons' own histories.
+pub(crate) fn train(
+    seed: u64,
+    data: &Path,
+    histories: &[PathBuf],
+    out: Option<&Path>,
+) -> Result<()> {
     let out = out.unwrap_or(Path::new(TRAINED));
     let features = out.join("features");
-    export::export(&traces::read(data)?, &features)?;
+    export::export(&traces::read(data, histories)?, &features)?;
     recipe::run(&Path::new(SHIPPED).join("recipe"), &features, out, seed)?;
     check(Some(out))
 }
 
 /// Judges a model beside the EWMA on what it was not trained on, and writes the scores into its
-/// `metrics.json`; with `choosing` shows how both do on the days that constants are chosen by.
-pub(crate) fn evaluate(data: &Path, model: Option<&Path>, choosing: bool) -> Result<()> {
+/// `metrics.json`; on the days that constants are chosen by it shows how both do, and no more.
+pub(crate) fn evaluate(
+    data: &Path,
+    histories: &[PathBuf],
+    model: Option<&Path>,
+    on: On,
+) -> Result<()> {
     let folder = model.unwrap_or(Path::new(TRAINED));
     let model = library::load(folder)?;
-    let on = if choosing { On::Choosing } else { On::Judging };
     let mut rows = Vec::new();
-    for trace in traces::read(data)? {
+    for trace in traces::read(data, histories)? {
         rows.extend(judge::judge(&trace, &model, on)?.into_iter().flatten());
     }
     scores::print(&rows);
     scores::say_cost(&model)?;
-    if choosing {
+    if on == On::Choosing {
         return Ok(());
     }
     scores::write(&rows, &folder.join("metrics.json"))

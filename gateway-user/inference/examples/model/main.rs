@@ -6,10 +6,13 @@
 mod fault;
 mod forecast;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where measured traces are, unless told.
+const DATA: &str = "../shared/data";
 
 /// Train, evaluate, export and check models.
 #[derive(Debug, Parser)]
@@ -58,13 +61,13 @@ struct Train {
     task: Task,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Recordings to learn from besides what is played: files of `cargo xtask model record`, or of
-    /// the daemon's own history. May be repeated.
-    #[arg(long, alias = "recording", value_name = "FILE")]
+    /// Recordings to learn from besides what is played or measured: files of `cargo xtask model
+    /// record`, or folders of `gateway history export`. May be repeated.
+    #[arg(long, alias = "recording", value_name = "FILE|DIR")]
     recordings: Vec<PathBuf>,
-    /// Measured traces: what the forecast learns from.
-    #[arg(long, default_value = "../shared/data")]
-    data: PathBuf,
+    /// Measured traces: what the forecast learns from. [default: ../shared/data]
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Where the model goes.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -74,13 +77,15 @@ struct Train {
 #[derive(Debug, Args)]
 struct Evaluate {
     task: Task,
-    /// Recordings to judge by besides what is played. May be repeated.
-    #[arg(long, alias = "recording", value_name = "FILE")]
+    /// Recordings to judge by besides what is played or measured, as `train` takes them. May be
+    /// repeated.
+    #[arg(long, alias = "recording", value_name = "FILE|DIR")]
     recordings: Vec<PathBuf>,
     /// Measured traces; without them only what is played judges.
-    #[arg(long, default_value = "../shared/data")]
+    #[arg(long, default_value = DATA)]
     data: PathBuf,
-    /// Not what judges, but what constants are chosen by; the forecast has such days.
+    /// Not what judges, but what constants are chosen by. Only the forecast has such days; a forest
+    /// chooses by its calibration while it is trained.
     #[arg(long)]
     choosing: bool,
     /// The model's folder.
@@ -120,15 +125,29 @@ fn main() -> Result<()> {
 
 fn train(asked: &Train) -> Result<()> {
     match asked.task {
+        Task::Fault if asked.data.is_some() => bail!(
+            "the forest learns from what is played and from `--recordings`, not from measured \
+             traces; leave `--data` out"
+        ),
         Task::Fault => fault::train(asked.seed, &asked.recordings, asked.out.as_deref()),
-        Task::Forecast => forecast::train(asked.seed, &asked.data, asked.out.as_deref()),
+        Task::Forecast => {
+            let data = asked.data.as_deref().unwrap_or(Path::new(DATA));
+            forecast::train(asked.seed, data, &asked.recordings, asked.out.as_deref())
+        }
     }
 }
 
 fn evaluate(asked: &Evaluate) -> Result<()> {
     match asked.task {
+        Task::Fault if asked.choosing => bail!(
+            "the forest has no days to choose by: its constants are chosen while it is trained, on \
+             recordings that neither teach nor judge; leave `--choosing` out"
+        ),
         Task::Fault => fault::evaluate(&asked.recordings, &asked.data, asked.model.as_deref()),
-        Task::Forecast => forecast::evaluate(&asked.data, asked.model.as_deref(), asked.choosing),
+        Task::Forecast => {
+            let on = if asked.choosing { forecast::On::Choosing } else { forecast::On::Judging };
+            forecast::evaluate(&asked.data, &asked.recordings, asked.model.as_deref(), on)
+        }
     }
 }
 

@@ -145,7 +145,13 @@ async fn every_answer_is_what_is_documented() {
     forecast_is_there(&site).await;
     // Nothing was asked of this site yet, so that no request is kept.
     hold(&document, "get", "/v1/requests", &site.get("/v1/requests").await);
-    for path in ["/v1/state", "/v1/decisions", "/v1/models", "/v1/forecast?pool=web"] {
+    for path in [
+        "/v1/state",
+        "/v1/decisions",
+        "/v1/models",
+        "/v1/forecast?pool=web",
+        "/v1/history?pool=web",
+    ] {
         let answer = site.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         hold(&document, "get", path.split('?').next().unwrap(), &answer);

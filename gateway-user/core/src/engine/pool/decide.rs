@@ -26,7 +26,7 @@ impl PoolLoop {
         let all = self.backends.iter_mut().zip(courses).zip(weights).zip(&outcomes);
         for (index, (((backend, course), weight), outcome)) in all.enumerate() {
             if is_incident(backend.course().health(), outcome) {
-                self.learning.watch_mut().0.incident(index, context.now);
+                self.learning.incident(index, backend.row(), context.now, outcome.reason);
             }
             backend.decided(course, weight, outcome.restart, context.now);
         }

@@ -114,7 +114,7 @@ impl PoolLoop {
             restored.lost.push(format!("forecasts that make no sense (pool {pool})"));
         }
         self.learning.abilities_mut().restore(abilities);
-        self.learning.watch_mut().0.restore(pasts, saved.fault_proof);
+        self.learning.watch_mut().restore(pasts, saved.fault_proof);
         restored
     }
 }

@@ -76,7 +76,7 @@ fn the_operator_is_right_where_labels_contradict() {
     proof.settle(at(21), &mut [&mut span], &mut seat);
     assert_eq!((proof.faulty.windows, proof.incidents), (4, 1));
     let outcome = proof.label(&mut span, at(1), at(20), false, &mut seat);
-    assert_eq!(outcome, LabelOutcome { windows: 20, contradicted: 4 });
+    assert_eq!(outcome, LabelOutcome { windows: 20, contradicted: 4, recorded: 0 });
     assert_eq!((proof.well.windows, proof.contradicted), (20, 4));
     // Said before the incident, it holds as well.
     let mut span = Span::default();

@@ -42,7 +42,7 @@ impl Row {
 
 /// Which steps count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum On {
+pub(crate) enum On {
     /// Series that only judge, and the last days of the others.
     Judging,
     /// The days to choose by.

@@ -6,12 +6,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use flate2::read::GzDecoder;
 use gateway_core::sim::Chance;
+use gateway_inference::history::{Run, runs};
 
 /// What a series is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,10 @@ const FILES: [(&str, u64, Use); 19] = [
     ("servegen/reason-deepseek-r1_rate", 600, Use::Learn),
 ];
 
+/// A daemon's own series shorter than this shows no course of a day, and hardly one horizon: eight of
+/// the farthest.
+const MINUTES_MIN: usize = 120;
+
 /// Parts that a pool of tenants is divided into, too: smaller pools.
 const PARTS: usize = 4;
 
@@ -73,11 +78,11 @@ pub(super) struct Trace {
     pub(super) rates: Vec<f64>,
 }
 
-/// All series at hand, from `folder`.
+/// All series at hand, from `folder` and from daemons' own histories.
 ///
 /// # Errors
 /// A file is not there, or is not what it should be.
-pub(super) fn read(folder: &Path) -> Result<Vec<Trace>> {
+pub(super) fn read(folder: &Path, histories: &[PathBuf]) -> Result<Vec<Trace>> {
     let mut traces = Vec::new();
     for (name, step, is_for) in FILES {
         let series = if name.starts_with("nasa") {
@@ -95,7 +100,25 @@ pub(super) fn read(folder: &Path) -> Result<Vec<Trace>> {
     let minutes = |trace: &&Trace| trace.step.as_secs() == 60 && !trace.name.starts_with("nasa");
     let shares: Vec<Trace> = traces.iter().filter(minutes).flat_map(shares).collect();
     traces.extend(shares);
+    for history in histories {
+        traces.extend(lived(history)?);
+    }
     Ok(traces)
+}
+
+/// A daemon's own series: learnt from, and judged by on their last part.
+fn lived(history: &Path) -> Result<Vec<Trace>> {
+    let runs = runs(history, MINUTES_MIN)?;
+    if runs.is_empty() {
+        bail!("{}: holds no {MINUTES_MIN} minutes of load without a gap", history.display());
+    }
+    let trace = |Run { name, rates }| Trace {
+        name: format!("history/{name}"),
+        step: Duration::from_secs(60),
+        is_for: Use::Learn,
+        rates,
+    };
+    Ok(runs.into_iter().map(trace).collect())
 }
 
 /// A series as a backend sees it that gets so few of its requests.

@@ -7,6 +7,7 @@
 
 mod fits;
 mod gauges;
+mod inference;
 mod metrics;
 mod notices;
 mod plane;
@@ -42,6 +43,7 @@ pub use self::plane::{Counters, HeapPlane, Plane, PlaneError};
 pub use self::published::Published;
 
 use self::fits::Fits;
+use self::inference::Clock;
 use self::notices::Notices;
 use self::transitions::Transitions;
 
@@ -174,6 +176,7 @@ impl Control {
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
         engine.set_models(fits::built_in());
         engine.keep_archive(history);
+        engine.time_models(Arc::new(Clock::start()), options.tick);
         if let Some((state, away)) = saved {
             notices::restored(engine.restore(&state, away, now), away);
         }
@@ -315,6 +318,7 @@ impl Loop {
                         let outcome = self.reload(fleet);
                         let taken_over = matches!(outcome, Ok(()) | Err(ControlError::NotApplied(_)));
                         if taken_over && ticks.period() != tick {
+                            self.engine.time_models(Arc::new(Clock::start()), tick);
                             ticks = rhythm(tick);
                             self.published.publish_tick(tick);
                         }
@@ -373,7 +377,7 @@ impl Loop {
         let started = Instant::now();
         let observed = self.observe();
         let now = clock::now();
-        self.fits.take_in(&mut self.engine);
+        self.fits.take_in(&mut self.engine, self.metrics.inference());
         let turn = self.engine.tick(now, &*self.rows);
         self.fits.begin(&mut self.engine);
         let decided = Instant::now();
@@ -382,6 +386,7 @@ impl Loop {
         let outcome = self.apply(decided);
         self.transitions.log(&turn.decisions);
         self.notices.tell(&turn.notices);
+        self.metrics.inference().asked(&turn.asked);
         if let Some(listener) = &self.listener {
             turn.tellings.into_iter().for_each(listener);
         }

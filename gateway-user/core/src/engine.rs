@@ -41,6 +41,7 @@ use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::tables::Tables;
 use crate::telling::Telling;
+use crate::timing::{Asked, Stopwatch, Timing};
 use crate::versions::RollbackError;
 use pool::{PoolLoop, Record, TickContext};
 
@@ -64,6 +65,8 @@ pub struct Turn {
     pub notices: Vec<Notice>,
     /// What the operator's programs are to be told.
     pub tellings: Vec<Telling>,
+    /// Models that were asked, and what that took.
+    pub asked: Vec<Asked>,
     /// Membership, a table or a fallback changed: a new [`Snapshot`] is due.
     pub snapshot_changed: bool,
 }
@@ -81,6 +84,7 @@ pub struct Engine {
     tables: Tables,
     history: History,
     models: Models,
+    timing: Timing,
     /// Memory for what is kept to be exported, bytes.
     archive_max: usize,
     tick: u64,
@@ -117,6 +121,7 @@ impl Engine {
             tables: Tables::default(),
             history: History::default(),
             models: Models::default(),
+            timing: Timing::default(),
             archive_max: 0,
             tick: 0,
             ticked_at: now,
@@ -179,12 +184,16 @@ impl Engine {
     /// somebody else changed there is taken over again, and one of a `manual` pool is left alone.
     pub fn tick(&mut self, now: KtimeNs, rows: &dyn Rows) -> Turn {
         self.tick += 1;
+        let models = self.timing.awake(&self.models, now);
+        let spent = self.timing.begin();
         let context = TickContext {
             tick: self.tick,
             now,
             elapsed: now.since(self.ticked_at),
             rows,
-            models: &self.models,
+            models: &models,
+            spent: &spent,
+            too_slow: self.timing.too_slow(),
             chance: mix(self.options.seed ^ self.tick),
             refresh_after: self.options.weights_age_max / 4,
         };
@@ -194,11 +203,13 @@ impl Engine {
         for (pool, spec) in self.pools.iter_mut().zip(&self.fleet.pools) {
             snapshot_changed |= pool.tick(&context, spec, &mut self.tables, &mut record);
         }
+        let times = spent.into_times();
+        let asked = self.timing.end(now, &times);
         self.ticked_at = now;
         let decisions: Arc<[Decision]> = std::mem::take(&mut record.decisions).into();
         self.history.push(Arc::clone(&decisions));
         let Record { notices, tellings, .. } = record;
-        Turn { tick: self.tick, decisions, notices, tellings, snapshot_changed }
+        Turn { tick: self.tick, decisions, notices, tellings, asked, snapshot_changed }
     }
 
     /// What the data plane should hold.
@@ -291,7 +302,17 @@ impl Engine {
         for pool in &mut self.pools {
             pool.models_changed(&models);
         }
+        for task in Task::ALL {
+            if models.version(task) != self.models.version(task) {
+                self.timing.replace(task);
+            }
+        }
         self.models = models;
+    }
+
+    /// Takes the time of models' answers by this stopwatch from now on, with turns so far apart.
+    pub fn time_models(&mut self, stopwatch: Arc<dyn Stopwatch>, turn: Duration) {
+        self.timing.go_by(stopwatch, turn);
     }
 
     /// The operator's word on a backend between two moments: whether it was faulty. Windows older

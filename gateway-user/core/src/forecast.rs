@@ -25,7 +25,7 @@ pub(crate) use autoscale::Announcer;
 pub use autoscale::{Hint, Wanted, WantedAhead};
 pub use bands::{Band, Bands, HORIZONS, Horizon, QUANTILES, Source};
 pub use forecaster::{ForecastError, ForecastSpec, Forecaster, OUTPUT_MAX, OUTPUTS};
-pub(crate) use outlook::Forecasts;
+pub(crate) use outlook::{Asking, Forecasts};
 pub use outlook::{HorizonReport, Outlook, Report, SavedMember, Score};
 pub use series::{Issued, MODEL_PACE, Pace, QUICK_PACE, SavedSeries, Scored, Series};
 pub(crate) use split::split;

@@ -128,11 +128,13 @@ pub enum Barrier {
     ControlBetter,
     /// An operator went back to earlier weights, and pinned them.
     Pinned,
+    /// Its answers take too much of a turn; it rests, or is on trial after that.
+    Slow,
 }
 
 impl Barrier {
     /// All, for closed metric labels.
-    pub const ALL: [Barrier; 9] = [
+    pub const ALL: [Barrier; 10] = [
         Barrier::Missing,
         Barrier::Staged,
         Barrier::Unproven,
@@ -142,6 +144,7 @@ impl Barrier {
         Barrier::Oscillating,
         Barrier::ControlBetter,
         Barrier::Pinned,
+        Barrier::Slow,
     ];
 
     /// The word in logs and metric labels.
@@ -156,6 +159,7 @@ impl Barrier {
             Barrier::Oscillating => "oscillating",
             Barrier::ControlBetter => "control_better",
             Barrier::Pinned => "pinned",
+            Barrier::Slow => "slow",
         }
     }
 }
@@ -184,6 +188,8 @@ pub struct Seat {
     answered_at: Option<KtimeNs>,
     /// Why it was sent back to shadow, until it is promoted again.
     demoted: Option<Barrier>,
+    /// Its answers take too long.
+    is_slow: bool,
 }
 
 impl Seat {
@@ -201,7 +207,7 @@ impl Seat {
     /// Goes on from there. It has to answer anew before it decides.
     pub(crate) fn restore(saved: &SavedSeat) -> Seat {
         let SavedSeat { stage, standing, demoted, .. } = *saved;
-        Seat { stage, standing, demoted, answered_at: None }
+        Seat { stage, standing, demoted, ..Seat::default() }
     }
 
     /// The stage that is in force.
@@ -262,6 +268,11 @@ impl Seat {
         self.standing.drift += (strange - self.standing.drift) / SCORES_REMEMBERED;
     }
 
+    /// Whether its answers take too long, as of this turn.
+    pub(crate) fn slow(&mut self, is_slow: bool) {
+        self.is_slow = is_slow;
+    }
+
     /// How it does.
     pub fn standing(&self) -> Standing {
         self.standing
@@ -279,6 +290,9 @@ impl Seat {
         }
         if matches!(self.stage, Stage::Off | Stage::Shadow) {
             return Some(Barrier::Staged);
+        }
+        if self.is_slow {
+            return Some(Barrier::Slow);
         }
         let Some(age) = self.age(now) else { return Some(Barrier::Missing) };
         if age > OUTPUT_AGE_MAX {

@@ -17,13 +17,14 @@ use crate::classes::{ClassView, Classes, Fit, FitJob, ProfileRow, SavedClasses};
 use crate::decision::{Answer, Reason};
 use crate::fault::{FaultWindow, LabelOutcome, Watch};
 use crate::fleet::CanarySpec;
-use crate::forecast::{Abilities, Forecasts, Hint, Outlook, Report, SavedMember, Worked};
+use crate::forecast::{Abilities, Asking, Forecasts, Hint, Outlook, Report, SavedMember, Worked};
 use crate::headroom::{Load, LoadSource, Room};
 use crate::ladder::{Barrier, Seat, Stage, Stages, Task};
 use crate::models::Models;
 use crate::observation::{BackendRow, Seen};
 use crate::predictor::{self, Opinion, PoolView};
 use crate::saved::SavedSeat;
+use crate::timing::Spent;
 
 /// A pool's seats, one for each task.
 #[derive(Clone, Debug)]
@@ -170,6 +171,13 @@ impl Learning {
         }
     }
 
+    /// Which models' answers take too long, in the order of [`Task::ALL`].
+    pub(crate) fn slow(&mut self, too_slow: [bool; Task::ALL.len()]) {
+        for (task, is_slow) in Task::ALL.into_iter().zip(too_slow) {
+            self.seat_mut(task).slow(is_slow);
+        }
+    }
+
     /// Who answers each question now.
     pub(crate) fn answers(&self, now: KtimeNs) -> [Answer; Task::ALL.len()] {
         Task::ALL.map(|task| {
@@ -313,8 +321,15 @@ impl Learning {
         now: KtimeNs,
         seen: &[(BackendRow, FaultWindow, f64)],
         models: &Models,
+        spent: &Spent<'_>,
     ) {
-        self.watch.look(now, seen, models.fault.as_deref(), &mut self.fault);
+        let (watch, seat) = (&mut self.watch, &mut self.fault);
+        match models.fault.as_deref().filter(|_| seat.stage() != Stage::Off) {
+            Some(forest) => {
+                spent.take(Task::Fault, || watch.look(now, seen, Some(forest), seat));
+            }
+            None => watch.look(now, seen, None, seat),
+        }
         self.archive.look(now, seen);
     }
 
@@ -326,8 +341,10 @@ impl Learning {
         finished: &[(BackendRow, u64)],
         refused: u64,
         models: &Models,
+        spent: &Spent<'_>,
     ) {
         let (model, seat) = (models.forecast.as_deref(), &mut self.forecast);
+        let model = Asking { model, spent };
         if let Some(rates) = self.forecasts.tick(now, finished, refused, model, seat) {
             self.archive.minute(now, &rates);
         }

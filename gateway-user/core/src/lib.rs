@@ -56,5 +56,6 @@ pub mod state;
 pub mod tables;
 pub mod target;
 pub mod telling;
+pub mod timing;
 pub mod versions;
 mod window;

@@ -106,6 +106,9 @@ pub struct ModelState {
     /// Seconds since its last answer; `None`: it never gave one.
     #[serde(default)]
     pub answered_seconds: Option<f64>,
+    /// What its answers took of the last turn that asked it, all pools together, s; `None`: none did.
+    #[serde(default)]
+    pub took_seconds: Option<f64>,
 }
 
 /// A backend.

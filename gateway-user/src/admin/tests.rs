@@ -316,3 +316,46 @@ async fn history_comes_part_by_part_and_of_no_pool_that_is_not_there() {
     assert_eq!(unknown.status, 404);
     assert!(unknown.error().contains("there is no pool \"nowhere\""));
 }
+
+/// Each reading is three seconds after the one before: whatever is asked takes so long.
+#[derive(Debug, Default)]
+struct Slow(std::sync::atomic::AtomicU64);
+
+impl gateway_core::timing::Stopwatch for Slow {
+    fn read(&self) -> Duration {
+        Duration::from_secs(self.0.fetch_add(3, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_takes_too_long_rests_and_the_pages_say_so() {
+    let site = site().await;
+    let on = serde_json::json!({ "task": "fault", "stage": "on" });
+    assert_eq!(site.post("/v1/models/stage", &on, TOKEN).await.status, 200);
+    let slow = Arc::new(Slow::default());
+    let handle = site.control.handle();
+    handle.ask(|engine| engine.time_models(slow, Duration::from_millis(10))).await.unwrap();
+    let rests = async {
+        let barrier = "gateway_model_barrier{pool=\"web\",task=\"fault\",barrier=\"slow\"} 1.0\n";
+        loop {
+            let page = site.get("/metrics").await.body;
+            if page.contains(barrier) {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let page = tokio::time::timeout(Duration::from_secs(30), rests).await.expect("it rests");
+    for line in [
+        "gateway_model_rests_total{model=\"fault\"} 1",
+        "gateway_model_inference_seconds_bucket{le=\"+Inf\",model=\"fault\"}",
+    ] {
+        assert!(page.contains(line), "no {line} in\n{page}");
+    }
+    let status: Status = serde_json::from_str(&site.get("/v1/state").await.body).unwrap();
+    let decisions = site.get("/v1/decisions?limit=2").await.body;
+    let decisions: Decisions = serde_json::from_str(&decisions).unwrap();
+    let text = gateway_core::explain::explain(&decisions.decisions, status.state.pools.first());
+    assert!(text.contains("its answers take too much of a turn"), "{text}");
+    assert!(text.contains("the last took 3000.0 ms"), "{text}");
+}

@@ -216,6 +216,7 @@ mod tests {
             standing,
             barrier,
             answered_seconds: Some(0.5),
+            took_seconds: Some(0.001),
         };
         let seat = |pool: &str, barrier| SeatState { pool: pool.to_owned(), model: model(barrier) };
         let text = render(&Models {

@@ -2,12 +2,16 @@
 //! what was made of it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gateway_core::classes::Fit;
 use gateway_core::engine::Engine;
+use gateway_core::ladder::Task;
 use gateway_core::models::Models;
 use gateway_inference::classes::KMeansClusterer;
 use tokio::task::JoinSet;
+
+use super::inference::Inference;
 
 /// The models that need no file.
 pub(super) fn built_in() -> Models {
@@ -16,14 +20,17 @@ pub(super) fn built_in() -> Models {
 
 /// What is being made.
 #[derive(Debug, Default)]
-pub(super) struct Fits(JoinSet<Fit>);
+pub(super) struct Fits(JoinSet<(Fit, Duration)>);
 
 impl Fits {
     /// Takes in what is ready.
-    pub(super) fn take_in(&mut self, engine: &mut Engine) {
+    pub(super) fn take_in(&mut self, engine: &mut Engine, inference: &Inference) {
         while let Some(made) = self.0.try_join_next() {
             match made {
-                Ok(fit) => engine.fitted(fit),
+                Ok((fit, took)) => {
+                    inference.took(Task::Classes, took);
+                    engine.fitted(fit);
+                }
                 // The core asks again by itself.
                 Err(error) => tracing::error!(%error, "making classes of requests failed"),
             }
@@ -33,7 +40,10 @@ impl Fits {
     /// Begins what is due, on threads that neither traffic nor the loop waits for.
     pub(super) fn begin(&mut self, engine: &mut Engine) {
         for job in engine.fit_jobs() {
-            self.0.spawn_blocking(move || job.run());
+            self.0.spawn_blocking(move || {
+                let begun = Instant::now();
+                (job.run(), begun.elapsed())
+            });
         }
     }
 }

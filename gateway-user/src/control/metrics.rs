@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::inference::Inference;
 use super::notices::Notices;
 
 /// From 50 µs, an idle gateway's tick, to past the 250 ms that a tick has.
@@ -27,6 +28,7 @@ pub struct Metrics {
     observations: Counter,
     decisions: Family<DecisionLabels, Counter>,
     notices: Notices,
+    inference: Inference,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,6 +67,7 @@ impl Default for Metrics {
             observations: Counter::default(),
             decisions: Family::default(),
             notices: Notices::default(),
+            inference: Inference::default(),
         }
     }
 }
@@ -109,10 +112,15 @@ impl Metrics {
             self.decisions.clone(),
         );
         self.notices.register(registry);
+        self.inference.register(registry);
     }
 
     pub(super) fn notices(&self) -> &Notices {
         &self.notices
+    }
+
+    pub(super) fn inference(&self) -> &Inference {
+        &self.inference
     }
 
     pub(super) fn ticked(&self, took: Duration, observations: usize, decisions: &[Decision]) {

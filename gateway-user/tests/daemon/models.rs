@@ -82,6 +82,9 @@ fn a_stage_is_set_by_command_and_shows_in_list_and_metrics() {
         daemon.metric(&format!("gateway_model_stage{labels}"))
     };
     assert_eq!(stage("shadow"), Some(1.0));
+    let asked = "gateway_model_inference_seconds_count{model=\"fault\"}";
+    eventually("asking it takes time", || daemon.metric(asked).filter(|count| *count >= 1.0));
+    assert_eq!(daemon.metric("gateway_model_rests_total{model=\"fault\"}"), Some(0.0));
     does(&daemon, &["models", "promote", "fault", "--stage", "on"], "fault: on in web");
     eventually("the metric follows", || (stage("on") == Some(1.0)).then_some(()));
     let barrier = "gateway_model_barrier{pool=\"web\",task=\"fault\",barrier=\"unproven\"}";

@@ -159,7 +159,7 @@ pub(crate) fn own_addr() -> SocketAddrV4 {
 }
 
 /// A pool named `pool` of backends named `b0`, `b1`, … behind VIPs named `vip0`, `vip1`, …
-fn snapshot(
+pub(crate) fn snapshot(
     vips: &[SocketAddrV4],
     backends: &[SocketAddrV4],
     http: HttpSpec,

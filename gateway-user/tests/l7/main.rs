@@ -8,6 +8,7 @@ mod gateway;
 mod lifecycle;
 mod llm;
 mod streaming;
+mod stuck_loop;
 
 use std::time::Duration;
 

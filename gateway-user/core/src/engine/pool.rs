@@ -36,6 +36,7 @@ use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
 use crate::telling::Telling;
+use crate::timing::Spent;
 use crate::versions::Versions;
 pub(super) use backend::BackendLoop;
 use backend::Said;
@@ -46,7 +47,12 @@ pub(super) struct TickContext<'a> {
     pub(super) now: KtimeNs,
     pub(super) elapsed: Duration,
     pub(super) rows: &'a dyn Rows,
+    /// Those that may be asked now.
     pub(super) models: &'a Models,
+    /// What asking them takes.
+    pub(super) spent: &'a Spent<'a>,
+    /// Which of them are kept from deciding by that, in the order of [`Task::ALL`].
+    pub(super) too_slow: [bool; Task::ALL.len()],
     pub(super) chance: u64,
     /// Weights older than this are written again, so that they do not age while the loop turns;
     /// zero: they never age.
@@ -270,6 +276,7 @@ impl PoolLoop {
         tables: &mut Tables,
         turn: &mut Record,
     ) -> bool {
+        self.learning.slow(context.too_slow);
         self.compare_groups(context, spec, &mut turn.notices);
         self.calm(context, spec, &mut turn.notices);
         self.settle_drains(context, spec, &mut turn.notices);
@@ -417,7 +424,7 @@ impl PoolLoop {
         let finished: Vec<_> =
             self.rows().zip(evidence).map(|(row, evidence)| (row, evidence.finished_now)).collect();
         let refused = self.gate.turned_away();
-        self.learning.count(context.now, &finished, refused, context.models);
+        self.learning.count(context.now, &finished, refused, context.models, context.spent);
         self.load = evidence.iter().filter_map(|evidence| evidence.load).sum();
         self.see_work(context, evidence);
     }
@@ -436,7 +443,7 @@ impl PoolLoop {
                 (backend.row(), backend.fault_window(context.now, evidence), probability)
             })
             .collect();
-        self.learning.look(context.now, &seen, context.models);
+        self.learning.look(context.now, &seen, context.models, context.spent);
     }
 
     fn record(

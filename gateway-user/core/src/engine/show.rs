@@ -65,7 +65,7 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
         admission: pool.admission(),
         forecast: pool.learning().forecast(None, engine.ticked_at),
         headroom: pool.headroom(spec, engine.ticked_at),
-        models: Task::ALL.map(|task| model(engine.ticked_at, pool, task)).into(),
+        models: Task::ALL.map(|task| model(engine, pool, task)).into(),
         backends: backends
             .enumerate()
             .map(|(index, (looped, spec))| BackendState {
@@ -76,7 +76,8 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
     }
 }
 
-fn model(now: KtimeNs, pool: &PoolLoop, task: Task) -> ModelState {
+fn model(engine: &Engine, pool: &PoolLoop, task: Task) -> ModelState {
+    let now = engine.ticked_at;
     let seat = pool.learning().seat(task);
     ModelState {
         task,
@@ -84,6 +85,7 @@ fn model(now: KtimeNs, pool: &PoolLoop, task: Task) -> ModelState {
         standing: seat.standing(),
         barrier: seat.barrier(now),
         answered_seconds: seat.age(now).map(|age| age.as_secs_f64()),
+        took_seconds: engine.timing.took(task).map(|took| took.as_secs_f64()),
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Bench {
     pub(super) applied: Tables,
     pub(super) rows: HeapRows,
     pub(super) now: KtimeNs,
+    /// Models that the last turn asked.
+    pub(super) last: Vec<Asked>,
 }
 
 impl Bench {
@@ -33,7 +35,7 @@ impl Bench {
         let engine = Engine::new(fleet, adopted.clone(), OPTIONS, now).unwrap();
         let rows = HeapRows::default();
         adopted.weights.iter().for_each(|(row, weights)| rows.set_weights(*row, *weights));
-        let mut bench = Bench { engine, applied: adopted, rows, now };
+        let mut bench = Bench { engine, applied: adopted, rows, now, last: Vec::new() };
         bench.apply();
         bench
     }
@@ -52,6 +54,7 @@ impl Bench {
     pub(super) fn tick(&mut self) -> (Turn, Vec<Write>) {
         self.now = self.now + Duration::from_millis(250);
         let turn = self.engine.tick(self.now, &self.rows);
+        self.last.clone_from(&turn.asked);
         (turn, self.apply())
     }
 
@@ -367,4 +370,5 @@ fn an_operator_ejects_within_the_budget_and_never_the_last() {
 
 mod classes;
 mod headroom;
+mod slow_model;
 mod wrong_forest;

@@ -6,17 +6,16 @@ use crate::canary::Comparison;
 use crate::decision::{Answer, Decision};
 use crate::features::fault::FEATURES;
 use crate::ladder::{Barrier, SCORED_MIN, Stage, Standing, Task};
-use crate::state::PoolState;
+use crate::state::{ModelState, PoolState};
 
 /// Who answered each question, what was seen in the backend, and how it would be without models.
 /// `pool` tells how the models do now.
 pub(super) fn write(text: &mut String, decision: &Decision, pool: Option<&PoolState>) {
     // Writing to a String does not fail.
     for answer in decision.answers.iter().filter(|answer| answer.stage != Stage::Off) {
-        let standing = pool.and_then(|pool| {
-            pool.models.iter().find(|model| model.task == answer.task).map(|model| model.standing)
-        });
-        let _ = writeln!(text, "  {}", line(answer, standing));
+        let model =
+            pool.and_then(|pool| pool.models.iter().find(|model| model.task == answer.task));
+        let _ = writeln!(text, "  {}", line(answer, model));
     }
     for (nth, contribution) in decision.contributions.iter().enumerate() {
         let lead = if nth == 0 { "what the model of faults sees:" } else { "and" };
@@ -58,21 +57,28 @@ pub(super) fn write(text: &mut String, decision: &Decision, pool: Option<&PoolSt
     }
 }
 
-fn line(answer: &Answer, standing: Option<Standing>) -> String {
+fn line(answer: &Answer, model: Option<&ModelState>) -> String {
     let what = match answer.task {
         Task::Classes => "the model of classes",
         Task::Forecast => "the model of load",
         Task::Fault => "the model of faults",
     };
-    let standing = standing.filter(|standing| standing.scored > 0).map_or_else(
+    let standing = model.map(|model| model.standing).filter(|standing| standing.scored > 0);
+    let standing = standing.map_or_else(
         || "nothing that it said was judged yet".to_owned(),
         |standing| {
             let Standing { loss, substitute_loss, scored, .. } = standing;
             format!("its loss is {loss:.3}, the rule's {substitute_loss:.3}, over {scored} answers")
         },
     );
+    let took = model.and_then(|model| model.took_seconds).map(|took| took * 1e3);
     match answer.barrier {
         None => format!("{what} decides ({standing})"),
+        Some(barrier @ Barrier::Slow) => {
+            let took =
+                took.map_or_else(String::new, |took| format!("; the last took {took:.1} ms"));
+            format!("{what} does not decide: {}{took} ({standing})", kept_by(barrier))
+        }
         Some(barrier) => format!("{what} does not decide: {} ({standing})", kept_by(barrier)),
     }
 }
@@ -91,6 +97,11 @@ fn kept_by(barrier: Barrier) -> String {
         Barrier::ControlBetter => "requests fared better without it; it stays in shadow until it \
                                    is promoted again"
             .to_owned(),
+        Barrier::Slow => {
+            "its answers take too much of a turn; it rests for a minute, and is tried \
+                          again"
+                .to_owned()
+        }
         Barrier::Pinned => "an operator went back to earlier weights".to_owned(),
     }
 }

@@ -132,6 +132,7 @@ fn a_model_that_decides_is_explained_by_what_it_saw_and_what_would_be_without_it
         standing,
         barrier: None,
         answered_seconds: Some(0.5),
+        took_seconds: Some(0.0371),
     };
     let text = explain(&[ejected], Some(&pool(model)));
     for words in [
@@ -143,6 +144,25 @@ fn a_model_that_decides_is_explained_by_what_it_saw_and_what_would_be_without_it
     ] {
         assert!(text.contains(words), "`{words}` is missing in:\n{text}");
     }
+}
+
+#[test]
+fn a_model_that_takes_too_long_is_said_to_with_its_time() {
+    let mut slow = decision(2, Health::Healthy, Reason::Steady, (1.0, 1.0));
+    slow.answers[2] = Answer { task: Task::Fault, stage: Stage::On, barrier: Some(Barrier::Slow) };
+    let model = ModelState {
+        task: Task::Fault,
+        stage: Stage::On,
+        standing: Standing::default(),
+        barrier: Some(Barrier::Slow),
+        answered_seconds: None,
+        took_seconds: Some(0.0371),
+    };
+    let text = explain(&[slow], Some(&pool(model)));
+    assert!(
+        text.contains("rests for a minute, and is tried again; the last took 37.1 ms"),
+        "{text}"
+    );
 }
 
 #[test]

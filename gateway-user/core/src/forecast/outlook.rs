@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::bands::{Bands, HORIZONS, Source};
 use super::forecaster::{Forecaster, OUTPUTS};
 use super::series::{MODEL_PACE, QUICK_PACE, SavedSeries, Scored, Series};
-use crate::ladder::{Seat, Stage};
+use crate::ladder::{Seat, Stage, Task};
 use crate::observation::BackendRow;
+use crate::timing::Spent;
 
 /// A pause of the loop from which nobody knows what belongs to which step: a few ticks at their
 /// slowest. Steps that it falls into are dropped.
@@ -85,6 +86,13 @@ pub struct SavedMember {
     state: Vec<f32>,
     substitute: Vec<Score>,
     model: Vec<Score>,
+}
+
+/// The model that is asked, if any, and what takes its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) model: Option<&'a dyn Forecaster>,
+    pub(crate) spent: &'a Spent<'a>,
 }
 
 /// Whose (`None`: the pool's), and requests a second; `None`: it was not there all the time.
@@ -207,7 +215,7 @@ impl Forecasts {
         now: KtimeNs,
         finished: &[(BackendRow, u64)],
         refused: u64,
-        model: Option<&dyn Forecaster>,
+        asking: Asking<'_>,
         seat: &mut Seat,
     ) -> Option<Vec<Rate>> {
         self.align(finished);
@@ -227,8 +235,10 @@ impl Forecasts {
         let mut rates = None;
         if now.since(self.minute_since) >= MODEL_PACE.step {
             rates = Some(self.step_minute(now, seat));
-            let model = model.filter(|_| seat.stage() != Stage::Off);
-            self.answered = model.is_some_and(|model| self.ask(model, seat));
+            self.answered = match asking.model.filter(|_| seat.stage() != Stage::Off) {
+                Some(model) => asking.spent.take(Task::Forecast, || self.ask(model, seat)),
+                None => self.leave_out(),
+            };
         }
         if self.answered {
             seat.answered(now);
@@ -357,6 +367,12 @@ impl Forecasts {
             }
         }
         answered
+    }
+
+    /// No model is asked at this step, so that its states are of another series at the next.
+    fn leave_out(&mut self) -> bool {
+        self.members.iter_mut().for_each(|member| member.state.fill(0.0));
+        false
     }
 
     /// What is to be kept of the pool's series (`None`) or a backend's.

@@ -10,24 +10,34 @@ use crate::ladder::{Barrier, SCORED_MIN, Stage, Stages, Task};
 /// Of four backends half may be ejected.
 const BUDGET: usize = 2;
 
+/// Says of every backend that it is faulty with this probability.
+pub(super) fn forest_that_says(share: f32) -> Forest {
+    forest("of one mind", [share; 2])
+}
+
 /// Sure of a fault where nothing fails, and of none where much does.
 fn inverted() -> Forest {
+    forest("inverted", [0.95, 0.05])
+}
+
+/// Says one thing where little fails, and another where much does.
+fn forest(version: &str, [little, much]: [f32; 2]) -> Forest {
     let at = FEATURES.iter().position(|feature| feature.name == "failed_share").unwrap() as u16;
     let leaf = |share| Node { feature: 0, threshold: 0.0, low: 0, high: 0, share };
     let root = Node { feature: at, threshold: 0.1, low: 1, high: 2, share: 0.5 };
     Forest::new(ForestSpec {
-        version: "inverted".to_owned(),
+        version: version.to_owned(),
         schema: schema(),
         suspicious_from: 0.5,
         calibration: vec![[0.0, 0.0], [0.9, 0.99]],
         familiar: FEATURES.iter().map(|feature| feature.range).collect(),
-        trees: vec![vec![root, leaf(0.95), leaf(0.05)]],
+        trees: vec![vec![root, leaf(little), leaf(much)]],
     })
     .unwrap()
 }
 
 /// Four backends under a forest that may decide: it was good for as long as counts.
-fn trusted(forest: Forest) -> Bench {
+pub(super) fn trusted(forest: Forest) -> Bench {
     let mut fleet = fleet(&[("web", 4)]);
     fleet.pools[0].models = Stages { fault: Stage::On, ..Stages::default() };
     let mut bench = Bench::new(fleet);
@@ -38,7 +48,7 @@ fn trusted(forest: Forest) -> Bench {
 }
 
 /// A quarter of a second in which all backends answer, but for one that refuses connections.
-fn serve(bench: &mut Bench, dead: Option<usize>) -> Vec<Decision> {
+pub(super) fn serve(bench: &mut Bench, dead: Option<usize>) -> Vec<Decision> {
     for backend in 0..4 {
         for _ in 0..8 {
             let after = Duration::from_millis(10);
@@ -60,7 +70,7 @@ fn serve(bench: &mut Bench, dead: Option<usize>) -> Vec<Decision> {
     bench.tick().0.decisions.to_vec()
 }
 
-fn cut(decisions: &[Decision]) -> usize {
+pub(super) fn cut(decisions: &[Decision]) -> usize {
     decisions.iter().filter(|decision| decision.health.is_cut()).count()
 }
 

@@ -3,6 +3,7 @@ use gateway_common::hash::mix;
 use super::*;
 use crate::features::load::{Vector, schema};
 use crate::forecast::{ForecastError, ForecastSpec};
+use crate::timing::Timing;
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -55,7 +56,9 @@ impl Pool {
     fn turn(&mut self, finished: &[(u32, u64)], model: Option<&dyn Forecaster>) {
         let row = |row| BackendRow { row, generation: 0 };
         let finished: Vec<_> = finished.iter().map(|(at, count)| (row(*at), *count)).collect();
-        self.forecasts.tick(self.now, &finished, self.refused, model, &mut self.seat);
+        let timing = Timing::default();
+        let asking = Asking { model, spent: &timing.begin() };
+        self.forecasts.tick(self.now, &finished, self.refused, asking, &mut self.seat);
     }
 
     fn bands(&self, by_model: bool) -> Bands {

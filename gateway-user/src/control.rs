@@ -174,7 +174,6 @@ impl Control {
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
-        engine.set_models(fits::built_in());
         engine.keep_archive(history);
         engine.time_models(Arc::new(Clock::start()), options.tick);
         if let Some((state, away)) = saved {

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use self::shelf::Shelf;
 use crate::artefact::{Artefact, ArtefactError, METRICS};
+use crate::classes::KMeansClusterer;
 use crate::fault::{self, FolderError};
 use crate::forecast::{self, LoadError, Lstm};
 
@@ -221,9 +222,9 @@ impl Registry {
         self.dir.as_deref()
     }
 
-    /// The models in use.
+    /// The models in use, and what makes classes, which needs no file.
     pub fn models(&self) -> Models {
-        let mut models = Models::default();
+        let mut models = Models { classes: Some(Arc::new(KMeansClusterer)), ..Models::default() };
         for checked in self.in_use.values().filter_map(|in_use| in_use.checked.as_ref()) {
             match &checked.model {
                 Model::Fault(forest) => models.fault = Some(Arc::clone(forest)),

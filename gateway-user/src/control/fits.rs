@@ -1,22 +1,14 @@
 //! Classes of requests, made beside the loop: a turn hands out what is due, and a later one takes in
 //! what was made of it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_core::classes::Fit;
 use gateway_core::engine::Engine;
 use gateway_core::ladder::Task;
-use gateway_core::models::Models;
-use gateway_inference::classes::KMeansClusterer;
 use tokio::task::JoinSet;
 
 use super::inference::Inference;
-
-/// The models that need no file.
-pub(super) fn built_in() -> Models {
-    Models { classes: Some(Arc::new(KMeansClusterer)), ..Models::default() }
-}
 
 /// What is being made.
 #[derive(Debug, Default)]

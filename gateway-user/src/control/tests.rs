@@ -313,6 +313,8 @@ async fn requests_of_unlike_costs_come_to_be_told_apart() {
     let engine = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 7 };
     let (options, plane) = (Options { tick: TICK, engine }, Box::new(HeapPlane::default()));
     let control = Control::start(fleet, options, plane, observations, Metrics::default()).unwrap();
+    let models = gateway_inference::registry::Registry::new(None).models();
+    control.handle().ask(|engine| engine.set_models(models)).await.unwrap();
     let snapshot = control.handle().published().snapshot();
     let classes = eventually("classes decide", || {
         let backend = snapshot.load().pools[0].backends[0].row;

@@ -131,3 +131,17 @@ fn the_operators_word_labels_windows() {
     assert_eq!(change(&daemon, &["label", "slow", "strange"]).status.code(), Some(2));
     load.stop();
 }
+
+#[test]
+fn classes_are_made_of_what_is_asked_and_go_on_after_a_restart() {
+    let backend = Backend::start("a", QUICK);
+    let mut daemon = Daemon::start(&[("a", backend.addr)]);
+    let load = Load::start(daemon.vip, 2);
+    let fits = "gateway_model_inference_seconds_count{model=\"classes\"}";
+    eventually("classes are made", || daemon.metric(fits).filter(|count| *count >= 1.0));
+    let scored = "gateway_model_scored{pool=\"web\",task=\"classes\"}";
+    eventually("they are judged", || daemon.metric(scored).filter(|count| *count >= 1.0));
+    load.stop();
+    daemon.restart();
+    assert!(daemon.metric(scored).expect("the seat") >= 1.0, "{}", daemon.log());
+}

@@ -94,6 +94,11 @@ impl HopRow {
     }
 }
 
+// SAFETY: `repr(C)` and `bytemuck::Pod`: `Copy`, without padding, valid for every bit pattern, which
+// is what `aya::Pod` asks.
+#[cfg(feature = "aya")]
+unsafe impl aya::Pod for HopRow {}
+
 const _: () = assert!(size_of::<HopRow>() == 48);
 const _: () = assert!(HOPS_MAX.is_power_of_two(), "a row is masked, not divided for");
 

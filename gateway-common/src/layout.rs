@@ -500,6 +500,7 @@ mod pod {
         ClientPrefix,
         Settings,
         Traffic,
-        FlowEvent
+        FlowEvent,
+        Opening
     );
 }

@@ -16,6 +16,7 @@ mod place;
 mod rollback;
 mod status;
 mod table;
+mod trace;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Show the connections in the flow table, or count them; works without the daemon.
     Flows(flows::FlowsArgs),
+    /// Say what would become of a packet, and why, without sending it; works without the daemon.
+    Trace(trace::TraceArgs),
     /// Show models, take one into use, let it decide or not, go back to the one before.
     Models(models::ModelsArgs),
     /// Say that a backend was faulty, or well, so that its model is judged by it.
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args.admin.admin, args.admin.json),
         Command::Explain(args) => explain::run(&args),
         Command::Flows(args) => flows::run(args),
+        Command::Trace(args) => trace::run(args),
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
         Command::History(args) => history::run(args),

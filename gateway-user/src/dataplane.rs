@@ -27,10 +27,12 @@ mod mmap;
 pub mod object;
 mod pins;
 pub mod programs;
+mod rehearsal;
 mod rows;
 mod shape;
 mod sweep;
 mod sys;
+mod trace;
 mod tracked;
 mod view;
 
@@ -53,8 +55,10 @@ pub use self::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HALF_CLOSED_TIMEOUT, IDLE
 pub use self::flows::FlowMaps;
 pub use self::host::{KERNEL_MIN, KernelVersion};
 pub use self::pins::Detached;
+pub use self::rehearsal::FRAME_MAX;
 pub use self::rows::MappedRows;
 pub use self::sweep::{SWEEP_BUDGET, Swept, WALK_INTERVAL};
+pub use self::trace::{Choice, Path as TracedPath, Sent, Trace, TracedVip, Tracer};
 pub use self::tracked::{FlowState, Tracked};
 pub use self::view::View;
 

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use gateway_tests::command;
 use gateway_tests::config::GatewayConfig;
+use gateway_tests::packet::{Tcp, flag};
 use gateway_tests::testbed::Testbed;
 use serde_json::Value;
 
@@ -95,4 +97,97 @@ fn live_flows_are_listed_counted_and_filtered_with_and_without_the_daemon() {
     assert!(words.contains("established") && words.contains("1 of 1 flows"), "{words}");
     let error = gateway(&testbed, &["flows", "--backend", &backend]).unwrap_err().to_string();
     assert!(error.contains("does not answer"), "{error}");
+}
+
+/// The backend that a connection from this port of the client goes to.
+fn connect_from(testbed: &Testbed, port: u16) -> String {
+    let url = format!("http://{}/", testbed.l4_vip(1));
+    let port = port.to_string();
+    let output = testbed.curl(&["--fail", "--include", "--local-port", &port, &url]).unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    let name = answer.lines().find_map(|line| line.strip_prefix("x-backend: "));
+    name.unwrap_or_else(|| panic!("port {port}: {answer}")).to_owned()
+}
+
+#[test]
+fn what_trace_says_of_a_syn_is_what_the_next_syn_does() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed);
+    config.pools[0].lines = "algorithm = \"maglev\"".to_owned();
+    let mut daemon = testbed.start_gateway(&config).unwrap();
+    let vip = testbed.l4_vip(1).to_string();
+    let told = |port: u16| json(&testbed, &["trace", &format!("10.10.0.2:{port}"), &vip]);
+
+    let mut seen = BTreeSet::new();
+    for port in 20_000..20_010 {
+        let told = told(port);
+        assert_eq!((&told["verdict"], &told["path"]), (&"forward_in".into(), &"draw".into()));
+        assert_eq!(told["interface"], "clients", "its client's side, of three: {told}");
+        assert_eq!(told["backend"]["decided_by"], "equal", "{told}");
+        let name = connect_from(&testbed, port);
+        assert_eq!(told["backend"]["name"], format!("web/{name}"), "port {port}");
+        seen.insert(name);
+    }
+    assert_eq!(seen.len(), 2, "both backends were told of");
+
+    let (stream, backend) = ask_and_stay(&testbed);
+    let client = stream.local_addr().unwrap().to_string();
+    let told_of_flow = json(&testbed, &["trace", &client, &vip, "--ack"]);
+    assert_eq!(told_of_flow["path"], "flow");
+    assert_eq!(told_of_flow["backend"]["name"], format!("web/{backend}"));
+    assert_eq!(told_of_flow["flow"]["state"], "established");
+
+    daemon.kill().unwrap();
+    for port in 20_010..20_013 {
+        let told = told(port);
+        let name = connect_from(&testbed, port);
+        let addr = told["backend"]["addr"].as_str().unwrap();
+        assert_eq!(addr, format!("10.11.{}.2:8080", &name[1..]), "{told}");
+        assert_eq!(told["backend"]["decided_by"], Value::Null);
+    }
+    let words = gateway(&testbed, &["trace", "10.10.0.2:9", "10.12.0.1:81"]).unwrap();
+    assert!(words.contains("pass_not_ours: it is for no VIP"), "{words}");
+}
+
+/// A classic capture file of Ethernet frames.
+fn capture_file(frames: &[Vec<u8>]) -> Vec<u8> {
+    let words = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, 1];
+    let mut file = words.map(u32::to_le_bytes).concat();
+    for frame in frames {
+        let len = frame.len() as u32;
+        file.extend([0, 0, len, len].map(u32::to_le_bytes).concat());
+        file.extend(frame);
+    }
+    file
+}
+
+#[test]
+fn a_captured_connection_is_traced_packet_by_packet() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let _daemon = testbed.start_gateway(&config(&testbed)).unwrap();
+    let client = "10.10.0.2:20000".parse().unwrap();
+    let SocketAddr::V4(vip) = testbed.l4_vip(1) else { panic!("an IPv4 VIP") };
+    let tcp = |flags| Tcp::new(client, vip, flags).frame().unwrap();
+    let frames = [tcp(flag::SYN), tcp(flag::ACK), tcp(flag::RST), vec![0; 60], vec![0; 9_000]];
+    let file = testbed.folder().join("packets.pcap");
+    std::fs::write(&file, capture_file(&frames)).unwrap();
+    let file = file.display().to_string();
+
+    let told = json(&testbed, &["trace", "--pcap", &file]);
+    let of_each = |key: &str| {
+        let packets = told["packets"].as_array().unwrap();
+        packets.iter().map(|packet| packet[key].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_each("path"), ["draw", "flow", "flow", "none"]);
+    assert_eq!(told["packets"][2]["flow"]["state"], "connecting", "before the RST");
+    assert_eq!(told["verdicts"]["forward_in"], 3);
+    assert_eq!(told["verdicts"]["pass_not_ipv4"], 1);
+    assert_eq!(told["skipped"]["of a length that cannot be tried out"], 1);
+    let flows = json(&testbed, &["flows", "--client", "10.10.0.2:20000"]);
+    assert_eq!(flows["matched"], 0, "nothing of it is real: {flows}");
+
+    let words = gateway(&testbed, &["trace", "--pcap", &file, "--limit", "2"]).unwrap();
+    assert!(words.contains("2 packets: 2 forward_in"), "{words}");
 }

@@ -219,7 +219,8 @@ fn bound_words(bound: Bound) -> &'static str {
     }
 }
 
-fn decider(source: WeightSource) -> &'static str {
+/// Who decided about a weight, in words.
+pub fn decider(source: WeightSource) -> &'static str {
     match source {
         WeightSource::Model => "a learnt model, which beats its substitute at present",
         WeightSource::Substitute => "the simple rule (speed from low latencies or reported load)",

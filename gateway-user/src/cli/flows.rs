@@ -135,8 +135,10 @@ struct Listing {
     room: u32,
 }
 
+/// A flow as it is shown.
 #[derive(Serialize)]
-struct Row {
+pub(super) struct Row {
+    protocol: &'static str,
     client: SocketAddrV4,
     vip: SocketAddrV4,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,11 +157,13 @@ struct Row {
 }
 
 impl Row {
-    fn new(flow: &Tracked, names: &Names) -> Row {
+    /// With the names that there are.
+    pub(super) fn new(flow: &Tracked, names: &Names) -> Row {
         Row {
+            protocol: flow.protocol,
             client: flow.client,
             vip: flow.vip,
-            vip_name: names.vip(flow.vip).map(str::to_owned),
+            vip_name: names.vip(flow.vip, flow.protocol).map(str::to_owned),
             backend: flow.backend,
             backend_name: names.backend_called(flow.row, flow.generation),
             nat_port: flow.nat_port,
@@ -186,8 +190,10 @@ impl Listing {
     }
 
     fn render(&self) -> String {
-        let heading =
-            ["CLIENT", "VIP", "BACKEND", "NAT PORT", "STATE", "CLASS", "AGE", "IDLE", "IN", "OUT"];
+        let heading = [
+            "PROTO", "CLIENT", "VIP", "BACKEND", "NAT PORT", "STATE", "CLASS", "AGE", "IDLE", "IN",
+            "OUT",
+        ];
         let mut table = Table::new(&heading);
         for row in &self.flows {
             table.row(row.cells());
@@ -200,8 +206,19 @@ impl Listing {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 10] {
+    /// In one phrase, beside its ends.
+    pub(super) fn words(&self) -> String {
+        let backend = called(self.backend_name.as_deref(), &backend_words(self.backend));
+        let (age, idle) = (span(self.age_seconds), span(self.idle_seconds));
+        format!(
+            "{} with {backend} by port {}, {age} old, idle for {idle}",
+            self.state, self.nat_port
+        )
+    }
+
+    fn cells(&self) -> [String; 11] {
         [
+            self.protocol.to_owned(),
             self.client.to_string(),
             called(self.vip_name.as_deref(), &self.vip.to_string()),
             called(self.backend_name.as_deref(), &backend_words(self.backend)),
@@ -222,12 +239,12 @@ fn backend_words(backend: Option<SocketAddrV4>) -> String {
 }
 
 /// An address, with its name where it has one.
-fn called(name: Option<&str>, addr: &str) -> String {
+pub(super) fn called(name: Option<&str>, addr: &str) -> String {
     name.map_or_else(|| addr.to_owned(), |name| format!("{name} ({addr})"))
 }
 
 /// At most two units: `1h 4m`, `12.3s`.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }

@@ -28,16 +28,22 @@ impl Names {
         self.status.is_some()
     }
 
-    /// The name of a VIP.
-    pub(super) fn vip(&self, addr: SocketAddrV4) -> Option<&str> {
+    /// The name of a VIP of `tcp` or `udp`.
+    pub(super) fn vip(&self, addr: SocketAddrV4, protocol: &str) -> Option<&str> {
         let mut vips = self.status.iter().flat_map(|status| &status.state.vips);
-        vips.find(|vip| vip.addr == addr).map(|vip| vip.name.as_str())
+        vips.find(|vip| vip.addr == addr && vip.protocol == protocol).map(|vip| vip.name.as_str())
     }
 
     /// The addresses of VIPs of this name.
     pub(super) fn vips_named(&self, name: &str) -> Vec<SocketAddrV4> {
         let vips = self.status.iter().flat_map(|status| &status.state.vips);
         vips.filter(|vip| vip.name == name).map(|vip| vip.addr).collect()
+    }
+
+    /// The name of the pool in a row.
+    pub(super) fn pool(&self, row: u32) -> Option<&str> {
+        let mut pools = self.status.iter().flat_map(|status| &status.state.pools);
+        pools.find(|pool| pool.row == row).map(|pool| pool.name.as_str())
     }
 
     /// The backend of a row, with its pool, if that row is still its.

@@ -20,11 +20,11 @@ impl Table {
 
     /// The table, each line indented by two.
     pub(super) fn render(&self) -> String {
+        let widths = self.widths();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::from("  ");
-            for (column, cell) in row.iter().enumerate() {
-                let width = self.width(column);
+            for (cell, width) in row.iter().zip(&widths) {
                 // Writing to a string does not fail.
                 let _ = write!(line, "{cell:<width$}  ");
             }
@@ -34,9 +34,15 @@ impl Table {
         text
     }
 
-    fn width(&self, column: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    fn widths(&self) -> Vec<usize> {
+        let mut widths = Vec::new();
+        for row in &self.rows {
+            widths.resize(row.len().max(widths.len()), 0);
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        widths
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can keep the data plane from running, each with what to try.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use gateway_common::layout::LAYOUT_VERSION;
 use thiserror::Error;
 
 use super::host::KernelVersion;
+use super::rehearsal::FRAME_MAX;
 
 /// Why the data plane could not be opened, read, written or removed.
 #[derive(Debug, Error)]
@@ -299,6 +301,63 @@ pub enum DataplaneError {
         path: PathBuf,
         /// What differs.
         what: String,
+    },
+
+    /// A packet that cannot be rehearsed.
+    #[error(
+        "a frame of {len} bytes cannot be tried out: the kernel takes 14 to {FRAME_MAX}; capture \
+         shorter packets (`tcpdump` before segments are joined: `ethtool -K IF gro off`)"
+    )]
+    FrameLen {
+        /// Its length with the Ethernet header.
+        len: usize,
+    },
+
+    /// The kernel did not run the program for a rehearsal.
+    #[error(
+        "the kernel did not run the program for a frame of {len} bytes that comes in by \
+         {interface}; is the gateway's program attached there?"
+    )]
+    Rehearsal {
+        /// Length of the frame.
+        len: usize,
+        /// The interface.
+        interface: String,
+        /// What it answered.
+        source: ProgramError,
+    },
+
+    /// Packets of an address do not come in where the gateway is.
+    #[error(
+        "the kernel reaches {addr} by {by}, where the gateway is not attached; say by \
+         `--interface` where its packets come in: {attached}"
+    )]
+    NoIngress {
+        /// The address.
+        addr: Ipv4Addr,
+        /// Name of the interface, or that there is none.
+        by: String,
+        /// Those that the gateway is attached to.
+        attached: String,
+    },
+
+    /// The program runs nowhere.
+    #[error(
+        "{pin_dir}: the gateway's program is attached to no interface, so it does nothing with any \
+         packet; `gateway run` attaches it", pin_dir = pin_dir.display()
+    )]
+    NotAttached {
+        /// Where its links would be pinned.
+        pin_dir: PathBuf,
+    },
+
+    /// The kernel did not say by which interface it reaches an address.
+    #[error("could not ask the kernel for its route to {addr}")]
+    RouteQuery {
+        /// The address.
+        addr: Ipv4Addr,
+        /// What it answered.
+        source: io::Error,
     },
 
     /// A map could not be read.

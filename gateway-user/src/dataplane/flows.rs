@@ -35,6 +35,14 @@ impl FlowMaps {
         })
     }
 
+    /// Makes these what `others` of the same size are. Packets change those meanwhile, so a line may be
+    /// half one flow and half the next, as packets themselves may find it.
+    pub(super) fn copy(&self, others: &FlowMaps) {
+        self.flows.copy(&others.flows);
+        self.tags.copy(&others.tags);
+        self.returns.copy(&others.returns);
+    }
+
     /// The table that they are.
     pub fn table(&self) -> AtomicTable<'_> {
         AtomicTable::new(self.flows.words(), self.tags.words(), self.returns.words())

@@ -1,5 +1,7 @@
 //! The host's interfaces and the XDP programs on them, asked of the kernel by rtnetlink(7).
 
+pub(super) mod route;
+
 use std::io;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};

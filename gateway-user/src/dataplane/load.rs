@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip};
@@ -37,7 +38,8 @@ impl Loaded {
         pins: &Pins,
         adopted: bool,
     ) -> Result<Loaded, DataplaneError> {
-        let mut ebpf = load(object::BYTES, pins, options.flows_max)?;
+        let pinned = |name: &str| Some(pins.map(name));
+        let mut ebpf = load(object::BYTES, options.flows_max, pinned)?;
         check_made(pins, options.flows_max)?;
         programs::load(&mut ebpf)?;
         // Not before: loading the programs takes the maps' descriptors from the object.
@@ -70,14 +72,21 @@ pub(super) fn check_host(options: &Options) -> Result<Vec<Interface>, DataplaneE
     Ok(interfaces)
 }
 
-/// Makes the maps that are missing and opens those that are pinned.
-fn load(object: &[u8], pins: &Pins, flows_max: u32) -> Result<Ebpf, DataplaneError> {
+/// Makes the maps of an object, but for those that are pinned already. `pin` says where a map of this
+/// name is pinned or to be; `None`: it is this process's own.
+pub(super) fn load(
+    object: &[u8],
+    flows_max: u32,
+    pin: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<Ebpf, DataplaneError> {
     let log_level = logs::level();
     let mut loader = EbpfLoader::new();
     // Absent from an object that was built without a log.
     loader.override_global(aya_log::LEVEL, &log_level, false);
     for shape in SHAPES {
-        loader.map_pin_path(shape.name, pins.map(shape.name));
+        if let Some(path) = pin(shape.name) {
+            loader.map_pin_path(shape.name, path);
+        }
     }
     for shape in SHAPES.iter().filter(|shape| shape.flows_of(1).is_some()) {
         loader.map_max_entries(shape.name, shape.entries(flows_max));
@@ -139,9 +148,7 @@ mod tests {
 
     /// Parsing comes before anything that needs privileges.
     fn loading(object: &[u8]) -> DataplaneError {
-        let dir = tempfile::tempdir().unwrap();
-        let pins = Pins::existing(dir.path()).unwrap().unwrap();
-        load(object, &pins, FLOWS_MIN).map(drop).unwrap_err()
+        load(object, FLOWS_MIN, |_| None).map(drop).unwrap_err()
     }
 
     #[test]

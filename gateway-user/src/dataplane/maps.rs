@@ -140,7 +140,7 @@ impl Maps {
         let named: BTreeSet<u32> = named.filter(|&pool| pool < POOLS_MAX).collect();
         let mut pools = BTreeMap::new();
         for pool in named {
-            let row = self.pools.get(&pool, 0).map_err(reading(map_name::POOLS))?;
+            let row = self.pool(pool)?;
             if row != FREE_POOL {
                 pools.insert(pool, row);
             }
@@ -153,11 +153,31 @@ impl Maps {
         pools: &BTreeMap<u32, Pool>,
     ) -> Result<BTreeMap<u32, Slots>, DataplaneError> {
         let tables = pools.values().map(|pool| pool.table).filter(|&table| table < MAGLEV_TABLES);
-        let read = |table| {
+        tables.map(|table| Ok((table, self.maglev(table)?))).collect()
+    }
+
+    /// The members of a pool, by table.
+    pub(super) fn maglev(&self, table: u32) -> Result<Slots, DataplaneError> {
+        // Not turned into another error before it is unpacked: each step copies the whole table.
+        let read = || {
             let stored = self.maglev.get(&table, 0)?;
-            Ok((table, stored.slots.iter().take(MAGLEV_SLOTS as usize).copied().collect()))
+            Ok(stored.slots.iter().take(MAGLEV_SLOTS as usize).copied().collect())
         };
-        tables.map(read).collect::<Result<_, _>>().map_err(reading(map_name::MAGLEV))
+        read().map_err(reading(map_name::MAGLEV))
+    }
+
+    /// A pool.
+    pub(super) fn pool(&self, row: u32) -> Result<Pool, DataplaneError> {
+        self.pools.get(&row, 0).map_err(reading(map_name::POOLS))
+    }
+
+    /// The class of a client by its longest known prefix; 0 if none is known.
+    pub(super) fn client_class(&self, client: [u8; 4]) -> Result<u8, DataplaneError> {
+        match self.classes.get(&Key::new(32, client), 0) {
+            Ok(class) => Ok(class as u8),
+            Err(MapError::KeyNotFound) => Ok(0),
+            Err(source) => Err(reading(map_name::CLIENT_CLASSES)(source)),
+        }
     }
 
     fn read_classes(&self) -> Result<BTreeMap<(u32, [u8; 4]), u32>, DataplaneError> {

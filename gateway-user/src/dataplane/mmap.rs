@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -42,6 +42,13 @@ impl MappedArray {
         // SAFETY: the mapping is this long, page-aligned, and lives until `drop`, which needs this
         // `&self` to have ended; every access to shared words is atomic.
         unsafe { NonNull::slice_from_raw_parts(self.words, self.len).as_ref() }
+    }
+
+    /// Writes each word of another array over the one in its place here.
+    pub(super) fn copy(&self, other: &MappedArray) {
+        for (to, from) in self.words().iter().zip(other.words()) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// Word `index` of the array, or `None` outside it.

@@ -214,7 +214,8 @@ fn link_name(interface: &str) -> String {
     format!("{LINK_PREFIX}{}", interface.replace('.', ":"))
 }
 
-fn linked_interface(file_name: &str) -> Option<String> {
+/// The interface whose link has this file name, if it is a link's.
+pub(super) fn linked_interface(file_name: &str) -> Option<String> {
     file_name.strip_prefix(LINK_PREFIX).map(|interface| interface.replace(':', "."))
 }
 

@@ -63,6 +63,11 @@ impl MappedRows {
         written
     }
 
+    /// Makes `LIVE` here what it is there.
+    pub(super) fn copy_live(&self, other: &MappedRows) {
+        self.live.copy(&other.live);
+    }
+
     /// Open L4 flows of a row as `LIVE` has them: everything but this process's requests. Can be
     /// negative for a moment, as the two counts are not read at once.
     pub(super) fn flows_in_flight(&self, row: u32) -> i64 {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
 use gateway_common::layout::{Backend, Flow, flow_state};
+use gateway_common::packet::UDP;
 
 /// How far a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FlowState {
-    /// The client's SYN went to the backend, which has not answered.
+    /// The client's SYN, or its first datagram, went to the backend, which has not answered.
     Connecting,
-    /// The backend accepted; the client has not acknowledged that yet.
+    /// The backend answered; the client has not sent anything since.
     Accepted,
     /// Both sides talk.
     Established,
@@ -78,6 +79,8 @@ pub struct Tracked {
     pub client: SocketAddrV4,
     /// What it talks to.
     pub vip: SocketAddrV4,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
     /// Row of its backend.
     pub row: u32,
     /// Generation of that row when the flow began.
@@ -102,11 +105,12 @@ pub struct Tracked {
 
 impl Tracked {
     /// What a line of the table says at `now`.
-    pub(super) fn new(flow: &Flow, backends: &Backends, now: KtimeNs) -> Tracked {
+    pub(super) fn new(flow: &Flow, backends: Backends<'_>, now: KtimeNs) -> Tracked {
         let row = u32::from(flow.control.backend);
         Tracked {
             client: socket(flow.key.source_addr, flow.key.source_port),
             vip: socket(flow.key.target_addr, flow.key.target_port),
+            protocol: protocol(flow.key.protocol),
             row,
             generation: flow.generation,
             backend: backends.addr(row, flow.generation),
@@ -122,18 +126,19 @@ impl Tracked {
 }
 
 /// Which backend a row is, by its generation.
-pub(super) struct Backends(BTreeMap<u32, Backend>);
+#[derive(Clone, Copy)]
+pub(super) struct Backends<'a>(pub(super) &'a BTreeMap<u32, Backend>);
 
-impl Backends {
-    /// Of the rows that hold one.
-    pub(super) fn new(rows: BTreeMap<u32, Backend>) -> Backends {
-        Backends(rows)
-    }
-
+impl Backends<'_> {
     fn addr(&self, row: u32, generation: u32) -> Option<SocketAddrV4> {
         let backend = self.0.get(&row).filter(|backend| backend.generation == generation)?;
         Some(socket(backend.addr, backend.port))
     }
+}
+
+/// The name of a protocol that is forwarded.
+pub(super) fn protocol(number: u8) -> &'static str {
+    if number == UDP { "udp" } else { "tcp" }
 }
 
 /// An address as the maps hold it.
@@ -172,12 +177,12 @@ mod tests {
     #[test]
     fn a_flow_of_a_row_that_is_anothers_by_now_has_no_backend() {
         let backend = Backend { generation: 2, port: [0, 80], ..Backend::zeroed() };
-        let backends = Backends::new(BTreeMap::from([(3, backend)]));
+        let rows = BTreeMap::from([(3, backend)]);
         let control = FlowControl { backend: 3, ..FlowControl::FREE };
         let now = KtimeNs(0);
         for (generation, is_there) in [(1, false), (2, true)] {
             let flow = Flow { control, generation, ..Flow::zeroed() };
-            let tracked = Tracked::new(&flow, &backends, now);
+            let tracked = Tracked::new(&flow, Backends(&rows), now);
             assert_eq!(tracked.backend.is_some(), is_there, "generation {generation}");
         }
     }
@@ -187,7 +192,7 @@ mod tests {
         let second = 1_u64 << 30;
         let flow =
             Flow { opened_at_ns: 5 * second, seen_at: clock::coarse(7 * second), ..Flow::zeroed() };
-        let tracked = Tracked::new(&flow, &Backends::new(BTreeMap::new()), KtimeNs(8 * second));
+        let tracked = Tracked::new(&flow, Backends(&BTreeMap::new()), KtimeNs(8 * second));
         assert_eq!(tracked.age, Duration::from_nanos(3 * second));
         assert_eq!(tracked.idle, Duration::from_nanos(second));
     }

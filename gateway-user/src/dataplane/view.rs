@@ -1,6 +1,7 @@
 //! A look at the pinned maps from outside: beside the daemon, which alone locks and changes them, or
 //! after it is gone.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapInfo};
@@ -10,10 +11,11 @@ use gateway_common::layout::{LAYOUT_VERSION, Settings, map_name};
 use gateway_common::limits::FLOW_WAYS;
 
 use super::error::DataplaneError;
-use super::host;
+use super::interface::{self, Interface};
 use super::maps::{self, Maps, Source};
 use super::shape::{self, SHAPES};
 use super::tracked::{Backends, Tracked};
+use super::{host, pins};
 
 /// The pinned maps, opened to be read.
 pub struct View {
@@ -58,6 +60,23 @@ impl View {
         self.settings.flows_max
     }
 
+    /// Interfaces that the program is attached to.
+    ///
+    /// # Errors
+    ///
+    /// If the directory or the host's interfaces cannot be listed.
+    pub(super) fn interfaces(&self) -> Result<Vec<Interface>, DataplaneError> {
+        let failed =
+            |source| DataplaneError::Pin { action: "list it", path: self.pin_dir.clone(), source };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.pin_dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            names.extend(name.to_str().and_then(pins::linked_interface));
+        }
+        let all = interface::list()?;
+        Ok(all.into_iter().filter(|interface| names.contains(&interface.name)).collect())
+    }
+
     /// Shows every flow of the table, each as it is when it is come by. Those that are over are in
     /// the table for ten seconds more ([`super::CLOSED_LINGER`]).
     ///
@@ -69,11 +88,11 @@ impl View {
         now: KtimeNs,
         mut see: impl FnMut(&Tracked),
     ) -> Result<(), DataplaneError> {
-        let backends = Backends::new(self.maps.read_backends()?);
+        let rows = self.maps.read_backends()?;
         let table = self.maps.flows.table();
         for bucket in 0..table.flows_max() / FLOW_WAYS {
             for found in flows::bucket(&table, bucket) {
-                see(&Tracked::new(&found.flow, &backends, now));
+                see(&Tracked::new(&found.flow, Backends(&rows), now));
             }
         }
         Ok(())

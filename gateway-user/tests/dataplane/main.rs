@@ -8,4 +8,5 @@ mod asking;
 mod lifecycle;
 mod refusals;
 mod tables;
+mod trace;
 mod traffic;

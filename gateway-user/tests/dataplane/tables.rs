@@ -88,7 +88,7 @@ pub(crate) fn array<V: aya::Pod>(lab: &Lab, name: &str) -> Array<MapData, V> {
 }
 
 /// The flow table that is pinned, and the settings it is read by.
-fn flow_maps(lab: &Lab) -> (FlowMaps, Settings) {
+pub(crate) fn flow_maps(lab: &Lab) -> (FlowMaps, Settings) {
     let settings = array::<Settings>(lab, map_name::SETTINGS).get(&0, 0).unwrap();
     let [flows, tags, returns] =
         [map_name::FLOWS, map_name::TAGS, map_name::RETURNS].map(|name| data(lab, name));

@@ -31,7 +31,7 @@ pub(super) struct Counts {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Vip(SocketAddrV4),
+    Vip(SocketAddrV4, &'static str),
     Backend { row: u32, generation: u32, addr: Option<SocketAddrV4> },
     State(FlowState),
 }
@@ -63,7 +63,7 @@ impl Counts {
     /// Counts a flow.
     pub(super) fn add(&mut self, flow: &Tracked) {
         let key = match self.by {
-            CountBy::Vip => Key::Vip(flow.vip),
+            CountBy::Vip => Key::Vip(flow.vip, flow.protocol),
             CountBy::Backend => {
                 let Tracked { row, generation, backend: addr, .. } = *flow;
                 Key::Backend { row, generation, addr }
@@ -107,7 +107,9 @@ impl Counts {
 impl Key {
     fn row(&self, count: Count, names: &Names) -> Row {
         let (key, name) = match self {
-            Key::Vip(addr) => (addr.to_string(), names.vip(*addr).map(str::to_owned)),
+            Key::Vip(addr, protocol) => {
+                (format!("{addr}/{protocol}"), names.vip(*addr, protocol).map(str::to_owned))
+            }
             Key::Backend { row, generation, addr } => {
                 (backend_words(*addr), names.backend_called(*row, *generation))
             }

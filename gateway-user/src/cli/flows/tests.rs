@@ -10,6 +10,7 @@ fn flow(client: &str, backend: Option<&str>, state: FlowState) -> Tracked {
     Tracked {
         client: addr(client),
         vip: addr("10.0.0.100:80"),
+        protocol: "tcp",
         row: 3,
         generation: 1,
         backend: backend.map(addr),
@@ -59,8 +60,8 @@ fn a_listing_ends_at_its_limit_and_says_how_many_there_are() {
     three().iter().for_each(|flow| listing.add(1, flow, &Names::default()));
     assert_eq!(
         listing.text(false).unwrap(),
-        "  CLIENT         VIP            BACKEND        NAT PORT  STATE        CLASS  AGE    IDLE  IN    OUT\n  \
-         10.0.0.2:4000  10.0.0.100:80  10.1.0.2:8080  10007     established  2      1h 4m  1.5s  1000  20000\n\n\
+        "  PROTO  CLIENT         VIP            BACKEND        NAT PORT  STATE        CLASS  AGE    IDLE  IN    OUT\n  \
+         tcp    10.0.0.2:4000  10.0.0.100:80  10.1.0.2:8080  10007     established  2      1h 4m  1.5s  1000  20000\n\n\
          1 of 3 flows, room for 64; `--limit` shows more\n"
     );
     let json: serde_json::Value = serde_json::from_str(&listing.text(true).unwrap()).unwrap();
@@ -83,7 +84,7 @@ fn counts_put_the_largest_group_first() {
          removed        1      1000  20000\n\n3 flows\n"
     );
     assert!(counted(CountBy::State).contains("established  2"));
-    assert!(counted(CountBy::Vip).contains("10.0.0.100:80  3"));
+    assert!(counted(CountBy::Vip).contains("10.0.0.100:80/tcp  3"));
 }
 
 #[test]

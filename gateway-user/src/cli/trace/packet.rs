@@ -1,0 +1,48 @@
+//! The packet that is traced where none was captured.
+
+use std::net::SocketAddrV4;
+
+use anyhow::Context;
+use etherparse::PacketBuilder;
+
+/// What hosts send with by default on Linux.
+const TTL: u8 = 64;
+
+/// Link addresses: the program looks at neither.
+const LINK: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// An IPv4 packet in an Ethernet frame.
+pub(super) fn framed(packet: &[u8]) -> Vec<u8> {
+    const IPV4: [u8; 2] = [0x08, 0x00];
+    [&LINK, &LINK, &IPV4[..], packet].concat()
+}
+
+/// What packet it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A TCP segment that begins a connection.
+    Syn,
+    /// A later one.
+    Ack,
+    /// A UDP datagram.
+    Datagram,
+}
+
+/// A packet without payload.
+pub(super) fn frame(
+    source: SocketAddrV4,
+    target: SocketAddrV4,
+    kind: Kind,
+) -> anyhow::Result<Vec<u8>> {
+    let (source_addr, target_addr) = (source.ip().octets(), target.ip().octets());
+    let ip = PacketBuilder::ethernet2(LINK, LINK).ipv4(source_addr, target_addr, TTL);
+    let (from, to) = (source.port(), target.port());
+    let mut frame = Vec::new();
+    let written = match kind {
+        Kind::Syn => ip.tcp(from, to, 1, u16::MAX).syn().write(&mut frame, &[]),
+        Kind::Ack => ip.tcp(from, to, 1, u16::MAX).ack(1).write(&mut frame, &[]),
+        Kind::Datagram => ip.udp(from, to).write(&mut frame, &[]),
+    };
+    written.context("the packet to be traced cannot be made")?;
+    Ok(frame)
+}

@@ -1,0 +1,72 @@
+//! What a verdict means to who is on call, and what to look at.
+
+use gateway_common::verdict::Verdict;
+
+/// In words, with what to try where something is to be done.
+pub(super) fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::PassNotOurs => {
+            "it is for no VIP and no reply to one, so this host's own network stack takes it; \
+             `gateway status` shows the VIPs"
+        }
+        Verdict::PassToProxy => "its VIP is an L7 one: the proxy on this host takes it",
+        Verdict::PassNotIpv4 => "it is not IPv4, so this host's own network stack takes it",
+        Verdict::ForwardIn => "it is sent to the backend",
+        Verdict::ForwardOut => "it is sent back to the client",
+        Verdict::DropTruncated => {
+            "dropped: it is shorter than its headers say; if it was captured, capture whole packets \
+             (`tcpdump -s 0`)"
+        }
+        Verdict::DropMalformed => {
+            "dropped: its headers contradict themselves (version, lengths or TCP flags), which no \
+             sane sender does"
+        }
+        Verdict::DropFragment => {
+            "dropped: fragments are not forwarded; the sender's path has an MTU below its packets, \
+             or it ignores \"don't fragment\""
+        }
+        Verdict::DropNoBackend => {
+            "dropped: no backend of the pool takes new flows of this class; `gateway status` shows \
+             who is down, ejected or draining"
+        }
+        Verdict::DropNoFlow => {
+            "dropped: it belongs to a connection that the flow table does not have (never seen, over, \
+             or forgotten), and only a SYN, or a datagram, begins one"
+        }
+        Verdict::DropBackendGone => {
+            "dropped: its flow's backend was removed from the configuration; the client has to \
+             connect anew"
+        }
+        Verdict::DropPortsExhausted => {
+            "dropped: no free source port towards the backend was found; widen `nat_ports`, or give \
+             the gateway another address towards it"
+        }
+        Verdict::DropTableFull => {
+            "dropped: its place in the flow table was being taken by another; the client's next SYN \
+             tries again"
+        }
+        Verdict::DropRefusedRetry => {
+            "dropped: the backend refused, which is kept from the client; its next SYN draws another"
+        }
+        Verdict::DropNoRoute => {
+            "dropped: this host's routing table has no route to the next hop; see `ip route get` for \
+             its address"
+        }
+        Verdict::DropNoNeighbour => {
+            "dropped: the link address of the next hop is not known; see `ip neigh` for it, and \
+             whether it answers ARP at all"
+        }
+        Verdict::DropForwardingOff => {
+            "dropped: IPv4 forwarding is off on the interface that it came in by; turn on \
+             `net.ipv4.conf.NAME.forwarding`"
+        }
+        Verdict::DropTooBig => {
+            "dropped: it is larger than the MTU towards the next hop; see `ip link` for the MTUs"
+        }
+        Verdict::DropTtl => "dropped: its time to live is used up; is there a loop of routes?",
+        Verdict::DropTables => {
+            "dropped: the tables contradict each other; a daemon is writing them at this moment, or \
+             one is needed that does: try again, else see its log"
+        }
+    }
+}

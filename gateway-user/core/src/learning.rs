@@ -110,7 +110,7 @@ impl Learning {
             match task {
                 Task::Fault => self.watch.forget_proof(),
                 Task::Forecast => self.forecasts.forget_model(),
-                Task::Classes => self.requests.forget_fit(),
+                Task::Classes => self.requests.begin(models.classes.as_deref()),
             }
             changed = true;
         }
@@ -267,7 +267,7 @@ impl Learning {
     ) -> bool {
         let makes_sense = self.requests.restore(saved, away);
         if self.versions[Task::Classes as usize].as_deref() != model {
-            self.requests.forget_fit();
+            self.requests.begin(None);
         }
         makes_sense
     }

@@ -9,7 +9,6 @@
 //! are four engines that turn one after another on one core.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -28,7 +27,6 @@ use gateway_core::plan::plan;
 use gateway_core::rows::HeapRows;
 use gateway_core::snapshot::PoolSnapshot;
 use gateway_core::tables::{Tables, Write};
-use gateway_inference::classes::KMeansClusterer;
 use gateway_inference::registry::Registry;
 
 /// Engines, pools of each, backends of each pool.
@@ -49,7 +47,7 @@ const MEMORY_MAX: f64 = 150.0;
 fn main() -> Result<()> {
     let mut registry = Registry::new(None);
     registry.look();
-    let models = Models { classes: Some(Arc::new(KMeansClusterer)), ..registry.models() };
+    let models = registry.models();
     let asked = Task::ALL.map(|task| models.version(task).map(|_| task.as_str()));
     let asked: Vec<&str> = asked.into_iter().flatten().collect();
     println!("models: {}", asked.join(", "));

@@ -1,12 +1,18 @@
-//! K-means by linfa, behind the core's trait.
+//! Classes of requests: K-means by linfa behind the core's trait, and what it begins with, as a folder.
 
-use gateway_core::classes::{Clusterer, Point};
+mod folder;
+mod learn;
+
+use gateway_core::classes::{ClassView, Clusterer, Point};
 use linfa::DatasetBase;
 use linfa::traits::Fit;
 use linfa_clustering::KMeans;
 use ndarray::Array2;
 use rand_xoshiro::Xoshiro256Plus;
 use rand_xoshiro::rand_core::SeedableRng;
+
+pub use folder::{ClassesError, Golden, MODEL, check, check_files, export};
+pub use learn::{Explained, explained, learn};
 
 /// Rows that the points become, each by its weight: linfa's K-means takes no weights. A profile of
 /// a thousandth of the weight still counts as what it is.
@@ -59,5 +65,46 @@ impl Clusterer for KMeansClusterer {
             std::array::from_fn(|at| row[at] as f32)
         };
         Some(model.centroids().outer_iter().map(centre).collect())
+    }
+}
+
+/// K-means that begins with classes that were made elsewhere.
+#[derive(Clone, Debug)]
+pub struct Informed {
+    version: String,
+    prior: ClassView,
+}
+
+impl Informed {
+    /// Of this version; without any classes it is plain K-means, whatever it is called.
+    pub fn new(version: &str, prior: ClassView) -> Informed {
+        let is_plain = prior.classes().is_empty();
+        let version = if is_plain { KMeansClusterer.version() } else { version };
+        Informed { version: version.to_owned(), prior }
+    }
+
+    /// What it begins with.
+    pub fn view(&self) -> &ClassView {
+        &self.prior
+    }
+}
+
+impl Clusterer for Informed {
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn cluster(
+        &self,
+        points: &[Point],
+        weights: &[f64],
+        k: usize,
+        seed: u64,
+    ) -> Option<Vec<Point>> {
+        KMeansClusterer.cluster(points, weights, k, seed)
+    }
+
+    fn prior(&self) -> Option<&ClassView> {
+        Some(&self.prior)
     }
 }

@@ -132,6 +132,16 @@ pub enum HistoryError {
         /// From 1.
         line: usize,
     },
+    /// A line of profiles is none.
+    #[error("{path}:{line}: not a profile; there is one JSON object a line")]
+    Profile {
+        /// Which file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
     /// The windows.
     #[error(transparent)]
     Windows(#[from] RecordingError),
@@ -167,6 +177,30 @@ pub fn windows(path: &Path) -> Result<Vec<LabelledWindow>, HistoryError> {
     }
     manifest(path)?;
     Ok(crate::fault::read(&path.join(WINDOWS))?)
+}
+
+/// What profiles cost in a history's folder, of all its pools.
+///
+/// # Errors
+/// It cannot be read, or is not a history of this version.
+pub fn profiles(folder: &Path) -> Result<Vec<ProfileRow>, HistoryError> {
+    #[derive(Deserialize)]
+    struct Line {
+        profile: ProfileRow,
+    }
+    manifest(folder)?;
+    let path = folder.join(PROFILES);
+    let text = fs::read_to_string(&path)
+        .map_err(|source| HistoryError::File { path: path.clone(), source })?;
+    let row = |(number, line): (usize, &str)| {
+        let line: Result<Line, _> = serde_json::from_str(line);
+        line.map(|line| line.profile).map_err(|source| HistoryError::Profile {
+            path: path.clone(),
+            line: number + 1,
+            source,
+        })
+    };
+    text.lines().enumerate().map(row).collect()
 }
 
 #[cfg(test)]

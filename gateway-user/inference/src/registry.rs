@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_core::classes::Clusterer;
 use gateway_core::fault::{Forest, ForestError};
 use gateway_core::forecast::Forecaster;
 use gateway_core::ladder::Task;
@@ -28,7 +29,7 @@ use thiserror::Error;
 
 use self::shelf::Shelf;
 use crate::artefact::{Artefact, ArtefactError, METRICS};
-use crate::classes::KMeansClusterer;
+use crate::classes::{self, ClassesError, Informed};
 use crate::fault::{self, FolderError};
 use crate::forecast::{self, LoadError, Lstm};
 
@@ -36,7 +37,11 @@ pub use self::shelf::{BUILT_IN, ShelfError};
 pub use self::trial::{ANSWER_MAX, TrialError};
 
 /// Tasks whose models come from files, and the file that each has and no other.
-const TASKS: [(Task, &str); 2] = [(Task::Forecast, forecast::MODEL), (Task::Fault, fault::MODEL)];
+const TASKS: [(Task, &str); 3] = [
+    (Task::Classes, classes::MODEL),
+    (Task::Forecast, forecast::MODEL),
+    (Task::Fault, fault::MODEL),
+];
 
 /// Files that a version has besides its model.
 const BESIDE: [&str; 4] = ["features.json", "golden.json", METRICS, "CARD.md"];
@@ -61,6 +66,9 @@ pub enum RegistryError {
     /// A forecaster.
     #[error(transparent)]
     Forecast(#[from] LoadError),
+    /// Classes.
+    #[error(transparent)]
+    Classes(#[from] ClassesError),
     /// It was loaded, and does not stand the trial.
     #[error("{path}: refused in its trial")]
     Trial {
@@ -100,6 +108,13 @@ impl RegistryError {
                 LoadError::Other { .. } => "schema",
                 LoadError::Golden { .. } => "golden",
             },
+            RegistryError::Classes(error) => match error {
+                ClassesError::Artefact(error) => artefact_reason(error),
+                ClassesError::File { .. } => "file",
+                ClassesError::Json { .. } | ClassesError::Unsound { .. } => "damaged",
+                ClassesError::Other { .. } => "schema",
+                ClassesError::Golden { .. } => "golden",
+            },
             RegistryError::Trial { source: TrialError::Slow { .. }, .. } => "slow",
             RegistryError::Trial { .. } => "no_number",
             RegistryError::Shelf(_) | RegistryError::NoFolder => "file",
@@ -118,6 +133,7 @@ fn artefact_reason(error: &ArtefactError) -> &'static str {
 /// A model that was checked.
 #[derive(Clone, Debug)]
 enum Model {
+    Classes(Arc<Informed>),
     Fault(Arc<Forest>),
     Forecast(Arc<Lstm>),
 }
@@ -195,7 +211,7 @@ impl InUse {
         if self.checked.is_some() {
             return None;
         }
-        let artefact = built_in::built_in(task).map(Artefact::BuiltIn)?;
+        let artefact = Artefact::BuiltIn(built_in::built_in(task));
         let checked = check(task, &artefact).ok()?;
         self.take(BUILT_IN.to_owned(), checked)
     }
@@ -222,11 +238,12 @@ impl Registry {
         self.dir.as_deref()
     }
 
-    /// The models in use, and what makes classes, which needs no file.
+    /// The models in use.
     pub fn models(&self) -> Models {
-        let mut models = Models { classes: Some(Arc::new(KMeansClusterer)), ..Models::default() };
+        let mut models = Models::default();
         for checked in self.in_use.values().filter_map(|in_use| in_use.checked.as_ref()) {
             match &checked.model {
+                Model::Classes(informed) => models.classes = Some(Arc::clone(informed) as _),
                 Model::Fault(forest) => models.fault = Some(Arc::clone(forest)),
                 Model::Forecast(lstm) => models.forecast = Some(Arc::clone(lstm) as _),
             }
@@ -351,7 +368,7 @@ fn in_use_on(shelf: Option<&Shelf>) -> Result<String, ShelfError> {
 
 fn artefact(shelf: Option<&Shelf>, task: Task, version: &str) -> Option<Artefact> {
     if version == BUILT_IN {
-        return built_in::built_in(task).map(Artefact::BuiltIn);
+        return Some(Artefact::BuiltIn(built_in::built_in(task)));
     }
     shelf.map(|shelf| Artefact::Folder(shelf.folder(version)))
 }
@@ -377,8 +394,12 @@ fn check(task: Task, artefact: &Artefact) -> Result<Checked, RegistryError> {
             Ok(Checked { task, model: Model::Forecast(Arc::new(lstm)), id, took })
         }
         Task::Classes => {
-            let known = TASKS.map(|(_, model)| model).join(", ");
-            Err(RegistryError::Unknown { path: artefact.path(""), known })
+            let digest = artefact.verified(classes::MODEL)?;
+            let (version, view) = classes::check_files(artefact)?;
+            let took = trial::classes(&view).map_err(|error| trial(classes::MODEL, error))?;
+            let informed = Informed::new(&format!("{version}-{digest:.12}"), view);
+            let id = informed.version().to_owned();
+            Ok(Checked { task, model: Model::Classes(Arc::new(informed)), id, took })
         }
     }
 }

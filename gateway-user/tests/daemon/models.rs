@@ -4,6 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use gateway_core::classes::Profile;
+use gateway_inference::artefact::digest;
+use gateway_inference::{classes, history};
+
 use crate::support::{Backend, Daemon, Load, eventually, get, output, said};
 use crate::{QUICK, SLOW};
 
@@ -144,4 +148,38 @@ fn classes_are_made_of_what_is_asked_and_go_on_after_a_restart() {
     load.stop();
     daemon.restart();
     assert!(daemon.metric(scored).expect("the seat") >= 1.0, "{}", daemon.log());
+}
+
+#[test]
+fn a_daemon_begins_with_classes_that_were_learnt_from_its_history() {
+    let backend = Backend::start("a", QUICK);
+    let mut daemon = Daemon::start(&[("a", backend.addr)]);
+    let load = Load::start(daemon.vip, 2);
+    let fits = "gateway_model_inference_seconds_count{model=\"classes\"}";
+    eventually("requests have profiles", || daemon.metric(fits).filter(|count| *count >= 1.0));
+    load.stop();
+    let (admin, folder) = (daemon.admin.to_string(), tempfile::tempdir().expect("a folder"));
+    let exported = folder.path().join("history").display().to_string();
+    let done = output(&["history", "export", &exported, "--admin", &admin]);
+    assert!(done.status.success(), "{}", said(&done));
+    let rows = history::profiles(Path::new(&exported)).expect("profiles");
+    let view = classes::learn(&rows, 1).expect("classes");
+    let model = folder.path().join("model");
+    classes::export(&model, "of-a-test", &view, &[Profile::default()]).expect("it is written");
+    let digest = digest(&fs::read(model.join(classes::MODEL)).expect("it is there"));
+    fs::write(model.join("metrics.json"), format!("{{\"sha256\":\"{digest}\"}}")).expect("scores");
+    does(&daemon, &["models", "load", &model.display().to_string()], "has to prove itself");
+
+    // Another daemon, which nothing was asked of and nothing was saved for, has classes at once.
+    let answered = "gateway_model_answer_age_seconds{pool=\"web\",task=\"classes\"}";
+    daemon.signal(rustix::process::Signal::TERM);
+    assert!(daemon.wait().success());
+    fs::remove_file(daemon.state_path()).expect("the state was saved");
+    daemon.start_again();
+    eventually("its classes answer", || daemon.metric(answered));
+    does(&daemon, &["models", "rollback", "classes"], "back to built-in");
+    fs::write(model.join(classes::MODEL), "{}").expect("it is spoilt");
+    let refused = change(&daemon, &["models", "load", &model.display().to_string()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("not the model that was scored"), "{}", said(&refused));
 }

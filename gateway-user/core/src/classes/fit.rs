@@ -34,6 +34,11 @@ pub trait Clusterer: Debug + Send + Sync {
     /// `None`: it cannot say.
     fn cluster(&self, points: &[Point], weights: &[f64], k: usize, seed: u64)
     -> Option<Vec<Point>>;
+
+    /// Classes that a pool begins with; `None`: with none.
+    fn prior(&self) -> Option<&ClassView> {
+        None
+    }
 }
 
 /// Classes to be made of a pool's profiles. It takes milliseconds and depends on nothing else, so
@@ -65,6 +70,12 @@ impl FitJob {
         clusterer: Arc<dyn Clusterer>,
     ) -> FitJob {
         FitJob { pool: 0, rows: table.rows().copied().collect(), before, clusterer, seed: 1 }
+    }
+
+    /// The same with another seed.
+    #[must_use]
+    pub fn seeded(self, seed: u64) -> FitJob {
+        FitJob { seed, ..self }
     }
 
     /// Makes the classes.

@@ -188,9 +188,11 @@ impl Classes {
         true
     }
 
-    /// What was made by another clusterer is no proof of this one.
-    pub(crate) fn forget_fit(&mut self) {
-        (self.fitted, self.losses, self.awaited) = (Arc::default(), Losses::default(), false);
+    /// What was made by another clusterer is no proof of this one, which begins with what it knows.
+    pub(crate) fn begin(&mut self, clusterer: Option<&dyn Clusterer>) {
+        let prior = clusterer.and_then(Clusterer::prior).cloned();
+        self.fitted = Arc::new(prior.unwrap_or_default());
+        (self.losses, self.awaited) = (Losses::default(), false);
     }
 
     /// What profiles cost of late.

@@ -25,6 +25,16 @@ pub struct SavedClasses {
 }
 
 impl SavedClasses {
+    /// Classes without a table of costs.
+    pub fn of(view: &ClassView) -> SavedClasses {
+        SavedClasses::new(&ProfileTable::default(), view)
+    }
+
+    /// The classes; `None`: they make no sense, or are of other features.
+    pub fn view(&self) -> Option<ClassView> {
+        self.restored(Duration::ZERO).map(|(_, view)| view)
+    }
+
     pub(super) fn new(table: &ProfileTable, view: &ClassView) -> SavedClasses {
         let mut members: Vec<(u64, u8)> = view.members().collect();
         members.sort_unstable();

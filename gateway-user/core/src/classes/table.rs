@@ -112,8 +112,8 @@ impl ProfileTable {
         row.add(log_cost, weight);
     }
 
-    /// A table of these rows.
-    pub(super) fn from_rows(rows: &[ProfileRow]) -> ProfileTable {
+    /// A table of these rows, each of a profile of its own.
+    pub fn from_rows(rows: &[ProfileRow]) -> ProfileTable {
         let (rest, rows): (Vec<ProfileRow>, _) = rows.iter().partition(|row| row.id == NOBODY);
         let mut table = ProfileTable { rows, rest: rest.first().copied(), ..Default::default() };
         table.index();

@@ -3,6 +3,7 @@
 //! Each task has a file of its own, which knows where its data comes from and offers the verbs that
 //! it can do; what is the same in the daemon and here is in the library.
 
+mod classes;
 mod fault;
 mod forecast;
 
@@ -81,9 +82,9 @@ struct Evaluate {
     /// repeated.
     #[arg(long, alias = "recording", value_name = "FILE|DIR")]
     recordings: Vec<PathBuf>,
-    /// Measured traces; without them only what is played judges.
-    #[arg(long, default_value = DATA)]
-    data: PathBuf,
+    /// Measured traces; without them only what is played judges. [default: ../shared/data]
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Not what judges, but what constants are chosen by. Only the forecast has such days; a forest
     /// chooses by its calibration while it is trained.
     #[arg(long)]
@@ -95,6 +96,8 @@ struct Evaluate {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
+    /// Which requests are alike, and what they cost.
+    Classes,
     /// Which backends are faulty.
     Fault,
     /// How much load will come.
@@ -109,6 +112,11 @@ fn main() -> Result<()> {
                 "the forecast learns from measured traces (`train --data`), not from what is played"
             )
         }
+        Verb::Play { task: Task::Classes, .. } => {
+            bail!(
+                "classes learn from a daemon's own history (`train --recordings`), not from what is played"
+            )
+        }
         Verb::Train(asked) => train(&asked),
         Verb::Evaluate(asked) => evaluate(&asked),
         Verb::Export { task: Task::Fault, model, out } => {
@@ -117,6 +125,10 @@ fn main() -> Result<()> {
         Verb::Export { task: Task::Forecast, model, out } => {
             forecast::export(model.as_deref(), out.as_deref())
         }
+        Verb::Export { task: Task::Classes, model, out } => {
+            classes::export(model.as_deref(), out.as_deref())
+        }
+        Verb::Check { task: Some(Task::Classes), model } => classes::check(model.as_deref()),
         Verb::Check { task: Some(Task::Fault), model } => fault::check(model.as_deref()),
         Verb::Check { task: Some(Task::Forecast), model } => forecast::check(model.as_deref()),
         Verb::Check { task: None, .. } => check_all(),
@@ -125,6 +137,11 @@ fn main() -> Result<()> {
 
 fn train(asked: &Train) -> Result<()> {
     match asked.task {
+        Task::Classes if asked.data.is_some() => bail!(
+            "classes learn from a daemon's own history (`--recordings`), as others' requests have \
+             other profiles; leave `--data` out"
+        ),
+        Task::Classes => classes::train(asked.seed, &asked.recordings, asked.out.as_deref()),
         Task::Fault if asked.data.is_some() => bail!(
             "the forest learns from what is played and from `--recordings`, not from measured \
              traces; leave `--data` out"
@@ -138,22 +155,32 @@ fn train(asked: &Train) -> Result<()> {
 }
 
 fn evaluate(asked: &Evaluate) -> Result<()> {
+    let data = asked.data.as_deref().unwrap_or(Path::new(DATA));
     match asked.task {
+        Task::Classes if asked.choosing || asked.data.is_some() => bail!(
+            "classes are judged by a daemon's own history (`--recordings`) alone; leave `--choosing` \
+             and `--data` out"
+        ),
+        Task::Classes => classes::evaluate(&asked.recordings, asked.model.as_deref()),
         Task::Fault if asked.choosing => bail!(
             "the forest has no days to choose by: its constants are chosen while it is trained, on \
              recordings that neither teach nor judge; leave `--choosing` out"
         ),
-        Task::Fault => fault::evaluate(&asked.recordings, &asked.data, asked.model.as_deref()),
+        Task::Fault => fault::evaluate(&asked.recordings, data, asked.model.as_deref()),
         Task::Forecast => {
             let on = if asked.choosing { forecast::On::Choosing } else { forecast::On::Judging };
-            forecast::evaluate(&asked.data, &asked.recordings, asked.model.as_deref(), on)
+            forecast::evaluate(data, &asked.recordings, asked.model.as_deref(), on)
         }
     }
 }
 
 /// Every model, also after one that is refused: whoever repairs them wants to know all.
 fn check_all() -> Result<()> {
-    let outcomes = [("fault", fault::check(None)), ("forecast", forecast::check(None))];
+    let outcomes = [
+        ("classes", classes::check(None)),
+        ("fault", fault::check(None)),
+        ("forecast", forecast::check(None)),
+    ];
     let mut refused = Vec::new();
     for (task, outcome) in outcomes {
         if let Err(error) = outcome {

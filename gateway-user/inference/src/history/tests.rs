@@ -73,6 +73,7 @@ fn what_was_written_is_a_recording_and_series_without_gaps() {
     assert_eq!((named("web@b1#0"), named("web@b1#1")), (vec![1.0, 2.0], vec![3.0, 4.0, 5.0]));
     assert_eq!(runs(&path, 3).unwrap().len(), 2);
 
+    assert_eq!(super::profiles(&path).unwrap(), pool().profiles);
     let profiles = fs::read_to_string(path.join("profiles.jsonl")).unwrap();
     let line: serde_json::Value = serde_json::from_str(profiles.trim()).unwrap();
     assert_eq!((&line["pool"], &line["profile"]["id"]), (&"web".into(), &7.into()));

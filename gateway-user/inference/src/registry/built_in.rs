@@ -4,12 +4,12 @@ use gateway_core::ladder::Task;
 
 use crate::artefact::BuiltIn;
 
-/// Of a task; `None`: none ships.
-pub(super) fn built_in(task: Task) -> Option<&'static BuiltIn> {
+/// Of a task.
+pub(super) fn built_in(task: Task) -> &'static BuiltIn {
     match task {
-        Task::Fault => Some(&FAULT),
-        Task::Forecast => Some(&FORECAST),
-        Task::Classes => None,
+        Task::Fault => &FAULT,
+        Task::Forecast => &FORECAST,
+        Task::Classes => &CLASSES,
     }
 }
 
@@ -18,6 +18,16 @@ macro_rules! file {
         ($name, include_bytes!(concat!("../../../../", $folder, "/", $name)) as &[u8])
     };
 }
+
+static CLASSES: BuiltIn = BuiltIn {
+    folder: "models/classes",
+    files: &[
+        file!("models/classes", "classes.json"),
+        file!("models/classes", "features.json"),
+        file!("models/classes", "golden.json"),
+        file!("models/classes", "metrics.json"),
+    ],
+};
 
 static FAULT: BuiltIn = BuiltIn {
     folder: "models/fault",

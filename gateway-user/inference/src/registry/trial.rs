@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use gateway_core::classes::{ClassView, Profile};
 use gateway_core::fault::Forest;
 use gateway_core::features::{self, Feature};
 use gateway_core::forecast::{ForecastError, Forecaster};
@@ -65,6 +66,23 @@ pub(super) fn fault(forest: &Forest) -> Result<Duration, TrialError> {
         answers.clear();
         answers.extend(inputs.iter().map(|input| forest.ask(input).probability));
         numbers(&answers)
+    })
+}
+
+/// Tries classes.
+///
+/// # Errors
+/// What they say of a cost is no number, or they say it too slowly.
+pub(super) fn classes(view: &ClassView) -> Result<Duration, TrialError> {
+    let inputs = inputs(&features::profile::FEATURES, INPUTS);
+    let profiles = inputs
+        .iter()
+        .zip(1..)
+        .map(|(input, id)| Profile { id, traits: std::array::from_fn(|at| input[at]) });
+    let profiles: Vec<Profile> = profiles.collect();
+    timed(profiles.len(), || {
+        let cost = |profile| view.of(profile).map_or(1.0, |class| class.cost);
+        numbers(&profiles.iter().map(cost).collect::<Vec<f32>>())
     })
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::classes::fit::Gaps;
+use crate::classes::{ClassSummary, Point};
 use crate::ladder::Stage;
 
 const TICK: Duration = Duration::from_millis(250);
@@ -90,4 +91,41 @@ fn costs_that_are_no_longer_true_take_classes_off_the_ladder() {
     pool.classes.awaited = true;
     pool.serve(300, &[30.0, 1.0]);
     assert_eq!(pool.seat.barrier(pool.now), Some(crate::ladder::Barrier::Losing));
+}
+
+/// Knows one class before it has seen anything.
+#[derive(Debug)]
+struct Knows(ClassView);
+
+impl Clusterer for Knows {
+    fn version(&self) -> &str {
+        "knows"
+    }
+
+    fn cluster(&self, _: &[Point], _: &[f64], _: usize, _: u64) -> Option<Vec<Point>> {
+        None
+    }
+
+    fn prior(&self) -> Option<&ClassView> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn classes_begin_with_what_their_maker_knows_and_else_with_nothing() {
+    let class = ClassSummary {
+        id: 3,
+        cost: 2.0,
+        log_cost: 0.5,
+        share: 1.0,
+        profiles: 1,
+        traits: Default::default(),
+    };
+    let knows = Knows(ClassView::new(vec![class], [(7, 0)]));
+    let mut classes = Classes::default();
+    classes.begin(Some(&knows));
+    let profile = Profile { id: 7, ..Profile::default() };
+    assert_eq!(classes.view().of(&profile).map(|class| class.id), Some(3));
+    classes.begin(Some(&Gaps));
+    assert!(classes.view().classes().is_empty());
 }

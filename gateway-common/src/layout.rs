@@ -54,6 +54,8 @@ pub mod map_name {
     pub const PROGRAMS: &str = "PROGRAMS";
     /// One row a CPU: [`super::Opening`].
     pub const OPENING: &str = "OPENING";
+    /// One row a CPU: [`super::Outer`].
+    pub const OUTER: &str = "OUTER";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -134,11 +136,12 @@ pub struct MaglevTable {
 pub struct Backend {
     /// IPv4 address.
     pub addr: [u8; 4],
-    /// The gateway's own address that this backend's packets come from and return to.
+    /// The gateway's own address towards it: in mode [`mode::NAT`] what its packets come from and
+    /// return to, in the encapsulating ones the source of the outer header.
     pub nat_addr: [u8; 4],
     /// Port.
     pub port: [u8; 2],
-    /// [`backend_flag`]s.
+    /// [`backend_flag`]s, and its [`mode`].
     pub flags: u16,
     /// Tells a reused row apart: flows keep the generation they were made with. Zero: free row.
     pub generation: u32,
@@ -146,10 +149,32 @@ pub struct Backend {
     pub pool: u32,
 }
 
+impl Backend {
+    /// Its [`mode`].
+    #[inline(always)]
+    pub const fn mode(&self) -> u16 {
+        self.flags & backend_flag::MODE
+    }
+}
+
 /// Flags of a [`Backend`].
 pub mod backend_flag {
     /// The row holds a backend; its flows are forwarded.
     pub const PRESENT: u16 = 1;
+    /// The bits that hold its [`super::mode`].
+    pub const MODE: u16 = 6;
+}
+
+/// How packets get to a backend, and its answers to the client.
+pub mod mode {
+    /// Addresses and ports are rewritten both ways, so answers come back through the gateway.
+    pub const NAT: u16 = 0;
+    /// Only the link addresses change; the backend has the VIP and answers by itself.
+    pub const DSR_L2: u16 = 2;
+    /// The packet goes in another one, by IP in IP (RFC 2003); the backend answers by itself.
+    pub const DSR_IPIP: u16 = 4;
+    /// The same in UDP, by variant 1 of GUE ([`crate::tunnel`]).
+    pub const DSR_GUE: u16 = 6;
 }
 
 /// A backend's share of new flows, by class, relative to the heaviest of its pool.
@@ -232,7 +257,8 @@ pub struct Flow {
     /// that is over tells when it ended ([`crate::clock::coarse`]).
     pub seen_at: u32,
     /// Since when the client waits, or up to where it was answered ([`crate::sight`]); 0: it has
-    /// sent no payload yet.
+    /// sent no payload yet. Of a one-sided flow, whose answers nobody sees: the last packet that came
+    /// after the client had closed its side ([`crate::clock::coarse`]); 0: none did.
     pub requested_at: u32,
     /// IP bytes from the client.
     pub bytes_in: u64,
@@ -253,11 +279,19 @@ pub struct FlowControl {
     pub version: u16,
     /// Row of the flow's backend.
     pub backend: u16,
-    /// The gateway's source port towards the backend.
+    /// The gateway's source port towards the backend; zero: the flow is one-sided.
     pub nat_port: [u8; 2],
 }
 
 impl FlowControl {
+    /// Whether the backend answers the client by itself, so that the gateway sees the client's
+    /// packets alone. That was settled when the flow began, whatever the backend's [`mode`] is now.
+    #[inline(always)]
+    pub fn is_one_sided(self) -> bool {
+        // Compared as a number: as bytes it would be two comparisons.
+        u16::from_ne_bytes(self.nat_port) == 0
+    }
+
     /// Of a line that nobody has.
     pub const FREE: FlowControl =
         FlowControl { state: 0, phase: phase::FREE, version: 0, backend: 0, nat_port: [0; 2] };
@@ -328,8 +362,10 @@ pub mod flow_state {
 pub mod program {
     /// A flow begins ([`crate::route::open`]).
     pub const OPEN: u32 = 0;
+    /// A packet goes to its backend in another one ([`crate::tunnel`]).
+    pub const ENCAPSULATE: u32 = 1;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 1;
+    pub const PROGRAMS_LEN: u32 = 2;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -348,6 +384,32 @@ pub struct Opening {
     pub earlier: FlowControl,
     /// Its first packet (`CLOCK_MONOTONIC`, ns).
     pub earlier_opened_at_ns: u64,
+}
+
+/// The headers that a packet is to get around it, for the program that makes room for them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Outer {
+    /// Interface that it leaves by.
+    pub interface: u32,
+    /// Link address of that interface.
+    pub link_source: [u8; 6],
+    /// Link address of the next hop.
+    pub link_target: [u8; 6],
+    /// The gateway's address towards the backend.
+    pub source_addr: [u8; 4],
+    /// The backend's address.
+    pub target_addr: [u8; 4],
+    /// The packet itself, from its IP header, in bytes.
+    pub inner_len: u16,
+    /// [`mode::DSR_IPIP`] or [`mode::DSR_GUE`].
+    pub mode: u16,
+    /// Source port of the outer UDP header, the flow's own.
+    pub source_port: [u8; 2],
+    /// Type of service of the packet itself.
+    pub tos: u8,
+    /// Spelled out.
+    pub reserved: u8,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -474,6 +536,7 @@ const _: () = {
     assert!(size_of::<Traffic>() == 48);
     assert!(size_of::<FlowEvent>() == 48);
     assert!(size_of::<Opening>() == 64);
+    assert!(size_of::<Outer>() == 32);
 };
 
 #[cfg(feature = "aya")]

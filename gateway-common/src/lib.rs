@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`limits`], [`layout`] (what lies in the maps), [`verdict`] (how a packet's
 //! journey can end), [`route`] (the journey), [`flows`] (the flow table), [`draw`] (how a backend is picked),
-//! [`sight`] (what is read of HTTP).
+//! [`sight`] (what is read of HTTP), [`tunnel`] (packets in packets).
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -23,5 +23,6 @@ pub mod packet;
 pub mod rewrite;
 pub mod route;
 pub mod sight;
+pub mod tunnel;
 pub mod variation;
 pub mod verdict;

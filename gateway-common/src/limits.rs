@@ -83,6 +83,9 @@ pub const HOPS_MAX: u32 = 1_024;
 /// Client prefixes with a class of their own.
 pub const CLIENT_PREFIXES_MAX: u32 = 65_536;
 
+/// Prefixes of gateways whose packets one backend takes apart.
+pub const DECAP_SOURCES_MAX: u32 = 1_024;
+
 /// No backend: in a Maglev slot, in a pool's fallback.
 pub const NO_BACKEND: u32 = u16::MAX as u32;
 

@@ -24,7 +24,8 @@ pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// Ethernet's number of IPv4.
+pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 /// Bytes of a TCP or UDP header that name its ports.
 const PORTS_LEN: usize = 4;
 /// The more-fragments bit and the 13 bits of offset (RFC 791, section 3.1).

@@ -47,21 +47,45 @@ pub fn rewrite<F: Frame>(
     }
 
     let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
-    let [ttl, protocol] = ip.two::<8>();
-    let aged = [ttl.wrapping_sub(1), protocol];
-    ip.set_two::<10>(addresses.replace2([ttl, protocol], aged).apply(ip.two::<10>()));
-    ip.set_two::<8>(aged);
+    age(ip, addresses);
     ip.set_four::<12>(to.source_addr);
     ip.set_four::<16>(to.target_addr);
 
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
-    let [a, b, c, d, e, f] = hop.target;
+    address(ethernet, hop.source, hop.target);
+    Ok(())
+}
+
+/// Gives a packet one less time to live and its hop's link addresses, and leaves the rest alone: as
+/// a router does, since two gateways that take each other for the backend must not send it round for
+/// ever (IPVS does so too, in all its modes: `decrement_ttl` in `net/netfilter/ipvs/ip_vs_xmit.c`).
+#[inline(always)]
+pub fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
+    let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
+    let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
+    age(ip, Delta::default());
+    address(ethernet, hop.source, hop.target);
+    Ok(())
+}
+
+/// Takes one off an IPv4 header's time to live, in whose checksum `changed` counts too.
+#[inline(always)]
+pub(crate) fn age<B: Bytes>(ip: B, changed: Delta) {
+    let [ttl, protocol] = ip.two::<8>();
+    let aged = [ttl.wrapping_sub(1), protocol];
+    ip.set_two::<10>(changed.replace2([ttl, protocol], aged).apply(ip.two::<10>()));
+    ip.set_two::<8>(aged);
+}
+
+/// Sets the link addresses of an Ethernet header.
+#[inline(always)]
+pub(crate) fn address<B: Bytes>(ethernet: B, source: [u8; 6], target: [u8; 6]) {
+    let [a, b, c, d, e, f] = target;
     ethernet.set_four::<0>([a, b, c, d]);
     ethernet.set_two::<4>([e, f]);
-    let [a, b, c, d, e, f] = hop.source;
+    let [a, b, c, d, e, f] = source;
     ethernet.set_two::<6>([a, b]);
     ethernet.set_four::<8>([c, d, e, f]);
-    Ok(())
 }
 
 /// The same for a datagram's header. A checksum of zero says that there is none, so one that comes

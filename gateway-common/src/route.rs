@@ -3,19 +3,21 @@
 //! Read [`route`] first; it is the whole story. What it asks is a [`Tables`]: BPF maps in the
 //! kernel, hash maps in tests and simulations. Nothing here waits, allocates or can panic.
 //!
-//! An L4 VIP is served by full NAT. Towards a backend the packet's source becomes an address of
-//! the gateway and a port that is the flow's own, so the backend's answers come back here and
-//! the flow table ([`flows`]) tells whose they are.
+//! An L4 VIP is served by full NAT, unless its pool says otherwise. Towards a backend the packet's
+//! source becomes an address of the gateway and a port that is the flow's own, so the backend's
+//! answers come back here and the flow table ([`flows`]) tells whose they are. In the other modes the
+//! backend answers the client by itself, and the flow is one-sided.
 
 mod established;
+mod one_sided;
 mod open;
 
 use crate::draw;
 use crate::flows::{self, FlowTable, Found};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic,
-    Vip, VipKey, Weights, backend_flag, flow_state, vip_flag,
+    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings,
+    Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
 };
 use crate::packet::{self, Frame, Packet};
 use crate::rewrite::{Hop, rewrite};
@@ -58,6 +60,8 @@ pub trait Tables: FlowTable {
     fn set_opening(&self, opening: &Opening);
     /// What [`arrive`] kept of this packet.
     fn opening(&self) -> Option<&Opening>;
+    /// Keeps the headers that this packet is to get around it.
+    fn set_outer(&self, outer: &Outer);
 
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
@@ -79,20 +83,23 @@ pub struct Routed {
     pub interface: u32,
 }
 
-/// How far [`arrive`] came.
+/// How far [`arrive`] or [`open`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// To the end.
     Ended(Routed),
     /// To a new flow, whose [`Opening`] the tables hold: [`open`] goes on.
     Opens,
+    /// To a backend that it goes to in another packet, whose headers the tables hold:
+    /// [`crate::tunnel::wrap`] writes them, once there is room.
+    Encapsulates,
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
-pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Routed {
+pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match arrive(frame, tables) {
-        Step::Ended(routed) => routed,
         Step::Opens => open(frame, tables),
+        step => step,
     }
 }
 
@@ -128,6 +135,9 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
             let segment = packet::segment(frame, &packet)?;
             if !segment.opens() || continues(tables, settings, &found.flow) {
+                if found.flow.control.is_one_sided() {
+                    return one_sided::from_client(tables, frame, &packet, &segment, &found, hash);
+                }
                 let (to, hop) = from_client(tables, frame, &packet, &segment, &found)?;
                 rewrite(frame, &packet, &to, &hop)?;
                 return Ok(ended(Verdict::ForwardIn, &hop));
@@ -182,8 +192,11 @@ fn lives<T: Tables>(tables: &T, flow: &Flow) -> bool {
 #[inline(always)]
 fn continues<T: Tables>(tables: &T, settings: &Settings, flow: &Flow) -> bool {
     let state = flow.control.state;
-    if state & flow_state::OVER != 0 || backend_of(tables, &flow.control, flow.generation).is_err()
-    {
+    if state & flow_state::OVER != 0 {
+        return false;
+    }
+    let Ok(backend) = backend_of(tables, &flow.control, flow.generation) else { return false };
+    if flow.control.is_one_sided() && backend.mode() == mode::NAT {
         return false;
     }
     // Nobody answered the first. If the backend takes no new flows by now, another one gets the

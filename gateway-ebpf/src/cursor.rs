@@ -7,6 +7,8 @@
 
 use core::arch::asm;
 
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
 use gateway_common::packet::{Bytes, Frame};
 
@@ -22,6 +24,16 @@ impl XdpFrame {
     pub fn new(ctx: &XdpContext) -> XdpFrame {
         XdpFrame { data: ctx.data(), end: ctx.data_end() }
     }
+}
+
+/// Moves the start of the packet by so many bytes: below zero makes room before it, above takes bytes
+/// off. `None` if there is no room, or the packet is shorter. Frames made before are not to be used
+/// any more, and the verifier sees to that; make another.
+#[inline(always)]
+pub fn move_start(ctx: &XdpContext, bytes: i32) -> Option<()> {
+    // SAFETY: the context is this run's.
+    let refused = unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), bytes) };
+    (refused == 0).then_some(())
 }
 
 impl Frame for XdpFrame {
@@ -49,7 +61,7 @@ impl Frame for XdpFrame {
 }
 
 /// `N` bytes of the packet, whose end was compared with `data_end` when they were made. The packet
-/// stays where it is while the program runs, since no helper that moves it is called.
+/// stays where it is until [`move_start`] is called, after which the verifier accepts no access.
 #[derive(Clone, Copy)]
 pub struct XdpBytes<const N: usize> {
     start: usize,

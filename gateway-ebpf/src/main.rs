@@ -21,6 +21,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::route::{Routed, Step, arrive, open};
+use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
 use crate::cursor::XdpFrame;
@@ -34,16 +35,8 @@ use crate::tables::MapTables;
 #[inline(always)]
 pub fn gateway(ctx: XdpContext) -> u32 {
     let tables = MapTables::new(&ctx);
-    let routed = match arrive(&XdpFrame::new(&ctx), &tables) {
-        Step::Ended(routed) => routed,
-        Step::Opens => {
-            // SAFETY: nothing is held that would have to be dropped. It returns only if no program
-            // is there.
-            unsafe { maps::PROGRAMS.tail_call(&ctx, program::OPEN) };
-            Routed { verdict: Verdict::DropTables, interface: 0 }
-        }
-    };
-    end(&ctx, &tables, routed)
+    let step = arrive(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
 }
 
 /// Goes on where a flow begins.
@@ -51,12 +44,49 @@ pub fn gateway(ctx: XdpContext) -> u32 {
 #[inline(always)]
 pub fn gateway_open(ctx: XdpContext) -> u32 {
     let tables = MapTables::new(&ctx);
-    let routed = open(&XdpFrame::new(&ctx), &tables);
-    if routed.verdict as u32 == Verdict::DropTables as u32 {
+    let step = open(&XdpFrame::new(&ctx), &tables);
+    if let Step::Ended(routed) = step
+        && routed.verdict as u32 == Verdict::DropTables as u32
+    {
         // A daemon is at work, or its plan was wrong. Off unless the loader raises the level.
         debug!(&ctx, "the tables contradict each other; interface {}", ctx.ingress_ifindex());
     }
+    go_on(&ctx, &tables, step)
+}
+
+/// Goes on where a packet is to be sent in another one.
+#[xdp]
+#[inline(always)]
+pub fn gateway_encapsulate(ctx: XdpContext) -> u32 {
+    let tables = MapTables::new(&ctx);
+    let routed = match encapsulate(&ctx) {
+        Ok(interface) => Routed { verdict: Verdict::ForwardIn, interface },
+        Err(verdict) => Routed { verdict, interface: 0 },
+    };
     end(&ctx, &tables, routed)
+}
+
+/// Makes room before the packet and writes the headers there; the interface that it leaves by.
+#[inline(always)]
+fn encapsulate(ctx: &XdpContext) -> Result<u32, Verdict> {
+    let outer = maps::OUTER.get(0).ok_or(Verdict::DropTables)?;
+    cursor::move_start(ctx, -(overhead(outer.mode) as i32)).ok_or(Verdict::DropTooBig)?;
+    wrap(&XdpFrame::new(ctx), outer)?;
+    Ok(outer.interface)
+}
+
+/// Calls the program that goes on, or ends the journey.
+#[inline(always)]
+fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
+    match step {
+        Step::Ended(routed) => return end(ctx, tables, routed),
+        // SAFETY, here and below: nothing is held that would have to be dropped. It returns only if
+        // no program is there.
+        Step::Opens => unsafe { maps::PROGRAMS.tail_call(ctx, program::OPEN) },
+        // SAFETY: see above.
+        Step::Encapsulates => unsafe { maps::PROGRAMS.tail_call(ctx, program::ENCAPSULATE) },
+    };
+    end(ctx, tables, Routed { verdict: Verdict::DropTables, interface: 0 })
 }
 
 /// Counts the end of a packet's journey, and says what the kernel is to do with it.

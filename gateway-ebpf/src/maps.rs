@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, Rin
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Pool, Returns, Settings, Tags, Traffic,
+    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic,
     Vip, VipKey, Weights, program,
 };
 use gateway_common::limits;
@@ -61,5 +61,7 @@ pub static BACKEND_TRAFFIC: PerCpuArray<Traffic, BACKENDS> = PerCpuArray::new();
 pub static PROGRAMS: ProgramArray<{ program::PROGRAMS_LEN as usize }> = ProgramArray::new();
 #[btf_map(name = "OPENING")]
 pub static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
+#[btf_map(name = "OUTER")]
+pub static OUTER: PerCpuArray<Outer, 1> = PerCpuArray::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();

@@ -19,7 +19,7 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::FlowTable;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
-    Backend, FlowEvent, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip, VipKey,
+    Backend, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, VipKey,
     Weights,
 };
 use gateway_common::packet::Packet;
@@ -230,6 +230,14 @@ impl Tables for MapTables {
     #[inline(always)]
     fn opening(&self) -> Option<&Opening> {
         maps::OPENING.get(0)
+    }
+
+    #[inline(always)]
+    fn set_outer(&self, outer: &Outer) {
+        if let Some(row) = maps::OUTER.get_ptr_mut(0) {
+            // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+            unsafe { *row = *outer };
+        }
     }
 
     #[inline(always)]

@@ -247,7 +247,8 @@ fn registry(metrics: &Metrics, models: &models::Metrics, steering: &Steering) ->
 }
 
 fn log_start(config: &Config) {
-    let Config { gateway, fleet } = config;
+    let Config { gateway, fleet, doubts } = config;
+    tell_doubts(doubts);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         commit = env!("GATEWAY_COMMIT"),
@@ -258,4 +259,11 @@ fn log_start(config: &Config) {
         tick = ?gateway.tick,
         "the gateway is up"
     );
+}
+
+/// Says what may keep a configuration from working as wanted.
+fn tell_doubts(doubts: &[String]) {
+    for doubt in doubts {
+        tracing::warn!(doubt, "the configuration may not do what is wanted");
+    }
 }

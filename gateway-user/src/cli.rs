@@ -4,6 +4,7 @@
 //! rightly.
 
 mod client;
+mod decap;
 mod explain;
 mod flows;
 mod history;
@@ -72,6 +73,8 @@ enum Command {
     History(history::HistoryArgs),
     /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
     Rollback(rollback::RollbackArgs),
+    /// At a backend: take apart the packets that a gateway sends in modes `dsr-ipip` and `dsr-gue`.
+    Decap(decap::DecapArgs),
     /// Remove the data plane that outlives the daemon: links, program and maps.
     Detach(DetachArgs),
 }
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Label(args) => label::run(args),
         Command::History(args) => history::run(args),
         Command::Rollback(args) => rollback::run(args),
+        Command::Decap(args) => decap::run(args),
         Command::Detach(args) => detach(args),
     };
     match outcome {
@@ -172,7 +176,10 @@ fn check(args: CheckArgs) -> anyhow::Result<()> {
     let checked = origin.check()?;
     let counts = Counts::of(checked.fleet());
     if args.on_host {
-        checked.settle().map_err(ConfigError::Wrong)?;
+        let config = checked.settle().map_err(ConfigError::Wrong)?;
+        // On stderr, so that what is said on stdout stays one line; nothing is left to do where that
+        // is closed.
+        config.doubts.iter().for_each(|doubt| drop(writeln!(io::stderr(), "warning: {doubt}")));
     }
     say(&format!("{}: {counts}, no mistakes\n", origin.path.display()))
 }

@@ -16,6 +16,7 @@ mod section;
 mod source;
 mod value;
 mod vip;
+mod way;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -42,6 +43,8 @@ pub struct Config {
     pub gateway: GatewaySpec,
     /// What it serves.
     pub fleet: Fleet,
+    /// What on this host may keep it from working as wanted, one line each, with its place.
+    pub doubts: Vec<String>,
 }
 
 /// A configuration that is right in itself, before the host was asked.
@@ -55,12 +58,14 @@ pub struct Checked {
     routes: Vec<RouteWanted>,
 }
 
-/// A backend whose `nat_addr` the host's routes tell.
+/// A backend that XDP sends packets to, whose way the host is asked for.
 #[derive(Debug)]
 struct RouteWanted {
     pool: usize,
     backend: usize,
     span: Span,
+    /// Whether the configuration says which own address it is reached from.
+    nat_given: bool,
 }
 
 /// Where a configuration comes from; read anew at every reload.
@@ -277,15 +282,19 @@ impl Draft {
     }
 }
 
-/// Backends that XDP sends packets to and whose way there the configuration does not give.
+/// Backends that XDP sends packets to.
 fn routes_wanted(pools: &[PoolDraft], vips: &[VipDraft]) -> Vec<RouteWanted> {
     let vips = vips.iter().filter_map(|vip| vip.spec.as_ref());
     let by_xdp: BTreeSet<usize> =
         vips.filter(|vip| vip.layer == Layer::L4).map(|vip| vip.pool).collect();
     let of_pool = |pool: usize| {
         let places = pools.get(pool).map_or(&[][..], |pool| &pool.backends_at);
-        let unknown = places.iter().enumerate().filter(|(_, place)| !place.nat_given);
-        unknown.map(move |(backend, place)| RouteWanted { pool, backend, span: place.addr.span() })
+        places.iter().enumerate().map(move |(backend, place)| RouteWanted {
+            pool,
+            backend,
+            span: place.addr.span(),
+            nat_given: place.nat_given,
+        })
     };
     by_xdp.into_iter().flat_map(of_pool).collect()
 }

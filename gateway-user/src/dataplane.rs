@@ -14,6 +14,7 @@
 mod attach;
 mod census;
 mod counters;
+mod decap;
 mod error;
 pub mod events;
 mod expiry;
@@ -50,6 +51,7 @@ use gateway_core::tables::{Tables, VipKeyOrd, Write};
 
 pub use self::attach::{AttachMode, Attachment};
 pub use self::counters::Counters;
+pub use self::decap::{Decap, DecapOptions, Tunnel};
 pub use self::error::DataplaneError;
 pub use self::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HALF_CLOSED_TIMEOUT, IDLE_TIMEOUT};
 pub use self::flows::FlowMaps;

@@ -1,6 +1,7 @@
 //! Packets for tests: built by a few words, taken apart and their checksums checked by
 //! `etherparse`, which shares no code with the gateway.
 
+pub mod tunnel;
 mod udp;
 
 use std::net::SocketAddrV4;

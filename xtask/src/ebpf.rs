@@ -18,8 +18,11 @@ use self::toolchain::Toolchain;
 const TARGET: &str = "bpfel-unknown-none";
 
 /// Programs of `gateway-ebpf`, and the objects that they are committed as.
-const OBJECTS: [(&str, &str); 2] =
-    [("gateway", "gateway.bpf.o"), ("gateway-bench", "gateway-bench.bpf.o")];
+const OBJECTS: [(&str, &str); 3] = [
+    ("gateway", "gateway.bpf.o"),
+    ("gateway-decap", "gateway-decap.bpf.o"),
+    ("gateway-bench", "gateway-bench.bpf.o"),
+];
 
 /// Flags of the compiler.
 const RUSTFLAGS: [&str; 3] = [

@@ -49,7 +49,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
 /// When a flow was last seen, now that another packet of it came: what comes after its end does
 /// not move that.
 #[inline(always)]
-fn last_seen(flow: &Flow, now_ns: u64) -> u32 {
+pub(super) fn last_seen(flow: &Flow, now_ns: u64) -> u32 {
     if flow.control.state & flow_state::OVER == 0 { clock::coarse(now_ns) } else { flow.seen_at }
 }
 
@@ -232,7 +232,7 @@ fn advance<T: Tables>(tables: &T, found: &Found<T::Line>, segment: &Segment, sid
 
 /// Ends a flow, once: of several packets that would, the first counts and tells it.
 #[inline(always)]
-fn finish<T: Tables>(tables: &T, found: &Found<T::Line>, end: u8, kind: u8) -> bool {
+pub(super) fn finish<T: Tables>(tables: &T, found: &Found<T::Line>, end: u8, kind: u8) -> bool {
     let before = found.mark(end);
     if before & flow_state::OVER != 0 {
         return false;

@@ -10,7 +10,7 @@ use crate::flows::{self, Claim, Found, Line, Seen};
 use crate::hash::{flow_hash, mix};
 use crate::layout::{
     Backend, Flow, FlowControl, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip,
-    backend_flag, flow_state, phase,
+    backend_flag, flow_state, mode, phase,
 };
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
 use crate::packet::{Frame, Packet, UDP};
@@ -18,7 +18,10 @@ use crate::rewrite::{Hop, rewrite};
 use crate::sight;
 use crate::verdict::Verdict;
 
-use super::{Routed, Tables, back_key, back_key_of, backend_of, next_hop, towards, weight};
+use super::{
+    Routed, Step, Tables, back_key, back_key_of, backend_of, ended, next_hop, one_sided, towards,
+    weight,
+};
 
 impl Opening {
     /// What a packet begins that has no flow, or whose flow `earlier` is one no more.
@@ -59,29 +62,37 @@ impl Opening {
 
 /// What becomes of a packet that [`super::arrive`] said opens a flow.
 #[inline(always)]
-pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Routed {
+pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
-        Ok(routed) => routed,
-        Err(verdict) => Routed { verdict, interface: 0 },
+        Ok(step) => step,
+        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
     }
 }
 
 #[inline(always)]
-fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Routed, Verdict> {
+fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
     let opening = tables.opening().ok_or(Verdict::DropTables)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
-    let (to, hop) = begin(tables, settings, opening)?;
-    rewrite(frame, &opening.packet, &to, &hop)?;
-    Ok(Routed { verdict: Verdict::ForwardIn, interface: hop.interface })
+    let Begun { backend, nat_port, hop } = begin(tables, settings, opening)?;
+    let packet = &opening.packet;
+    if backend.mode() != mode::NAT {
+        return one_sided::send(tables, frame, packet, &backend, &hop, opening.hash);
+    }
+    rewrite(frame, packet, &towards(&backend, nat_port, packet.key.protocol), &hop)?;
+    Ok(ended(Verdict::ForwardIn, &hop))
 }
 
-/// Begins a flow: draws a backend, takes a line of the flow table and a source port.
+/// Where a new flow leads.
+struct Begun {
+    backend: Backend,
+    nat_port: [u8; 2],
+    hop: Hop,
+}
+
+/// Begins a flow: draws a backend, takes a line of the flow table and, where answers come back here,
+/// a source port.
 #[inline(always)]
-fn begin<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    opening: &Opening,
-) -> Result<(FlowKey, Hop), Verdict> {
+fn begin<T: Tables>(tables: &T, settings: &Settings, opening: &Opening) -> Result<Begun, Verdict> {
     let Opening { packet, hash, vip, .. } = opening;
     let hash = *hash;
     let now_ns = tables.now_ns();
@@ -98,9 +109,19 @@ fn begin<T: Tables>(
     if backend.flags & backend_flag::PRESENT == 0 {
         return Err(Verdict::DropTables);
     }
-    let hop = next_hop(tables, packet, &towards(&backend, [0; 2], packet.key.protocol), now_ns)?;
+    let is_one_sided = backend.mode() != mode::NAT;
+    let hop = if is_one_sided {
+        one_sided::next_hop(tables, packet, &backend, now_ns)?
+    } else {
+        next_hop(tables, packet, &towards(&backend, [0; 2], packet.key.protocol), now_ns)?
+    };
     let claim = flows::claim(tables, hash, opening.seen(), now_ns).ok_or(Verdict::DropTableFull)?;
-    let nat_port = match claim_port(tables, settings, &claim, row, &backend, packet.key.protocol) {
+    let claimed = if is_one_sided {
+        Ok([0; 2])
+    } else {
+        claim_port(tables, settings, &claim, row, &backend, packet.key.protocol)
+    };
+    let nat_port = match claimed {
         Ok(nat_port) => nat_port,
         Err(verdict) => {
             claim.give_back(tables);
@@ -111,7 +132,8 @@ fn begin<T: Tables>(
         retire(tables, settings, &claim);
     }
     // A datagram asks for something itself; of a connection, what follows its SYN.
-    let requested_at = if packet.key.protocol == UDP { sight::waiting(now_ns) } else { 0 };
+    let asks = packet.key.protocol == UDP && !is_one_sided;
+    let requested_at = if asks { sight::waiting(now_ns) } else { 0 };
     claim.publish(
         tables,
         hash,
@@ -141,7 +163,7 @@ fn begin<T: Tables>(
         row,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, flows: 1, ..Traffic::default() },
     );
-    Ok((towards(&backend, nat_port, packet.key.protocol), hop))
+    Ok(Begun { backend, nat_port, hop })
 }
 
 /// Lets go of what a flow held whose line a new one took.
@@ -149,6 +171,9 @@ fn begin<T: Tables>(
 fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     if claim.before.state & flow_state::OVER == 0 {
         tables.end(claim.before.backend as u32);
+    }
+    if claim.before.is_one_sided() {
+        return;
     }
     // Of a removed backend the address is not known any more; the sweep frees such ways back.
     let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
@@ -234,8 +259,8 @@ fn claim_port<T: Tables>(
     let ports = (settings.nat_port_last - settings.nat_port_first) as u64 + 1;
     let hash = |key: &FlowKey| flow_hash(key, settings.hash_seed);
     let needed = |flow: &Flow| {
-        let is_over = flow.control.state & flow_state::OVER != 0;
-        let key = if is_over { None } else { back_key_of(tables, flow) };
+        let needs_none = flow.control.state & flow_state::OVER != 0 || flow.control.is_one_sided();
+        let key = if needs_none { None } else { back_key_of(tables, flow) };
         key.map(|key| hash(&key))
     };
     for _ in 0..NAT_PORT_TRIES {

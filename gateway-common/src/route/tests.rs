@@ -39,6 +39,9 @@ struct HeapTables {
     meanwhile: RefCell<Option<Vec<u8>>>,
     flows: AtomicTable<'static>,
     opening: Cell<Option<&'static Opening>>,
+    /// Of both rows.
+    mode: Cell<u16>,
+    outer: Cell<Option<Outer>>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
 }
@@ -74,12 +77,21 @@ impl HeapTables {
             meanwhile: RefCell::default(),
             flows: flow_table(),
             opening: Cell::default(),
+            mode: Cell::new(mode::NAT),
+            outer: Cell::default(),
             events: RefCell::default(),
             now_ns: Cell::new(1),
         }
     }
 
     fn route(&self, frame: &mut [u8]) -> Routed {
+        match self.step(frame) {
+            Step::Ended(routed) => routed,
+            step => panic!("{step:?}"),
+        }
+    }
+
+    fn step(&self, frame: &mut [u8]) -> Step {
         self.now_ns.set(self.now_ns.get() + STEP_NS);
         route(&SliceFrame::new(frame), self)
     }
@@ -99,6 +111,9 @@ impl HeapTables {
         assert_eq!(self.in_flight.get(), live.len() as u64, "in flight counts the live flows");
         for flow in live {
             assert_eq!(self.known(&flow.key), Some(flow), "a live flow is found by its key");
+            if flow.control.is_one_sided() {
+                continue;
+            }
             let back = back_key_of(self, &flow).expect("its backend is there");
             let found = flow_of_backend(self, &self.settings, &back).map(|found| found.flow);
             assert_eq!(found, Some(flow), "its way back leads to it");
@@ -156,7 +171,7 @@ impl Tables for HeapTables {
             addr: BACKEND_ADDR,
             nat_addr: NAT,
             port: 8_080_u16.to_be_bytes(),
-            flags: backend_flag::PRESENT,
+            flags: backend_flag::PRESENT | self.mode.get(),
             generation: 1,
             pool: 0,
         };
@@ -204,6 +219,10 @@ impl Tables for HeapTables {
 
     fn opening(&self) -> Option<&Opening> {
         self.opening.take()
+    }
+
+    fn set_outer(&self, outer: &Outer) {
+        self.outer.set(Some(*outer));
     }
 
     fn report(&self, event: &FlowEvent) {
@@ -542,3 +561,4 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
 
 mod datagrams;
 mod exchange;
+mod one_sided;

@@ -16,7 +16,7 @@ use gateway_core::classes::{ClassSummary, ClassView, RequestFacts};
 use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::features::profile::TRAITS;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Mode, PolicySpec, PoolSpec,
     WeightMode,
 };
 use gateway_core::ladder::Stages;
@@ -123,6 +123,7 @@ fn fleet() -> Fleet {
         name: "web".to_owned(),
         algorithm: Algorithm::P2c,
         weights: WeightMode::Learned,
+        mode: Mode::Nat,
         retry_refused: true,
         backends: backends.collect(),
         probe: None,

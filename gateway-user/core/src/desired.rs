@@ -11,7 +11,7 @@ use gateway_common::limits::{
     CLASSES_MAX, CONTROL_SHARE_WHOLE, NO_BACKEND, TRAFFIC_CLASSES_MAX, WEIGHT_MAX,
 };
 
-use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, PoolSpec, VipSpec};
+use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, Mode, PoolSpec, VipSpec};
 use crate::maglev::{self, Member};
 use crate::observation::BackendRow;
 use crate::tables::{Slots, Tables};
@@ -28,12 +28,12 @@ const WEIGHTLESS_MIN: Duration = Duration::from_secs(30);
 const FALLBACK_LEAD: f64 = 1.1;
 
 /// A backend's row in `BACKENDS`.
-pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32) -> Backend {
+pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32, mode: Mode) -> Backend {
     Backend {
         addr: spec.addr.ip().octets(),
         nat_addr: spec.nat_addr.octets(),
         port: spec.addr.port().to_be_bytes(),
-        flags: backend_flag::PRESENT,
+        flags: backend_flag::PRESENT | mode.number(),
         generation: row.generation,
         pool,
     }

@@ -235,6 +235,11 @@ impl Memory {
         self.silence = Silence::new(now);
     }
 
+    /// Until the next turn, work that piles up without an answer says nothing.
+    pub fn expect_no_answer(&mut self) {
+        self.silence.alive();
+    }
+
     /// Forgets the probe: there is none any more, or another one.
     pub fn forget_probe(&mut self) {
         self.probe = ProbeHealth::default();

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
-    Protocol, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PolicySpec,
+    PoolSpec, Protocol, VipSpec, WeightMode,
 };
 use crate::ladder::Stages;
 
@@ -38,6 +38,7 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         name: name.to_owned(),
         algorithm: Algorithm::P2c,
         weights: WeightMode::Learned,
+        mode: Mode::Nat,
         retry_refused: true,
         backends: (0..backends).map(|number| backend(first + number)).collect(),
         probe: None,

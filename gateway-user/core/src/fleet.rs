@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use gateway_common::layout::mode;
 use gateway_common::packet;
 use serde::Serialize;
 
@@ -83,6 +84,8 @@ pub enum Layer {
 pub struct PoolSpec {
     /// Name in metrics and logs; unique.
     pub name: String,
+    /// How packets of L4 VIPs get to its backends.
+    pub mode: Mode,
     /// How a backend is picked.
     pub algorithm: Algorithm,
     /// Where weights come from.
@@ -134,6 +137,51 @@ pub struct AutoscaleSpec {
     pub step: u32,
     /// Between two times that it is told.
     pub interval: Duration,
+}
+
+/// How packets of L4 VIPs get to a pool's backends, and the answers to the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Addresses and ports are rewritten both ways.
+    #[default]
+    Nat,
+    /// Sent on the link, as they are; the backend has the VIP and answers by itself.
+    DsrL2,
+    /// In packets of IP in IP; the backend answers by itself.
+    DsrIpip,
+    /// In packets of GUE; the backend answers by itself.
+    DsrGue,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 4] = [Mode::Nat, Mode::DsrL2, Mode::DsrIpip, Mode::DsrGue];
+
+    /// The word in configuration and answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Nat => "nat",
+            Mode::DsrL2 => "dsr-l2",
+            Mode::DsrIpip => "dsr-ipip",
+            Mode::DsrGue => "dsr-gue",
+        }
+    }
+
+    /// Its number in a row of `BACKENDS`.
+    pub const fn number(self) -> u16 {
+        match self {
+            Mode::Nat => mode::NAT,
+            Mode::DsrL2 => mode::DSR_L2,
+            Mode::DsrIpip => mode::DSR_IPIP,
+            Mode::DsrGue => mode::DSR_GUE,
+        }
+    }
+
+    /// Whether backends answer clients by themselves, so that nobody here sees whether they do.
+    pub const fn is_one_sided(self) -> bool {
+        !matches!(self, Mode::Nat)
+    }
 }
 
 /// How a pool picks.

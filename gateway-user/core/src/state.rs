@@ -55,6 +55,8 @@ pub struct PoolState {
     pub name: String,
     /// `p2c` or `maglev`.
     pub algorithm: String,
+    /// How packets of L4 VIPs get to its backends: `nat`, `dsr-l2`, `dsr-ipip` or `dsr-gue`.
+    pub mode: String,
     /// `learned`, `static`, `equal` or `manual`.
     pub weights: String,
     /// Row in `POOLS`.

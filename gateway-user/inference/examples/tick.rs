@@ -17,7 +17,7 @@ use gateway_common::hash::mix;
 use gateway_core::classes::{Profile, RequestFacts};
 use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Mode, PolicySpec, PoolSpec,
     WeightMode,
 };
 use gateway_core::ladder::{Stages, Task};
@@ -178,6 +178,7 @@ fn fleet(pools: usize, backends: usize) -> Fleet {
         name: format!("pool{pool}"),
         algorithm: Algorithm::P2c,
         weights: WeightMode::Learned,
+        mode: Mode::Nat,
         retry_refused: true,
         backends: (0..backends).map(|index| backend(pool, index)).collect(),
         probe: None,

@@ -89,6 +89,7 @@ mod tests {
         PoolState {
             name: name.to_owned(),
             algorithm: "p2c".to_owned(),
+            mode: "nat".to_owned(),
             weights: "learned".to_owned(),
             row: 0,
             table: 0,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gateway_core::snapshot::Snapshot;
 
-use super::Daemon;
+use super::{Daemon, tell_doubts};
 use crate::causes::with_causes;
 use crate::config::{Config, ConfigError, GatewaySpec};
 use crate::control::ControlError;
@@ -57,6 +57,7 @@ impl Daemon {
                 let fleet = &self.config.fleet;
                 let (vips, pools) = (fleet.vips.len(), fleet.pools.len());
                 tracing::info!(why, vips, pools, "configuration reloaded");
+                tell_doubts(&self.config.doubts);
                 self.metrics.reloaded();
             }
             Err(error @ ReloadError::NotInForce(_)) => {

@@ -222,7 +222,7 @@ impl Row {
             self.client.to_string(),
             called(self.vip_name.as_deref(), &self.vip.to_string()),
             called(self.backend_name.as_deref(), &backend_words(self.backend)),
-            self.nat_port.to_string(),
+            port_words(self.nat_port),
             self.state.to_owned(),
             self.class.to_string(),
             span(self.age_seconds),
@@ -231,6 +231,11 @@ impl Row {
             self.bytes_out.to_string(),
         ]
     }
+}
+
+/// A source port; none has number 0, as of a flow that its backend answers by itself.
+fn port_words(port: u16) -> String {
+    if port == 0 { "-".to_owned() } else { port.to_string() }
 }
 
 /// Where a backend is, if it is there still.

@@ -32,9 +32,9 @@ fn render(status: &Status) -> String {
         format!("gateway {version}, tick {tick}, XDP: {xdp}, privileges: {privileges}\n\n");
     text.push_str(&vips(status));
     for pool in &status.state.pools {
-        let PoolState { name, algorithm, weights, .. } = pool;
+        let PoolState { name, algorithm, mode, weights, .. } = pool;
         // Writing to a string does not fail.
-        let _ = write!(text, "\npool {name} ({algorithm}, weights {weights})\n");
+        let _ = write!(text, "\npool {name} ({mode}, {algorithm}, weights {weights})\n");
         text.push_str(&backends(pool));
     }
     text
@@ -147,7 +147,7 @@ mod tests {
                 "pool": "web", "row": 0
             }],
             "pools": [{
-                "name": "web", "algorithm": "p2c", "weights": "learned", "row": 0, "table": 0,
+                "name": "web", "algorithm": "p2c", "mode": "nat", "weights": "learned", "row": 0, "table": 0,
                 "models": [], "backends": []
             }]
         });
@@ -158,7 +158,7 @@ mod tests {
             "gateway 0.1.0, tick 8, XDP: eth0 (native), privileges: CAP_NET_BIND_SERVICE CAP_BPF\n\n  \
              VIP  ADDRESS        PROTOCOL  LAYER  POOL\n  \
              web  10.0.0.100:80  tcp       l4     web\n\n\
-             pool web (p2c, weights learned)\n  \
+             pool web (nat, p2c, weights learned)\n  \
              BACKEND  ADDRESS  HEALTH  WEIGHT  SHARE  P50  P99  REQ/S  FAILED  IN FLIGHT  \
              DECIDED BY  REASON\n"
         );

@@ -1,54 +1,77 @@
 //! What only this host can tell of a configuration: its interfaces and its routes.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use gateway_core::fleet::{BackendSpec, PoolSpec};
 
 use super::mistake::{Log, Mistake};
 use super::section::nearest;
-use super::{Checked, Config, Mistakes};
+use super::way::{self, Way};
+use super::{Checked, Config, Mistakes, RouteWanted};
 
 /// Fills in what the configuration leaves to the host, and checks what it names on it.
 pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
-    let log = Log::default();
+    let (log, doubts) = (Log::default(), Log::default());
     check_interfaces(&checked, &log);
     let Checked { gateway, mut fleet, sources, routes, .. } = checked;
     for route in routes {
-        let Some(backend) =
-            fleet.pools.get_mut(route.pool).and_then(|pool| pool.backends.get_mut(route.backend))
-        else {
-            continue;
-        };
-        match own_address_towards(backend.addr) {
-            Ok(addr) if !addr.is_loopback() => backend.nat_addr = addr,
-            Ok(_) => log.add(
-                Mistake::at(route.span, format!("backend {} is this host", backend.addr))
-                    .label("XDP sends packets to the network, never to this host")
-                    .help("run the backend elsewhere, or use `layer = \"l7\"` for the VIP"),
-            ),
-            Err(error) => log.add(
-                Mistake::at(route.span, format!("no route to backend {}", backend.addr))
-                    .label(error.to_string())
-                    .help(format!(
-                        "see `ip route get {}`, or give the backend a `nat_address`",
-                        backend.addr.ip()
-                    )),
-            ),
+        let Some(pool) = fleet.pools.get_mut(route.pool) else { continue };
+        let Some(backend) = pool.backends.get_mut(route.backend) else { continue };
+        let way = Way::towards(backend.addr);
+        if let Ok(way) = &way {
+            way::doubt(&doubts, pool.mode, backend.addr, way, &route.span);
+        }
+        if !route.nat_given {
+            settle_own_address(&log, backend, way, &route);
+        }
+        if route.backend == 0 {
+            doubt_unseen(&doubts, pool, &route);
         }
     }
     match log.into_vec() {
-        none if none.is_empty() => Ok(Config { gateway, fleet }),
+        none if none.is_empty() => {
+            let doubts = match doubts.into_vec() {
+                none if none.is_empty() => Vec::new(),
+                list => Mistakes::new(&sources, list).lines().collect(),
+            };
+            Ok(Config { gateway, fleet, doubts })
+        }
         list => Err(Mistakes::new(&sources, list)),
     }
 }
 
-/// The own address that packets to `addr` leave from, by the host's routes. Nothing is sent:
-/// connecting a UDP socket only looks the route up.
-fn own_address_towards(addr: SocketAddrV4) -> io::Result<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect(addr)?;
-    match socket.local_addr()? {
-        SocketAddr::V4(own) => Ok(*own.ip()),
-        SocketAddr::V6(own) => Err(io::Error::other(format!("{own} is not IPv4"))),
+/// The gateway's own address towards a backend, by the host's routes.
+fn settle_own_address(
+    log: &Log,
+    backend: &mut BackendSpec,
+    way: std::io::Result<Way>,
+    route: &RouteWanted,
+) {
+    let span = route.span.clone();
+    match way {
+        Ok(way) if !way.own.is_loopback() => backend.nat_addr = way.own,
+        Ok(_) => log.add(
+            Mistake::at(span, format!("backend {} is this host", backend.addr))
+                .label("XDP sends packets to the network, never to this host")
+                .help("run the backend elsewhere, or use `layer = \"l7\"` for the VIP"),
+        ),
+        Err(error) => log.add(
+            Mistake::at(span, format!("no route to backend {}", backend.addr))
+                .label(error.to_string())
+                .help(format!(
+                    "see `ip route get {}`, or give the backend a `nat_address`",
+                    backend.addr.ip()
+                )),
+        ),
+    }
+}
+
+/// A pool whose backends answer past the gateway, and that nobody asks how they are.
+fn doubt_unseen(doubts: &Log, pool: &PoolSpec, route: &RouteWanted) {
+    if pool.mode.is_one_sided() && pool.probe.is_none() {
+        doubts.add(
+            Mistake::at(route.span.clone(), format!("pool {:?} has no probe", pool.name))
+                .label(format!("in mode {:?} traffic does not tell a dead one", pool.mode.as_str()))
+                .help("add `[pool.probe]`; it asks the backend's own address"),
+        );
     }
 }
 
@@ -89,12 +112,6 @@ fn interfaces() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_is_reached_from_loopback() {
-        let own = own_address_towards("127.0.0.1:9".parse().unwrap()).unwrap();
-        assert!(own.is_loopback());
-    }
 
     #[test]
     fn every_host_has_loopback() {

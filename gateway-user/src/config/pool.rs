@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gateway_common::limits::BACKENDS_PER_POOL_MAX;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, LlmSpec, PolicySpec, PoolSpec,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, LlmSpec, Mode, PolicySpec, PoolSpec,
     ProbeKind, ProbeSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
@@ -33,6 +33,8 @@ pub(super) struct PoolDraft {
     pub(super) span: Span,
     /// Where `weights` is given.
     pub(super) weights_at: Option<Span>,
+    /// Where `mode` is given.
+    pub(super) mode_at: Option<Span>,
     /// Of each backend: where its address is, and whether `nat_address` is given.
     pub(super) backends_at: Vec<BackendPlace>,
     /// The pool, unless something in it is wrong and noted.
@@ -56,6 +58,9 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         section.missing("name", "name = \"web\"");
     }
     let name = section.name_at("name");
+    let forwarding = section.word("mode", &Mode::ALL.map(|mode| (mode.as_str(), mode)));
+    let mode_at = forwarding.as_ref().map(Spanned::span);
+    let forwarding = forwarding.map_or(Mode::Nat, Spanned::into_inner);
     let algorithm =
         section.word("algorithm", &[("p2c", Algorithm::P2c), ("maglev", Algorithm::Maglev)]);
     let weights = section.word(
@@ -68,7 +73,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         ],
     );
     let weights_at = weights.as_ref().map(Spanned::span);
-    let retry_refused = section.get_or("retry_refused", true);
+    let retry_refused = read_retry_refused(&mut section, forwarding);
     let (backends, backends_at) = read_backends(&mut section, name.as_ref());
     let mode = weights.as_ref().map_or(WeightMode::Learned, |weights| *weights.get_ref());
     if let (WeightMode::Learned | WeightMode::Static, Some(backends)) = (mode, &backends) {
@@ -85,6 +90,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     section.finish();
     let spec = backends.zip(name.as_ref()).map(|(backends, name)| PoolSpec {
         name: name.get_ref().clone(),
+        mode: forwarding,
         algorithm: algorithm.map_or(Algorithm::P2c, Spanned::into_inner),
         weights: mode,
         retry_refused,
@@ -97,7 +103,21 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         models,
         canary,
     });
-    PoolDraft { name, span, weights_at, backends_at, spec }
+    PoolDraft { name, span, weights_at, mode_at, backends_at, spec }
+}
+
+/// Whether a backend's refusal is kept from clients, which takes seeing it.
+fn read_retry_refused(section: &mut Section<'_, '_>, mode: Mode) -> bool {
+    let given = section.get::<bool>("retry_refused");
+    if let Some(given) = given.as_ref().filter(|given| *given.get_ref() && mode.is_one_sided()) {
+        let title = format!("`pool.retry_refused` means nothing in mode {:?}", mode.as_str());
+        section.mistake(
+            Mistake::at(given.span(), title)
+                .label("backends answer clients past the gateway, refusals too")
+                .help("leave it out, or use `mode = \"nat\"`"),
+        );
+    }
+    given.is_none_or(Spanned::into_inner) && !mode.is_one_sided()
 }
 
 fn read_backends(

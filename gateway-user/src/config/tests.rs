@@ -5,7 +5,7 @@ use std::time::Duration;
 use gateway_core::admission::{AdmissionSpec, PathRule, Priority, RefusedWith};
 use gateway_core::fleet::AutoscaleSpec;
 use gateway_core::fleet::{
-    Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, PolicySpec, ProbeKind, ProbeSpec,
+    Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, Mode, PolicySpec, ProbeKind, ProbeSpec,
     Protocol, WeightMode,
 };
 use gateway_core::target::{HttpUrl, Webhook};
@@ -696,4 +696,35 @@ proptest! {
             prop_assert!(mistakes.to_string().contains("error: "));
         }
     }
+}
+
+#[test]
+fn each_mode_has_a_word() {
+    for mode in Mode::ALL {
+        let pool = format!("mode = {:?}\nname = \"web\"", mode.as_str());
+        let fleet = checked(&L4.replace("name = \"web\"", &pool)).fleet;
+        assert_eq!(fleet.pools[0].mode, mode);
+        assert_eq!(fleet.pools[0].retry_refused, mode == Mode::Nat, "{mode:?}");
+    }
+    assert_eq!(checked(L4).fleet.pools[0].mode, Mode::Nat);
+    has_one(&L4.replace("name =", "mode = \"dsr\"\nname ="), "6:8", &["dsr-ipip"]);
+}
+
+#[test]
+fn a_backend_that_gets_packets_as_they_are_serves_the_vips_port() {
+    let text = L4.replace("10.1.0.1:80", "10.1.0.1:8080");
+    assert_eq!(checked(&text).fleet.pools.len(), 1, "nat rewrites ports");
+    let text = text.replace("name =", "mode = \"dsr-l2\"\nname =");
+    has_one(&text, "8:12", &["8080", "port 80", "\"10.1.0.1:80\"", "mode = \"nat\""]);
+    // The proxy connects by itself, to any port.
+    let text = text.replace("address =", "layer = \"l7\"\naddress =");
+    assert_eq!(checked(&text).fleet.pools[0].mode, Mode::DsrL2);
+}
+
+#[test]
+fn refusals_that_nobody_sees_cannot_be_kept_from_clients() {
+    let text = L4.replace("name =", "mode = \"dsr-gue\"\nretry_refused = true\nname =");
+    has_one(&text, "7:17", &["retry_refused", "dsr-gue", "mode = \"nat\""]);
+    let text = text.replace("true", "false");
+    assert!(!checked(&text).fleet.pools[0].retry_refused);
 }

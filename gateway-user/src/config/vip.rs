@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
-use gateway_core::fleet::{Layer, Protocol, VipSpec, WeightMode};
+use gateway_core::fleet::{Layer, Mode, Protocol, VipSpec, WeightMode};
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
@@ -183,6 +183,7 @@ pub(super) fn check_together(
         let Some(pool) = pools.get(vip.pool) else { continue };
         for backend in &pool.backends_at {
             check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
+            check_port(log, vip, pool, &backend.addr);
         }
     }
 }
@@ -228,6 +229,31 @@ fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddrV4) {
                 .help("use an address on the network, or `layer = \"l7\"` for the VIP"),
         );
     }
+}
+
+/// In the modes where the backend gets the packet as the client sent it, its server is asked at the
+/// VIP's port.
+fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<SocketAddrV4>) {
+    let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
+    let (wanted, port) = (vip.addr.port(), backend.get_ref().port());
+    if vip.layer != Layer::L4 || !mode.is_one_sided() || port == wanted {
+        return;
+    }
+    let title = format!(
+        "backend {} serves port {port}, VIP {:?} port {wanted}",
+        backend.get_ref(),
+        vip.name
+    );
+    let mistake = Mistake::at(backend.span(), title)
+        .label(format!("its packets come to the VIP's port in mode {:?}", mode.as_str()))
+        .help(format!(
+            "let it listen at port {wanted} too and write \"{}:{wanted}\", or use `mode = \"nat\"`",
+            backend.get_ref().ip()
+        ));
+    log.add(match &pool.mode_at {
+        Some(mode_at) => mistake.beside(mode_at.clone(), "leaves ports alone"),
+        None => mistake,
+    });
 }
 
 /// Reads every `[[client_class]]` of the document.

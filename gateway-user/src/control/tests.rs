@@ -8,8 +8,8 @@ use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
 use gateway_core::decision::Health;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, PolicySpec, PoolSpec, Protocol,
-    VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, Mode, PolicySpec, PoolSpec,
+    Protocol, VipSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::observation::{RequestOutcome, Seen};
@@ -34,6 +34,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         name: "web".to_owned(),
         algorithm: Algorithm::P2c,
         weights: WeightMode::Learned,
+        mode: Mode::Nat,
         retry_refused: true,
         backends: backends.iter().enumerate().map(backend).collect(),
         probe: None,

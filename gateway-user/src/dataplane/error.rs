@@ -9,6 +9,7 @@ use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 use gateway_common::layout::LAYOUT_VERSION;
+use gateway_common::limits::DECAP_SOURCES_MAX;
 use thiserror::Error;
 
 use super::host::KernelVersion;
@@ -193,6 +194,16 @@ pub enum DataplaneError {
     FlowsMaxInvalid {
         /// As configured.
         flows_max: u32,
+    },
+
+    /// More prefixes than the program has room for.
+    #[error(
+        "{count} prefixes may send packets here, but there is room for {DECAP_SOURCES_MAX}; join \
+         some to shorter ones"
+    )]
+    TooManySources {
+        /// As given.
+        count: usize,
     },
 
     /// A kernel setting could not be read.

@@ -19,6 +19,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// after having sent its SYN-ACK five times again.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A one-sided flow whose client has closed its side, since its last packet: of a usual connection
+/// nothing follows, while one that is half open is acknowledged as long as the backend sends. Linux's
+/// IPVS, which sees the same, gives a client that closed last as much (`IP_VS_TCP_S_CLOSE_WAIT`).
+pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A flow that one side has closed, without a packet: RFC 5382, REQ-5, for transitory connections.
 pub const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 
@@ -62,12 +67,17 @@ pub(super) enum Ended {
 pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
     let quiet = now.since(clock::from_coarse(flow.seen_at, now));
     let age = now.since(KtimeNs(flow.opened_at_ns));
-    let (ended, due) = if !is_open(flow) {
+    let (ended, due) = if is_closing(flow) {
+        (Ended::Closed, quiet_closing(flow, now) >= CLOSING_TIMEOUT)
+    } else if !is_open(flow) {
         (Ended::Closed, quiet >= CLOSED_LINGER)
     } else if generation != Some(flow.generation) {
         (Ended::BackendGone, true)
     } else if flow.key.protocol == UDP {
         (Ended::Idle, quiet >= datagram_timeout(flow))
+    } else if flow.control.state & flow_state::ESTABLISHED == 0 && flow.control.is_one_sided() {
+        // Whether the backend answered was not seen, so this is no verdict on it.
+        (Ended::Unconfirmed, age >= HANDSHAKE_TIMEOUT)
     } else if flow.control.state & flow_state::ESTABLISHED == 0 {
         (Ended::Unanswered, age >= CONNECT_TIMEOUT)
     } else if flow.control.state & flow_state::CONFIRMED == 0 {
@@ -78,6 +88,17 @@ pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
         (Ended::Idle, quiet >= IDLE_TIMEOUT)
     };
     if due { Fate::Free(ended) } else { Fate::Keep }
+}
+
+/// Whether the client of a one-sided flow has closed its side, while the backend may still send.
+fn is_closing(flow: &Flow) -> bool {
+    flow.control.is_one_sided() && flow.control.state & flow_state::CLIENT_FIN != 0
+}
+
+/// Since the last packet of a flow that is closing; that of its FIN, if none came after it.
+fn quiet_closing(flow: &Flow, now: KtimeNs) -> Duration {
+    let last = if flow.requested_at == 0 { flow.seen_at } else { flow.requested_at };
+    now.since(clock::from_coarse(last, now))
 }
 
 /// Who sends datagrams owes nobody an answer, so one that got none is no failure.
@@ -107,7 +128,7 @@ mod tests {
 
     fn seen(state: u8, at: KtimeNs) -> Flow {
         Flow {
-            control: FlowControl { state, ..FlowControl::FREE },
+            control: FlowControl { state, nat_port: [1; 2], ..FlowControl::FREE },
             generation: 1,
             opened_at_ns: at.0,
             seen_at: clock::coarse(at.0),
@@ -137,6 +158,39 @@ mod tests {
             assert_eq!(after(state, Some(1), just_before), Fate::Keep, "state {state:#x}");
             assert_eq!(after(state, Some(1), patience), Fate::Free(ended), "state {state:#x}");
         }
+    }
+
+    fn one_sided(state: u8, at: KtimeNs) -> Flow {
+        let flow = seen(state, at);
+        Flow { control: FlowControl { nat_port: [0; 2], ..flow.control }, ..flow }
+    }
+
+    #[test]
+    fn a_one_sided_flow_blames_nobody_and_waits_longer_for_what_it_cannot_see() {
+        for (state, patience, ended) in [
+            (0, HANDSHAKE_TIMEOUT, Ended::Unconfirmed),
+            (ESTABLISHED | CONFIRMED, IDLE_TIMEOUT, Ended::Idle),
+            (ESTABLISHED | CONFIRMED | CLIENT_FIN | CLOSED, CLOSING_TIMEOUT, Ended::Closed),
+            (ESTABLISHED | CONFIRMED | CLOSED, CLOSED_LINGER, Ended::Closed),
+        ] {
+            let after = |quiet| fate(&one_sided(state, OPENED), Some(1), OPENED + quiet);
+            let just_before = patience - Duration::from_nanos(1);
+            assert_eq!(after(just_before), Fate::Keep, "state {state:#x}");
+            assert_eq!(after(patience), Fate::Free(ended), "state {state:#x}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_closed_its_side_keeps_its_way_while_it_acknowledges() {
+        let acknowledged = OPENED + Duration::from_secs(90);
+        let flow = Flow {
+            requested_at: clock::coarse(acknowledged.0),
+            ..one_sided(ESTABLISHED | CONFIRMED | CLIENT_FIN | CLOSED, OPENED)
+        };
+        let grain = Duration::from_millis(2);
+        let due = acknowledged + CLOSING_TIMEOUT;
+        assert_eq!(fate(&flow, Some(1), due - grain), Fate::Keep);
+        assert_eq!(fate(&flow, Some(1), due), Fate::Free(Ended::Closed));
     }
 
     #[test]

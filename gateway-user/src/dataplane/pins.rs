@@ -197,6 +197,12 @@ impl Pins {
         Ok(detached)
     }
 
+    /// Removes the directory, unless something is in it that others need.
+    pub(super) fn remove_dir_if_empty(self) {
+        // Not empty is what it may be.
+        let _ = fs::remove_dir(&self.dir);
+    }
+
     /// Removes the directory if nothing of anybody's is left in it.
     pub(super) fn remove_dir(self) {
         if let Err(error) = fs::remove_dir(&self.dir) {

@@ -11,7 +11,8 @@ use super::error::DataplaneError;
 pub const ATTACHED: &str = "gateway";
 
 /// Programs that it calls, by their row of `PROGRAMS`.
-const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [(program::OPEN, "gateway_open")];
+const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] =
+    [(program::OPEN, "gateway_open"), (program::ENCAPSULATE, "gateway_encapsulate")];
 
 /// Loads all programs of an object and puts those that are called where they are called from.
 ///
@@ -50,7 +51,8 @@ pub(super) fn attached(ebpf: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
     program(ebpf, ATTACHED)
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
+/// A program of an object.
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| missing("XDP program", name))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, ClientPrefix, Flow, Live, MaglevTable, Opening, Pool, Returns, Settings, Tags,
+    Backend, ClientPrefix, Flow, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags,
     Traffic, Vip, VipKey, Weights, map_name, program,
 };
 use gateway_common::limits::{
@@ -55,6 +55,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Traffic>(map_name::BACKEND_TRAFFIC, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, u64>(map_name::VERDICTS, Entries::Fixed(VERDICTS_LEN)),
     shape::<u32, Opening>(map_name::OPENING, Entries::Fixed(1)),
+    shape::<u32, Outer>(map_name::OUTER, Entries::Fixed(1)),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -106,6 +107,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 17);
+        assert_eq!(names.len(), 18);
     }
 }

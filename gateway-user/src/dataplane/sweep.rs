@@ -10,7 +10,7 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 use gateway_common::flows::{self, FlowTable, Found};
 use gateway_common::hash::flow_hash;
-use gateway_common::layout::{Backend, Flow, flow_state};
+use gateway_common::layout::{Backend, Flow, flow_state, mode};
 use gateway_common::limits::{BACKENDS_MAX, FLOW_WAYS, FLOWS_PER_RETURNS};
 use gateway_common::route::back_key;
 use gateway_core::observation::{BackendRow, Observation, Seen};
@@ -176,7 +176,7 @@ impl Sweeper {
         if !flows::remove(tables.flows, found, back) {
             return;
         }
-        if back.is_none() {
+        if back.is_none() && !flow.control.is_one_sided() {
             // Of a removed backend the address is not known any more.
             self.clean_in = 0;
         }
@@ -213,17 +213,22 @@ impl LeftBehind {
 }
 
 impl<T: FlowTable, C> Tables<'_, T, C> {
+    /// The backend of a flow, if it is there still and takes such flows.
     fn backend(&self, flow: &Flow) -> Option<&Backend> {
         let backend = self.backends.get(&flow.control.backend.into())?;
-        (backend.generation == flow.generation).then_some(backend)
+        let takes = !flow.control.is_one_sided() || backend.mode() != mode::NAT;
+        (backend.generation == flow.generation && takes).then_some(backend)
     }
 
     fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {
         fate(flow, self.backend(flow).map(|backend| backend.generation), now)
     }
 
-    /// The hash of what a flow's backend sends, if that backend is there still.
+    /// The hash of what a flow's backend sends here, if it does and that backend is there still.
     fn back_hash(&self, flow: &Flow) -> Option<u64> {
+        if flow.control.is_one_sided() {
+            return None;
+        }
         let backend = self.backend(flow)?;
         let back = back_key(backend, flow.control.nat_port, flow.key.protocol);
         Some(flow_hash(&back, self.hash_seed))

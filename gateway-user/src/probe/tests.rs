@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, PolicySpec, PoolSpec,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Mode, PolicySpec, PoolSpec,
     ProbeKind, WeightMode,
 };
 use gateway_core::ladder::Stages;
@@ -76,6 +76,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         name: "pool".to_owned(),
         algorithm: Algorithm::Maglev,
         weights: WeightMode::Equal,
+        mode: Mode::Nat,
         retry_refused: false,
         backends: backends.collect(),
         probe,

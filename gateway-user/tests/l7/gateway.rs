@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use gateway_common::layout::Weights;
 use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PolicySpec, PoolSpec,
-    Protocol, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PolicySpec,
+    PoolSpec, Protocol, VipSpec, WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -183,6 +183,7 @@ pub(crate) fn snapshot(
         name: "pool".to_owned(),
         algorithm: Algorithm::Maglev,
         weights: WeightMode::Equal,
+        mode: Mode::Nat,
         retry_refused: false,
         backends: specs.collect(),
         probe: None,

@@ -7,7 +7,7 @@ use crate::packet::{UDP, UDP_LEN};
 const UDP_AT: usize = ETHERNET_LEN + IPV4_LEN_MIN;
 
 /// A datagram, with or without a checksum.
-fn datagram(key: &FlowKey, payload: &[u8], has_checksum: bool) -> Vec<u8> {
+pub(super) fn datagram(key: &FlowKey, payload: &[u8], has_checksum: bool) -> Vec<u8> {
     let udp_len = UDP_LEN + payload.len();
     let mut frame = vec![0; UDP_AT + udp_len];
     frame[12..14].copy_from_slice(&[8, 0]);

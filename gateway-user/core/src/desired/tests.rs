@@ -6,6 +6,16 @@ fn row(row: u32) -> BackendRow {
 }
 
 #[test]
+fn a_backends_row_says_how_packets_get_there() {
+    let spec = crate::fixture::backend(7);
+    for mode in Mode::ALL {
+        let backend = backend_row(&spec, row(4), 0, mode);
+        assert_eq!(backend.mode(), mode.number());
+        assert_ne!(backend.flags & backend_flag::PRESENT, 0);
+    }
+}
+
+#[test]
 fn the_heaviest_is_always_accepted_and_the_lightest_sometimes() {
     assert_eq!(acceptance(3.0, 3.0), WEIGHT_MAX);
     assert_eq!(acceptance(1.5, 3.0), 32768);

@@ -260,8 +260,9 @@ impl PoolLoop {
 
     /// Puts all of the pool's rows into `tables`.
     pub(super) fn lay_out(&mut self, spec: &PoolSpec, tables: &mut Tables, now: KtimeNs) {
+        let mode = spec.mode;
         for (backend, spec) in self.backends.iter().zip(&spec.backends) {
-            let row = desired::backend_row(spec, backend.row(), self.index);
+            let row = desired::backend_row(spec, backend.row(), self.index, mode);
             tables.backends.insert(backend.row().row, row);
         }
         self.write_weights(spec, tables, now, None);
@@ -325,6 +326,9 @@ impl PoolLoop {
     fn evidence(&mut self, context: &TickContext<'_>, spec: &PoolSpec) -> Vec<Evidence> {
         let mean = spec.backends.iter().map(|backend| backend.capacity).sum::<f64>()
             / spec.backends.len().max(1) as f64;
+        if spec.mode.is_one_sided() {
+            self.backends.iter_mut().for_each(BackendLoop::expect_no_answer);
+        }
         let mut evidence: Vec<Evidence> = self
             .backends
             .iter_mut()

@@ -48,6 +48,7 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
             Algorithm::P2c => "p2c",
         }
         .to_owned(),
+        mode: spec.mode.as_str().to_owned(),
         weights: match spec.weights {
             WeightMode::Learned => "learned",
             WeightMode::Static => "static",

@@ -7,10 +7,10 @@ use super::*;
 use crate::classes::Profile;
 use crate::decision::{Health, Reason, WeightSource};
 use crate::fixture::{backend, fleet};
-use crate::fleet::{Admission, ProbeKind, ProbeSpec, WeightMode};
+use crate::fleet::{Admission, Mode, ProbeKind, ProbeSpec, WeightMode};
 use crate::observation::{RequestOutcome, Seen};
 use crate::plan::plan;
-use crate::rows::HeapRows;
+use crate::rows::{HeapRows, Rows};
 use crate::tables::Write;
 
 const OPTIONS: EngineOptions = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 1 };
@@ -67,22 +67,26 @@ impl Bench {
     pub(super) fn serve(&mut self, latencies: &[u64]) {
         for _ in 0..2 {
             for (backend, ms) in latencies.iter().enumerate() {
-                for _ in 0..10 {
-                    let after = Duration::from_millis(*ms);
-                    let outcome = RequestOutcome::Answered;
-                    let seen = Seen::Request {
-                        outcome,
-                        first_byte_after: after,
-                        after,
-                        class: 0,
-                        profile: Profile::default(),
-                        among: 1,
-                        report: None,
-                    };
-                    self.see(backend, seen);
-                }
+                self.answer(backend, *ms);
             }
             self.tick();
+        }
+    }
+
+    /// Ten requests that a backend answered, each after so many ms.
+    fn answer(&mut self, backend: usize, ms: u64) {
+        for _ in 0..10 {
+            let after = Duration::from_millis(ms);
+            let seen = Seen::Request {
+                outcome: RequestOutcome::Answered,
+                first_byte_after: after,
+                after,
+                class: 0,
+                profile: Profile::default(),
+                among: 1,
+                report: None,
+            };
+            self.see(backend, seen);
         }
     }
 
@@ -129,6 +133,34 @@ fn a_failed_connect_cuts_at_the_next_tick() {
     let row = turn.decisions[1].row.row;
     assert_eq!(bench.applied.weights[&row].by_class, [0; 8]);
     assert!(writes.iter().all(|write| !matches!(write, Write::Table(..))), "membership stays");
+}
+
+/// Connections pile up at backend 1, of which nobody hears, while the others answer.
+fn pile_up(mode: Mode) -> Health {
+    let mut config = web(WeightMode::Learned);
+    config.pools[0].mode = mode;
+    let mut bench = Bench::new(config);
+    (0..20).for_each(|_| bench.serve(&[10, 10, 10]));
+    let row = bench.engine.snapshot().pools[0].backends[1].row.row;
+    let mut health = Health::Healthy;
+    for _ in 0..40 {
+        (0..5).for_each(|_| bench.rows.begin(row));
+        for (backend, ms) in [(0, 10), (2, 10)] {
+            bench.answer(backend, ms);
+        }
+        let (turn, _) = bench.tick();
+        health = turn.decisions[1].health;
+        if health == Health::Ejected {
+            break;
+        }
+    }
+    health
+}
+
+#[test]
+fn who_answers_past_the_gateway_is_not_blamed_for_silence() {
+    assert_eq!(pile_up(Mode::Nat), Health::Ejected);
+    assert_eq!(pile_up(Mode::DsrL2), Health::Healthy);
 }
 
 #[test]

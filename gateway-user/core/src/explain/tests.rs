@@ -87,6 +87,7 @@ fn pool(model: ModelState) -> PoolState {
     PoolState {
         name: "web".to_owned(),
         algorithm: "p2c".to_owned(),
+        mode: "nat".to_owned(),
         weights: "learned".to_owned(),
         row: 0,
         table: 0,

@@ -7,10 +7,10 @@ use bytemuck::Zeroable;
 use flow_state::{CLOSED, ESTABLISHED};
 use gateway_common::clock;
 use gateway_common::flows::AtomicTable;
-use gateway_common::layout::{FlowControl, FlowKey};
+use gateway_common::layout::{FlowControl, FlowKey, mode};
 
 use super::*;
-use crate::dataplane::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT};
+use crate::dataplane::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 
 /// A whole number of the steps in which a flow keeps time.
 const START: KtimeNs = KtimeNs(1_000_000 << 20);
@@ -186,6 +186,31 @@ fn flows_of_a_removed_backend_are_freed_without_a_word_against_it() {
     assert_eq!(world.reported, []);
     world.sweep(WALK_INTERVAL, 100);
     assert_eq!(world.entries(), (0, 0), "nobody knows which ports they had, but all are looked at");
+}
+
+#[test]
+fn a_one_sided_flow_that_nothing_followed_blames_nobody() {
+    let mut world = World::new();
+    world.backends.get_mut(&3).unwrap().flags |= mode::DSR_L2;
+    // Without a source port.
+    world.open(0, 0);
+    world.sweep(CONNECT_TIMEOUT, 100);
+    assert_eq!((world.entries(), world.live.flows_in_flight(3)), ((1, 0), 1));
+    world.sweep(HANDSHAKE_TIMEOUT, 100);
+    assert_eq!((world.entries(), world.live.flows_in_flight(3)), ((0, 0), 0));
+    assert_eq!(world.reported, []);
+    // There is no way back to look for.
+    assert_ne!(world.sweeper.clean_in, 0);
+}
+
+#[test]
+fn one_sided_flows_end_where_their_backend_answers_the_gateway_again() {
+    let mut world = World::new();
+    world.open(0, ESTABLISHED);
+    world.open(10_000, ESTABLISHED);
+    world.sweep(Duration::ZERO, 100);
+    assert_eq!((world.entries(), world.live.flows_in_flight(3)), ((1, 1), 1));
+    assert_eq!(world.reported, []);
 }
 
 #[test]

@@ -367,6 +367,11 @@ impl BackendLoop {
         self.memory.observe(&Observation { at, ..*observation }, probe, cost);
     }
 
+    /// Its answers go past the gateway: that none was seen says nothing.
+    pub(super) fn expect_no_answer(&mut self) {
+        self.memory.expect_no_answer();
+    }
+
     pub(super) fn evidence(&mut self, context: &TickContext<'_>, capacity: f64) -> Evidence {
         let in_flight = context.rows.in_flight(self.row.row);
         let serving = matches!(self.course.health(), Health::Healthy | Health::SlowStart);

@@ -25,7 +25,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
 use crate::features::profile::{scaled_to_prompt, traits};
 use crate::fleet::{
-    Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, PoolSpec, Protocol, VipSpec,
+    Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PoolSpec, Protocol, VipSpec,
 };
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
@@ -507,6 +507,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             name: "web".to_owned(),
             algorithm: scenario.algorithm,
             weights: scenario.weights,
+            mode: Mode::Nat,
             retry_refused: true,
             backends: backends.collect(),
             probe: scenario.probe.clone(),

@@ -1,0 +1,154 @@
+//! The way from this host to a backend, by the kernel's routes, and whether a mode fits it.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+
+use gateway_common::tunnel::overhead;
+use gateway_core::fleet::Mode;
+
+use super::mistake::{Log, Mistake};
+use super::source::Span;
+
+/// What clients' packets may have, in bytes: the MTU of Ethernet.
+const CLIENT_MTU: u32 = 1_500;
+
+/// Bytes of an IPv4 and a TCP header without options: what a segment's size does not count.
+const HEADERS: u32 = 40;
+
+/// The routes of the reader's network namespace: its table `main`, one a line.
+const ROUTES: &str = "/proc/net/route";
+
+/// The way to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The own address that packets leave from.
+    pub(super) own: Ipv4Addr,
+    /// The longest packet, in bytes.
+    mtu: u32,
+    /// Whether it leads over a router; `None`: no route says.
+    over_router: Option<bool>,
+}
+
+impl Way {
+    /// Asks the kernel. Nothing is sent: connecting a UDP socket only looks the route up.
+    pub(super) fn towards(addr: SocketAddrV4) -> io::Result<Way> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(addr)?;
+        let own = match socket.local_addr()? {
+            SocketAddr::V4(own) => *own.ip(),
+            SocketAddr::V6(own) => return Err(io::Error::other(format!("{own} is not IPv4"))),
+        };
+        let mtu = rustix::net::sockopt::ip_mtu(&socket)?;
+        let routes = fs::read_to_string(ROUTES).unwrap_or_default();
+        Ok(Way { own, mtu, over_router: over_router(&routes, *addr.ip()) })
+    }
+}
+
+/// Notes what of a way may not do for a mode. No more than doubts: rules and tunnels of the host may
+/// lead packets otherwise than its main table says.
+pub(super) fn doubt(doubts: &Log, mode: Mode, backend: SocketAddrV4, way: &Way, span: &Span) {
+    let ip = backend.ip();
+    if mode == Mode::DsrL2 && way.over_router == Some(true) {
+        doubts.add(
+            Mistake::at(span.clone(), format!("backend {ip} is behind a router"))
+                .label("which sends packets for the VIP back here, in mode \"dsr-l2\"")
+                .help(format!("see `ip route get {ip}`; `mode = \"dsr-ipip\"` goes over routers")),
+        );
+    }
+    let overhead = overhead(mode.number()) as u32;
+    let wanted = CLIENT_MTU + overhead;
+    if overhead > 0 && way.mtu < wanted {
+        let fits = way.mtu.saturating_sub(overhead);
+        doubts.add(
+            Mistake::at(
+                span.clone(),
+                format!("packets to backend {ip} have at most {} bytes", way.mtu),
+            )
+            .label(format!(
+                "clients' packets of over {fits} do not fit, in mode {:?}",
+                mode.as_str()
+            ))
+            .help(format!(
+                "raise the MTU of the way to {wanted}, or let the backend ask clients for less: \
+                 `ip route change … advmss {}` there",
+                fits.saturating_sub(HEADERS)
+            )),
+        );
+    }
+}
+
+/// Whether the route to `addr` in a table as `/proc/net/route` shows it, whose numbers are those of
+/// the machine's byte order in hexadecimal, names a router.
+fn over_router(routes: &str, addr: Ipv4Addr) -> Option<bool> {
+    let addr = u32::from_ne_bytes(addr.octets());
+    let matching = routes.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut number = |skipped| u32::from_str_radix(fields.nth(skipped)?, 16).ok();
+        let (target, router) = (number(0)?, number(0)?);
+        let mask = number(4)?;
+        (addr & mask == target).then_some((mask.count_ones(), router != 0))
+    });
+    matching.max_by_key(|(bits, _)| *bits).map(|(_, over_router)| over_router)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel shows it on a machine of little endian.
+    #[cfg(target_endian = "little")]
+    const TABLE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+         eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+         eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+         eth0\t0001000A\t0200000A\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_longest_prefix_says_whether_there_is_a_router() {
+        for (addr, wanted) in [
+            ("10.0.0.7", Some(false)),
+            ("10.0.1.7", Some(true)),
+            ("10.0.2.7", Some(true)),
+            ("192.168.0.1", Some(true)),
+        ] {
+            assert_eq!(over_router(TABLE, addr.parse().unwrap()), wanted, "{addr}");
+        }
+        assert_eq!(over_router("", Ipv4Addr::LOCALHOST), None);
+        assert_eq!(over_router("x\nno table\n", Ipv4Addr::LOCALHOST), None);
+    }
+
+    #[test]
+    fn loopback_is_reached_from_loopback() {
+        let way = Way::towards("127.0.0.1:9".parse().unwrap()).unwrap();
+        assert!(way.own.is_loopback() && way.mtu >= 1_280, "{way:?}");
+    }
+
+    fn doubts(mode: Mode, mtu: u32, over_router: Option<bool>) -> Vec<Mistake> {
+        let log = Log::default();
+        let way = Way { own: Ipv4Addr::new(10, 0, 0, 1), mtu, over_router };
+        doubt(&log, mode, "10.0.1.7:80".parse().unwrap(), &way, &(0..0));
+        log.into_vec()
+    }
+
+    #[test]
+    fn a_way_is_doubted_where_the_mode_does_not_fit_it() {
+        for (mode, mtu, over_router, count) in [
+            (Mode::Nat, 1_400, Some(true), 0),
+            (Mode::DsrL2, 1_500, Some(false), 0),
+            (Mode::DsrL2, 1_500, None, 0),
+            (Mode::DsrL2, 1_500, Some(true), 1),
+            (Mode::DsrIpip, 1_519, Some(true), 1),
+            (Mode::DsrIpip, 1_520, Some(true), 0),
+            (Mode::DsrGue, 1_527, Some(false), 1),
+            (Mode::DsrGue, 9_000, Some(false), 0),
+        ] {
+            let found = doubts(mode, mtu, over_router);
+            assert_eq!(found.len(), count, "{mode:?} {mtu} {over_router:?}: {found:?}");
+        }
+        let told = format!("{:?}", doubts(Mode::DsrGue, 1_500, None));
+        for number in ["1472", "1528", "advmss 1432"] {
+            assert!(told.contains(number), "{told}");
+        }
+    }
+}

@@ -16,6 +16,8 @@ pub const RESTORED_LEN: usize = 4 * RESTORED_WORDS;
 pub struct Variation {
     /// The packet before it is varied.
     pub packet: [[u8; 4]; RESTORED_WORDS],
+    /// Bytes of the frame that each run begins with: what a run put before it is taken off again.
+    pub len: u64,
     /// Number of the next run.
     pub run: u64,
     /// Flows, a power of two, less one.
@@ -50,7 +52,7 @@ impl Variation {
     }
 }
 
-const _: () = assert!(size_of::<Variation>() == 88);
+const _: () = assert!(size_of::<Variation>() == 96);
 
 #[cfg(feature = "aya")]
 // SAFETY: `repr(C)` and `bytemuck::Pod`: `Copy`, without padding, valid for every bit pattern.

@@ -36,13 +36,15 @@ impl<'a> AtomicTable<'a> {
         AtomicTable { flows, tags, returns }
     }
 
-    /// Puts a flow in, and the way back under `back`, which nobody holds. In a full bucket it takes
+    /// Puts a flow in, and the way back under `back`, which nobody holds, unless it has none. In a full bucket it takes
     /// the place of another, whose way back stays. `false` if there is no room for its own.
     pub fn insert(&self, hash_seed: u64, flow: &Flow, back: &FlowKey) -> bool {
         let hash = flow_hash(&flow.key, hash_seed);
         let claim = super::claim(self, hash, Seen::NOTHING, flow.opened_at_ns);
         let Some(claim) = claim else { return false };
-        if !super::add_return(self, flow_hash(back, hash_seed), claim.index) {
+        let has_way_back = flow.control.is_one_sided()
+            || super::add_return(self, flow_hash(back, hash_seed), claim.index);
+        if !has_way_back {
             claim.give_back(self);
             return false;
         }

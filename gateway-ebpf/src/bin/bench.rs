@@ -2,7 +2,8 @@
 //!
 //! BPF_PROG_TEST_RUN does not reset a packet between its repeats, so a program that rewrites its
 //! packet would be timed on its own output. This wrapper restores the packet, makes it one of the
-//! next flow, and tail-calls the program; an empty one in its place gives the cost of the wrapper.
+//! next flow, and tail-calls the program; an empty one in its place gives the cost of the wrapper. What
+//! the program put before its packet is taken off, too, at a cost that counts as the program's.
 
 #![no_std]
 #![no_main]
@@ -10,6 +11,8 @@
 
 #[path = "../cursor.rs"]
 mod cursor;
+
+use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
@@ -31,7 +34,7 @@ pub static PROGRAMS: ProgramArray<1> = ProgramArray::new();
 /// Restores the packet, varies it, and goes on in the program under test.
 #[xdp]
 pub fn wrapper(ctx: XdpContext) -> u32 {
-    if vary(&XdpFrame::new(&ctx)).is_some() {
+    if vary(&ctx).is_some() {
         // SAFETY: nothing is held that would have to be dropped. It returns only if no program is
         // there.
         unsafe { PROGRAMS.tail_call(&ctx, 0) };
@@ -46,7 +49,7 @@ pub fn nothing(_ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn vary(frame: &XdpFrame) -> Option<()> {
+fn vary(ctx: &XdpContext) -> Option<()> {
     let variation = VARIATION.get_ptr_mut(0)?;
     // SAFETY: the row of an array map; only this program writes it, on the one CPU of the run.
     let variation = unsafe { &mut *variation };
@@ -55,7 +58,13 @@ fn vary(frame: &XdpFrame) -> Option<()> {
     let number = if variation.scattered != 0 { mix(run) } else { run };
     let (source, port) = variation.flow((number & variation.flows_mask) as u32);
 
-    let packet = frame.bytes::<RESTORED_LEN>(0)?;
+    // Hidden, or the compiler would subtract from a pointer what the verifier knows no bounds of.
+    let size = black_box(XdpFrame::new(ctx).size()) as u64;
+    let grown = size.wrapping_sub(variation.len);
+    if grown != 0 {
+        cursor::move_start(ctx, grown as i32)?;
+    }
+    let packet = XdpFrame::new(ctx).bytes::<RESTORED_LEN>(0)?;
     macro_rules! restore {
         ($($word:literal)*) => { $(packet.set_four::<{ 4 * $word }>(variation.packet[$word]);)* };
     }

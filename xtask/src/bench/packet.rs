@@ -14,7 +14,9 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};
-use gateway_common::layout::{Flow, FlowControl, Pool, Vip, algorithm, flow_state, phase};
+use gateway_common::layout::{
+    Backend, Flow, FlowControl, Pool, Vip, algorithm, flow_state, mode, phase,
+};
 use gateway_common::limits::{FLOWS_DEFAULT, WEIGHT_MAX};
 use gateway_common::variation::{RESTORED_WORDS, Variation};
 use gateway_common::verdict::Verdict;
@@ -114,15 +116,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wrapper = object("gateway-bench.bpf.o")?;
     // In a table of the usual size, which evicts a flow for each new one.
     let mut report = packet_bed::inside(&program, FLOWS_DEFAULT, |bed| {
-        set_up(bed)?;
+        set_up(bed, mode::NAT)?;
         let cases = measure(bed, &wrapper, args, &[new_flow_case()?, not_ours_case()?])?;
         Ok(Report { programs: sizes(bed)?, packets: args.packets, cases })
     })?;
     for (name, flows) in TABLES {
         let measured = packet_bed::inside(&program, (ROOM * flows).max(ROOM_MIN), |bed| {
-            set_up(bed)?;
-            fill(bed, flows)?;
+            set_up(bed, mode::NAT)?;
+            fill(bed, flows, mode::NAT)?;
             measure(bed, &wrapper, args, &[inward_case(name, flows)?, return_case(name, flows)?])
+        })?;
+        report.cases.extend(measured);
+        let measured = packet_bed::inside(&program, (ROOM * flows).max(ROOM_MIN), |bed| {
+            set_up(bed, mode::DSR_IPIP)?;
+            fill(bed, flows, mode::DSR_IPIP)?;
+            let name = format!("established dsr-ipip, {name}");
+            measure(bed, &wrapper, args, &[Case { name, ..inward_case("", flows)? }])
         })?;
         report.cases.extend(measured);
     }
@@ -183,8 +192,8 @@ fn return_case(table: &str, flows: u32) -> Result<Case> {
     })
 }
 
-/// A VIP over [`BACKENDS`] equal backends.
-fn set_up(bed: &mut Bed) -> Result<()> {
+/// A VIP over [`BACKENDS`] equal backends of this [`mode`].
+fn set_up(bed: &mut Bed, mode: u16) -> Result<()> {
     bed.settings(packet_bed::settings())?;
     bed.vip(VIP.parse()?, Vip { index: 0, pool: 0, flags: 0 })?;
     let rows: Vec<u32> = (0..BACKENDS).collect();
@@ -194,14 +203,15 @@ fn set_up(bed: &mut Bed) -> Result<()> {
     let first: SocketAddrV4 = BACKEND_FIRST.parse()?;
     for row in rows {
         let addr = SocketAddrV4::new((first.ip().to_bits() + row).into(), first.port());
-        bed.backend(row, packet_bed::backend(addr, 1))?;
+        let backend = packet_bed::backend(addr, 1);
+        bed.backend(row, Backend { flags: backend.flags | mode, ..backend })?;
         bed.weights(row, packet_bed::weights(WEIGHT_MAX))?;
     }
     Ok(())
 }
 
 /// Tracks established flows, numbered as the wrapper numbers them.
-fn fill(bed: &mut Bed, flows: u32) -> Result<()> {
+fn fill(bed: &mut Bed, flows: u32, mode: u16) -> Result<()> {
     let inward = inward_case("", flows)?;
     let back = return_case("", flows)?;
     let (inwards, outwards) = (variation(&inward)?, variation(&back)?);
@@ -216,7 +226,7 @@ fn fill(bed: &mut Bed, flows: u32) -> Result<()> {
                 phase: phase::LIVE,
                 version: 0,
                 backend: u16::try_from(number / FLOWS_PER_BACKEND)?,
-                nat_port: back.target_port,
+                nat_port: if mode == mode::NAT { back.target_port } else { [0; 2] },
             },
             generation: 1,
             vip: 0,
@@ -242,6 +252,7 @@ fn variation(case: &Case) -> Result<Variation> {
     }
     Ok(Variation {
         packet,
+        len: frame.len() as u64,
         run: 0,
         flows_mask: u64::from(case.flows - 1),
         scattered: u32::from(case.scattered),
@@ -355,10 +366,10 @@ fn sizes(bed: &Bed) -> Result<Vec<Program>> {
 }
 
 fn print(report: &Report) {
-    println!("{:<26} {:>10} {:>13} {:>10}", "case", "ns/packet", "least-most", "wrapper");
+    println!("{:<32} {:>10} {:>13} {:>10}", "case", "ns/packet", "least-most", "wrapper");
     for case in &report.cases {
         let range = format!("{}-{}", case.min_ns, case.max_ns);
-        println!("{:<26} {:>10} {range:>13} {:>10}", case.case, case.median_ns, case.wrapper_ns);
+        println!("{:<32} {:>10} {range:>13} {:>10}", case.case, case.median_ns, case.wrapper_ns);
     }
     for program in &report.programs {
         println!(

@@ -88,6 +88,8 @@ pub struct Vip {
 pub mod vip_flag {
     /// The proxy serves it: packets pass to the host.
     pub const L7: u32 = 1;
+    /// A segment of a connection that is lost is answered by RST.
+    pub const RESET_LOST: u32 = 2;
 }
 
 /// A pool as the packet path sees it. Written last, after the rows and the table it names.
@@ -364,8 +366,10 @@ pub mod program {
     pub const OPEN: u32 = 0;
     /// A packet goes to its backend in another one ([`crate::tunnel`]).
     pub const ENCAPSULATE: u32 = 1;
+    /// A client hears that its connection is lost ([`crate::route::reset`]).
+    pub const RESET: u32 = 2;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 2;
+    pub const PROGRAMS_LEN: u32 = 3;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.

@@ -11,6 +11,7 @@
 mod established;
 mod one_sided;
 mod open;
+mod reset;
 
 use crate::draw;
 use crate::flows::{self, FlowTable, Found};
@@ -19,11 +20,12 @@ use crate::layout::{
     Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings,
     Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
 };
-use crate::packet::{self, Frame, Packet};
+use crate::packet::{self, Frame, Packet, Segment};
 use crate::rewrite::{Hop, rewrite};
 use crate::verdict::Verdict;
 
 pub use self::open::open;
+pub use self::reset::{RESET_LEN, reset};
 
 use self::established::{from_backend, from_client};
 
@@ -93,12 +95,19 @@ pub enum Step {
     /// To a backend that it goes to in another packet, whose headers the tables hold:
     /// [`crate::tunnel::wrap`] writes them, once there is room.
     Encapsulates,
+    /// To a segment whose connection is lost, as its client is to hear: [`reset`] answers it. If
+    /// nobody does, the packet ends so.
+    Lost(Verdict),
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
 pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match arrive(frame, tables) {
         Step::Opens => open(frame, tables),
+        Step::Lost(_) => {
+            let verdict = reset(frame).err().unwrap_or(Verdict::ResetLost);
+            Step::Ended(Routed { verdict, interface: 0 })
+        }
         step => step,
     }
 }
@@ -135,25 +144,52 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
             let segment = packet::segment(frame, &packet)?;
             if !segment.opens() || continues(tables, settings, &found.flow) {
-                if found.flow.control.is_one_sided() {
-                    return one_sided::from_client(tables, frame, &packet, &segment, &found, hash);
-                }
-                let (to, hop) = from_client(tables, frame, &packet, &segment, &found)?;
-                rewrite(frame, &packet, &to, &hop)?;
-                return Ok(ended(Verdict::ForwardIn, &hop));
+                let forwarded = if found.flow.control.is_one_sided() {
+                    one_sided::from_client(tables, frame, &packet, &segment, &found, hash)
+                } else {
+                    forward(tables, frame, &packet, &segment, &found)
+                };
+                return forwarded.or_else(|verdict| lost(&vip, &segment, verdict));
             }
             Opening::new(packet, hash, vip, Some(&found))
         }
         _ if is_l7 => return Err(Verdict::PassToProxy),
         _ => {
-            if !packet::segment(frame, &packet)?.opens() {
-                return Err(Verdict::DropNoFlow);
+            let segment = packet::segment(frame, &packet)?;
+            if !segment.opens() {
+                return lost(&vip, &segment, Verdict::DropNoFlow);
             }
             Opening::new::<T::Line>(packet, hash, vip, None)
         }
     };
     tables.set_opening(&opening);
     Ok(Step::Opens)
+}
+
+/// A client's packet along its flow, by NAT.
+#[inline(always)]
+fn forward<F: Frame, T: Tables>(
+    tables: &T,
+    frame: &F,
+    packet: &Packet,
+    segment: &Segment,
+    found: &Found<T::Line>,
+) -> Result<Step, Verdict> {
+    let (to, hop) = from_client(tables, frame, packet, segment, found)?;
+    rewrite(frame, packet, &to, &hop)?;
+    Ok(ended(Verdict::ForwardIn, &hop))
+}
+
+/// The end of a segment that `verdict` stopped: its client hears of it where the VIP wants that and
+/// what stopped it is that its flow, or its flow's backend, is not there any more.
+#[inline(always)]
+fn lost(vip: &Vip, segment: &Segment, verdict: Verdict) -> Result<Step, Verdict> {
+    let is_lost = matches!(verdict, Verdict::DropNoFlow | Verdict::DropBackendGone);
+    if is_lost && vip.flags & vip_flag::RESET_LOST != 0 && reset::may_answer(segment) {
+        Ok(Step::Lost(verdict))
+    } else {
+        Err(verdict)
+    }
 }
 
 #[inline(always)]

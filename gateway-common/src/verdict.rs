@@ -64,6 +64,8 @@ verdicts! {
     DropTtl = 18, "drop_ttl";
     /// The maps contradict each other; a daemon is writing or is needed.
     DropTables = 19, "drop_tables";
+    /// Its connection is lost, and its client was told so by RST.
+    ResetLost = 20, "reset_lost";
 }
 
 /// Rows of `VERDICTS`.

@@ -20,7 +20,8 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
-use gateway_common::route::{Routed, Step, arrive, open};
+use gateway_common::packet::Frame;
+use gateway_common::route::{RESET_LEN, Routed, Step, arrive, open, reset};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
@@ -75,18 +76,44 @@ fn encapsulate(ctx: &XdpContext) -> Result<u32, Verdict> {
     Ok(outer.interface)
 }
 
+/// Tells a client that its connection is lost.
+#[xdp]
+#[inline(always)]
+pub fn gateway_reset(ctx: XdpContext) -> u32 {
+    let tables = MapTables::new(&ctx);
+    let frame = XdpFrame::new(&ctx);
+    let surplus = frame.size().wrapping_sub(RESET_LEN);
+    let verdict = match reset(&frame) {
+        Ok(()) if tables::cut(&ctx, surplus) => Verdict::ResetLost,
+        Ok(()) => Verdict::DropTruncated,
+        Err(verdict) => verdict,
+    };
+    end(&ctx, &tables, Routed { verdict, interface: 0 })
+}
+
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
 fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
-    match step {
+    let verdict = match step {
         Step::Ended(routed) => return end(ctx, tables, routed),
-        // SAFETY, here and below: nothing is held that would have to be dropped. It returns only if
-        // no program is there.
-        Step::Opens => unsafe { maps::PROGRAMS.tail_call(ctx, program::OPEN) },
-        // SAFETY: see above.
-        Step::Encapsulates => unsafe { maps::PROGRAMS.tail_call(ctx, program::ENCAPSULATE) },
+        Step::Opens => {
+            // SAFETY, here and below: nothing is held that would have to be dropped. It returns only
+            // if no program is there.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::OPEN) };
+            Verdict::DropTables
+        }
+        Step::Encapsulates => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::ENCAPSULATE) };
+            Verdict::DropTables
+        }
+        Step::Lost(verdict) => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::RESET) };
+            verdict
+        }
     };
-    end(ctx, tables, Routed { verdict: Verdict::DropTables, interface: 0 })
+    end(ctx, tables, Routed { verdict, interface: 0 })
 }
 
 /// Counts the end of a packet's journey, and says what the kernel is to do with it.
@@ -107,6 +134,9 @@ fn action(ctx: &XdpContext, routed: Routed) -> u32 {
                 tables::redirect(routed.interface)
             }
         }
+        // Not XDP_TX: a virtual card (veth) wakes its peer for that only if the peer has a program of
+        // its own, and what is answered here is rare.
+        Verdict::ResetLost => tables::redirect(ctx.ingress_ifindex() as u32),
         _ => XDP_DROP,
     }
 }

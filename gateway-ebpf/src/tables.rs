@@ -13,7 +13,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect,
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::FlowTable;
@@ -61,6 +61,13 @@ impl MapTables {
 pub fn redirect(interface: u32) -> u32 {
     // SAFETY: takes no pointers; an interface that does not exist makes the kernel drop the packet.
     unsafe { bpf_redirect(interface, 0) as u32 }
+}
+
+/// Cuts bytes off the end of a packet. `false` if the kernel refuses.
+#[inline(always)]
+pub fn cut(ctx: &XdpContext, bytes: usize) -> bool {
+    // SAFETY: the context is this run's. Nothing of the packet is read or written after it.
+    bytes == 0 || unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), -(bytes as i32)) } == 0
 }
 
 impl MapTables {

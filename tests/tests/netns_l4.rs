@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use gateway_tests::load::{Load, LoadOptions, Mode};
 use gateway_tests::maps;
 use gateway_tests::node::wait_for;
 use gateway_tests::testbed::{GatewayNode, Testbed};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// How long to wait for what the gateway does within its ticks and probes: much longer than it takes
@@ -245,7 +248,7 @@ fn a_live_download_survives_a_change_of_weights_and_a_reload() {
 
     config.pools[0].backends[0].lines = "admission = \"draining\"".to_owned();
     testbed.write_config(&config).unwrap();
-    gateway.node().signal(rustix::process::Signal::HUP).unwrap();
+    gateway.node().signal(Signal::HUP).unwrap();
     wait_for("b1 to drain", PATIENCE, || {
         Ok((gateway.backend_state("b1")?["health"] == "draining").then_some(()))
     })
@@ -271,7 +274,7 @@ fn a_live_download_survives_a_new_name_of_its_pool() {
     config.pools[0].name = "shop".to_owned();
     config.vips[0].pool = "shop".to_owned();
     testbed.write_config(&config).unwrap();
-    gateway.node().signal(rustix::process::Signal::HUP).unwrap();
+    gateway.node().signal(Signal::HUP).unwrap();
     wait_for("the new name", PATIENCE, || {
         Ok((gateway.state()?["pools"][0]["name"] == "shop").then_some(()))
     })
@@ -341,4 +344,46 @@ fn a_backend_that_crashes_hangs_or_resets_is_cut() {
     let lost = total.failures() as f64 / total.requests() as f64;
     assert!(lost < 0.2, "{lost:.3} of {}: {:?}", total.requests(), total.failed);
     assert!(total.backends["b1"] > 0 && total.backends["b3"] > 0);
+}
+
+#[test]
+fn a_client_whose_backend_was_removed_hears_so_and_connects_anew() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let mut config = config(&testbed, "equal", 1);
+    config.pools[0].lines = "reset_lost = true".to_owned();
+    let mut gateway = testbed.start_gateway(&config).unwrap();
+    let vip = testbed.l4_vip(1);
+    let mut connection = testbed.client().run(|| TcpStream::connect(vip)).unwrap().unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(ask(&mut connection).unwrap().contains("x-backend: b1"));
+
+    config.pools[0].backends = vec![testbed.backend_at(2, 8080)];
+    testbed.write_config(&config).unwrap();
+    gateway.node().signal(Signal::HUP).unwrap();
+    wait_for("the other backend to serve", PATIENCE, || {
+        let state = gateway.state()?;
+        Ok((state["pools"][0]["backends"][0]["name"] == "b2").then_some(()))
+    })
+    .unwrap();
+
+    let error = wait_for("the connection to end", PATIENCE, || Ok(ask(&mut connection).err()));
+    assert_eq!(error.unwrap().kind(), ErrorKind::ConnectionReset);
+    let mut anew = testbed.client().run(|| TcpStream::connect(vip)).unwrap().unwrap();
+    anew.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(ask(&mut anew).unwrap().contains("x-backend: b2"));
+}
+
+/// One request along a connection, and the head of its answer.
+fn ask(connection: &mut TcpStream) -> std::io::Result<String> {
+    connection.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")?;
+    let mut answer = String::new();
+    while !answer.contains("\r\n\r\n") {
+        let mut buffer = [0; 4_096];
+        match connection.read(&mut buffer)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => answer.push_str(&String::from_utf8_lossy(&buffer[..read])),
+        }
+    }
+    Ok(answer)
 }

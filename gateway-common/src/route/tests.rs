@@ -31,6 +31,7 @@ struct HeapTables {
     settings: Settings,
     maglev: Box<MaglevTable>,
     weight: Cell<u16>,
+    vip_flags: Cell<u32>,
     control_share: Cell<u32>,
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
@@ -70,6 +71,7 @@ impl HeapTables {
             },
             maglev: Box::new(Zeroable::zeroed()),
             weight: Cell::new(WEIGHT_MAX),
+            vip_flags: Cell::default(),
             control_share: Cell::new(0),
             in_flight: Cell::new(0),
             next_port: Default::default(),
@@ -148,7 +150,7 @@ impl Tables for HeapTables {
 
     fn vip(&self, key: &VipKey) -> Option<Vip> {
         let is_vip = key.addr == VIP && u16::from_be_bytes(key.port) == 80;
-        is_vip.then_some(Vip { index: 0, pool: 0, flags: 0 })
+        is_vip.then_some(Vip { index: 0, pool: 0, flags: self.vip_flags.get() })
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {
@@ -561,4 +563,5 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
 
 mod datagrams;
 mod exchange;
+mod lost;
 mod one_sided;

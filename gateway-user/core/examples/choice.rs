@@ -125,6 +125,7 @@ fn fleet() -> Fleet {
         weights: WeightMode::Learned,
         mode: Mode::Nat,
         retry_refused: true,
+        reset_lost: false,
         backends: backends.collect(),
         probe: None,
         policy: PolicySpec::default(),

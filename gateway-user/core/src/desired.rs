@@ -39,13 +39,14 @@ pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32, mode: 
     }
 }
 
-/// A VIP's entry in `VIPS`.
-pub(crate) fn vip_entry(spec: &VipSpec, index: u32, pool: u32) -> Vip {
-    let flags = match spec.layer {
+/// A VIP's entry in `VIPS`, as a VIP of its pool.
+pub(crate) fn vip_entry(spec: &VipSpec, pool_spec: &PoolSpec, index: u32, pool: u32) -> Vip {
+    let layer = match spec.layer {
         Layer::L4 => 0,
         Layer::L7 => vip_flag::L7,
     };
-    Vip { index, pool, flags }
+    let lost = if pool_spec.reset_lost { vip_flag::RESET_LOST } else { 0 };
+    Vip { index, pool, flags: layer | lost }
 }
 
 /// A pool's row in `POOLS`. `control_share` of the hashes, `0..=1`, is the control group's.

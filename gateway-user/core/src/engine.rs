@@ -423,7 +423,8 @@ impl Engine {
             pool.lay_out(spec, &mut self.tables, now);
         }
         for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
-            self.tables.vips.insert(entry.key, vip_entry(spec, entry.index, entry.pool));
+            let row = vip_entry(spec, &self.fleet.pools[spec.pool], entry.index, entry.pool);
+            self.tables.vips.insert(entry.key, row);
         }
         set_client_classes(&self.fleet, &mut self.tables);
         self.limit_archives();

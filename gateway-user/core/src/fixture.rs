@@ -40,6 +40,7 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         weights: WeightMode::Learned,
         mode: Mode::Nat,
         retry_refused: true,
+        reset_lost: false,
         backends: (0..backends).map(|number| backend(first + number)).collect(),
         probe: None,
         policy: PolicySpec::default(),

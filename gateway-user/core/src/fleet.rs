@@ -92,6 +92,9 @@ pub struct PoolSpec {
     pub weights: WeightMode,
     /// L4: a refused SYN is kept from the client, whose next SYN draws another backend.
     pub retry_refused: bool,
+    /// L4: whether a client that sends along a connection which is lost (its backend is gone, or
+    /// nobody knows it) hears so by RST.
+    pub reset_lost: bool,
     /// Backends; at least one.
     pub backends: Vec<BackendSpec>,
     /// The active health check, if any.

@@ -180,6 +180,7 @@ fn fleet(pools: usize, backends: usize) -> Fleet {
         weights: WeightMode::Learned,
         mode: Mode::Nat,
         retry_refused: true,
+        reset_lost: false,
         backends: (0..backends).map(|index| backend(pool, index)).collect(),
         probe: None,
         policy: PolicySpec::default(),

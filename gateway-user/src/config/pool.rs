@@ -74,6 +74,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     );
     let weights_at = weights.as_ref().map(Spanned::span);
     let retry_refused = read_retry_refused(&mut section, forwarding);
+    let reset_lost = section.get_or("reset_lost", false);
     let (backends, backends_at) = read_backends(&mut section, name.as_ref());
     let mode = weights.as_ref().map_or(WeightMode::Learned, |weights| *weights.get_ref());
     if let (WeightMode::Learned | WeightMode::Static, Some(backends)) = (mode, &backends) {
@@ -94,6 +95,7 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         algorithm: algorithm.map_or(Algorithm::P2c, Spanned::into_inner),
         weights: mode,
         retry_refused,
+        reset_lost,
         backends,
         probe,
         policy,

@@ -155,6 +155,7 @@ name = "site"
 algorithm = "maglev"
 weights = "equal"
 retry_refused = false
+reset_lost = true
 affinity = "prefix"
 affinity_header = "X-Session"
 affinity_load_max = 1.1
@@ -229,6 +230,7 @@ fn every_key_is_read() {
     let pool = &config.fleet.pools[1];
     assert_eq!((pool.algorithm, pool.weights), (Algorithm::Maglev, WeightMode::Equal));
     assert!(!pool.retry_refused);
+    assert!(pool.reset_lost);
     let backend = &pool.backends[0];
     assert_eq!((backend.capacity, backend.admission), (2.0, Admission::Draining));
     assert_eq!(backend.nat_addr.to_string(), "10.1.0.254");

@@ -36,6 +36,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         weights: WeightMode::Learned,
         mode: Mode::Nat,
         retry_refused: true,
+        reset_lost: false,
         backends: backends.iter().enumerate().map(backend).collect(),
         probe: None,
         policy: PolicySpec::default(),

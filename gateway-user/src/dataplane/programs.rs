@@ -11,8 +11,11 @@ use super::error::DataplaneError;
 pub const ATTACHED: &str = "gateway";
 
 /// Programs that it calls, by their row of `PROGRAMS`.
-const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] =
-    [(program::OPEN, "gateway_open"), (program::ENCAPSULATE, "gateway_encapsulate")];
+const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
+    (program::OPEN, "gateway_open"),
+    (program::ENCAPSULATE, "gateway_encapsulate"),
+    (program::RESET, "gateway_reset"),
+];
 
 /// Loads all programs of an object and puts those that are called where they are called from.
 ///

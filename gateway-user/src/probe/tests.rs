@@ -78,6 +78,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         weights: WeightMode::Equal,
         mode: Mode::Nat,
         retry_refused: false,
+        reset_lost: false,
         backends: backends.collect(),
         probe,
         policy: PolicySpec::default(),

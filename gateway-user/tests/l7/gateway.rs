@@ -185,6 +185,7 @@ pub(crate) fn snapshot(
         weights: WeightMode::Equal,
         mode: Mode::Nat,
         retry_refused: false,
+        reset_lost: false,
         backends: specs.collect(),
         probe: None,
         policy: PolicySpec::default(),

@@ -5,6 +5,7 @@
 mod datagrams;
 mod direct;
 mod journeys;
+mod lost;
 mod steering;
 mod verdicts;
 

@@ -64,6 +64,10 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
             "dropped: it is larger than the MTU towards the next hop; see `ip link` for the MTUs"
         }
         Verdict::DropTtl => "dropped: its time to live is used up; is there a loop of routes?",
+        Verdict::ResetLost => {
+            "answered by RST: its connection is lost, and the pool wants its client to hear so \
+             (`reset_lost`)"
+        }
         Verdict::DropTables => {
             "dropped: the tables contradict each other; a daemon is writing them at this moment, or \
              one is needed that does: try again, else see its log"

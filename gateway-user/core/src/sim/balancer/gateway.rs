@@ -509,6 +509,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             weights: scenario.weights,
             mode: Mode::Nat,
             retry_refused: true,
+            reset_lost: false,
             backends: backends.collect(),
             probe: scenario.probe.clone(),
             policy: scenario.policy.clone(),

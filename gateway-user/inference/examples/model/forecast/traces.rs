@@ -125,8 +125,10 @@ fn lived(history: &Path) -> Result<Vec<Trace>> {
 fn shares(whole: &Trace) -> Vec<Trace> {
     let mean = whole.rates.iter().sum::<f64>() / whole.rates.len().max(1) as f64;
     let seconds = whole.step.as_secs_f64();
-    let mut chance =
-        Chance::new(whole.name.bytes().fold(1, |sum, byte| 31 * sum + u64::from(byte)));
+    let mut chance = Chance::new(whole.name.bytes().fold(1, |seed: u64, byte| {
+        // As ever, so that what was judged before is judged by the same.
+        seed.wrapping_mul(31).wrapping_add(u64::from(byte))
+    }));
     let mut share = |a_step: f64| {
         let part = a_step / (mean * seconds);
         let mut count = |rate: &f64| requests(rate * seconds * part, &mut chance) / seconds;

@@ -1,12 +1,16 @@
-//! The daemon's maps as an operator sees and changes them: by bpftool.
+//! The daemon's maps as an operator sees and changes them: by bpftool, and by a program of their own
+//! where a process for each change is too slow.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use aya::maps::{Array, Map, MapData};
+use gateway_common::layout::{Settings, Weights, map_name};
 use serde_json::Value;
 
 use crate::command;
+use crate::packet_bed;
 
 /// Bytes of one row of `WEIGHTS`: a share for each of eight classes, the fallback, three spelled
 /// out, and the time of computation.
@@ -58,4 +62,44 @@ pub fn set_weight(pins: &Path, row: u64, share: u16) -> Result<()> {
         hex(&value)
     );
     command::output(Command::new("bpftool").args(arguments.split(' '))).map(drop)
+}
+
+/// The rows of `WEIGHTS`, kept open.
+pub struct WeightRows(Array<MapData, Weights>);
+
+impl WeightRows {
+    /// Opens the pinned map.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open(pins: &Path) -> Result<WeightRows> {
+        Ok(WeightRows(array(pins, map_name::WEIGHTS)?.try_into()?))
+    }
+
+    /// As [`set_weight`], by one system call.
+    ///
+    /// # Errors
+    /// There is no such row, or the kernel refuses.
+    pub fn set(&mut self, row: u64, share: u16) -> Result<()> {
+        let row = u32::try_from(row).context("a row fits 32 bits")?;
+        self.0.set(row, packet_bed::weights(share), 0).context("writing WEIGHTS")
+    }
+}
+
+/// Makes the pinned maps those of another version, as a daemon finds them that was built before or
+/// after; the version that they had.
+///
+/// # Errors
+/// There are no pinned settings, or the kernel refuses.
+pub fn set_layout(pins: &Path, version: u32) -> Result<u32> {
+    let mut map: Array<_, Settings> = array(pins, map_name::SETTINGS)?.try_into()?;
+    let settings = map.get(&0, 0).context("reading SETTINGS")?;
+    map.set(0, Settings { layout_version: version, ..settings }, 0).context("writing SETTINGS")?;
+    Ok(settings.layout_version)
+}
+
+fn array(pins: &Path, name: &str) -> Result<Map> {
+    let pin = pins.join(name);
+    let map = MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))?;
+    Ok(Map::Array(map))
 }

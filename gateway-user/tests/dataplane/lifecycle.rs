@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use gateway_user::dataplane::{self, AttachMode, Attachment, Dataplane, DataplaneError, XdpMode};
 
-use crate::lab::{FAR, MAPS, NEAR, forward, ip, with_lab, xdp_on};
+use crate::lab::{FAR, MAPS, NEAR, forward, ip, run, with_lab, xdp_on};
 use crate::tables::{fill, some_tables};
 
 fn only(dataplane: &Dataplane) -> &Attachment {
@@ -73,6 +73,30 @@ fn detaching_removes_everything_and_the_next_start_is_new() {
             assert_eq!(xdp_on(NEAR), None);
             assert!(!lab.pin_dir.exists());
         }
+    });
+}
+
+#[test]
+fn programs_of_traffic_control_stay_where_they_are() {
+    with_lab(|lab| {
+        // The least program there is, of one instruction: every packet is of no class.
+        let code = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&code, "1,6 0 0 0").unwrap();
+        run("tc", &format!("qdisc add dev {NEAR} clsact"));
+        for way in ["ingress", "egress"] {
+            let code = code.path().display();
+            run("tc", &format!("filter add dev {NEAR} {way} bpf bytecode-file {code}"));
+        }
+        let shown = |way| run("tc", &format!("filter show dev {NEAR} {way}"));
+        let filters = || ["ingress", "egress"].map(shown);
+        let before = filters();
+        assert!(before.iter().all(|shown| shown.contains("bytecode")), "{before:?}");
+        for _ in 0..2 {
+            drop(Dataplane::open(&lab.options()).unwrap());
+            assert_eq!((xdp_on(NEAR).as_deref(), filters()), (Some("xdp"), before.clone()));
+        }
+        dataplane::detach(&lab.pin_dir).unwrap();
+        assert_eq!((xdp_on(NEAR), filters()), (None, before));
     });
 }
 

@@ -366,7 +366,7 @@ impl Loop {
                 }
             }
         }
-        self.plane.sweep(clock::now());
+        self.plane.sweep(clock::now(), self.engine.down());
         self.count();
         outcome
     }

@@ -125,6 +125,8 @@ pub struct Dataplane {
     /// them by system calls.
     backends: BTreeMap<u32, Backend>,
     vips: BTreeMap<VipKeyOrd, Vip>,
+    /// Rows of backends that are down.
+    down: BTreeSet<u32>,
     hash_seed: u64,
     sweeper: Sweeper,
     /// Until somebody reads it.
@@ -166,6 +168,7 @@ impl Dataplane {
             adopted,
             backends: loaded.backends,
             vips: loaded.vips,
+            down: BTreeSet::new(),
             hash_seed: loaded.hash_seed,
             sweeper: Sweeper::new(adopted),
         }
@@ -239,6 +242,12 @@ impl Dataplane {
         })
     }
 
+    /// Rows of backends that are down: the sweep frees flows of datagrams to them, so that the next
+    /// datagram draws another. Connections stay, since only their ends know whether they outlive it.
+    pub fn set_down(&mut self, rows: BTreeSet<u32>) {
+        self.down = rows;
+    }
+
     /// Goes on with the walk through the flow table, for about `budget` entries ([`SWEEP_BUDGET`]):
     /// frees flows that are over or silent, reports SYNs that nobody answered as failed connections
     /// to `telemetry`, and puts in-flight counts right. To be called every tick.
@@ -248,6 +257,7 @@ impl Dataplane {
             hash_seed: self.hash_seed,
             counts: &*self.maps.rows,
             backends: &self.backends,
+            down: &self.down,
         };
         self.sweeper.sweep(&tables, now, budget, &mut |observation| telemetry.report(observation))
     }

@@ -8,10 +8,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Output;
 use std::time::Duration;
 
-use gateway_tests::config::{GatewayConfig, Vip};
+use gateway_tests::config::{GatewayConfig, HTTP_PROBE, Vip};
 use gateway_tests::netns::Namespace;
 use gateway_tests::node::{Node, wait_for};
-use gateway_tests::testbed::Testbed;
+use gateway_tests::testbed::{BackendOptions, Testbed};
 use serde_json::Value;
 
 /// For what takes milliseconds on an idle machine.
@@ -85,6 +85,33 @@ fn clients_spread_over_the_backends_and_each_keeps_its_own() {
         .unwrap();
     // Sixteen fair coins show one side alone once in 30,000 times.
     assert_eq!(names, BTreeSet::from(["b1".to_owned(), "b2".to_owned()]));
+}
+
+#[test]
+fn a_client_of_a_backend_that_goes_down_is_answered_by_another() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let options = BackendOptions { ports: vec![PORT], ..BackendOptions::default() };
+    let mut probed = Vec::new();
+    for number in 1..=2 {
+        probed.push(testbed.start_backend(number, &options).unwrap());
+        answer_as(testbed.backend(number), format!("b{number}"));
+    }
+    let mut config = config(&testbed, 2);
+    config.pools[0].sections = HTTP_PROBE.to_owned();
+    let gateway = testbed.start_gateway(&config).unwrap();
+    let vip = testbed.l4_vip(1);
+    let socket = testbed.client().run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+    let first = asked(&socket, vip);
+    assert_eq!(asked(&socket, vip), first);
+
+    // Its datagrams are answered still, so that nothing but its probe speaks against it.
+    probed[usize::from(first == "b2")].kill().unwrap();
+    wait_for("its probe to fail", PATIENCE, || {
+        Ok((gateway.backend_state(&first)?["health"] == "down").then_some(()))
+    })
+    .unwrap();
+    wait_for("the other to answer", PATIENCE, || Ok((asked(&socket, vip) != first).then_some(())))
+        .unwrap();
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod pool;
 mod save;
 mod show;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,6 +226,12 @@ impl Engine {
             weights_age_max_ns: u64::try_from(self.options.weights_age_max.as_nanos())
                 .unwrap_or(u64::MAX),
         }
+    }
+
+    /// Rows of backends that are down by their probe and take no new flows, so that nobody doubts it.
+    pub fn down(&self) -> BTreeSet<u32> {
+        let backends = self.pools.iter().flat_map(PoolLoop::backends);
+        backends.filter(|backend| backend.is_down()).map(|backend| backend.row().row).collect()
     }
 
     /// Everything that is known and decided, for people.

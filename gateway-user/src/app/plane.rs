@@ -1,5 +1,6 @@
 //! The XDP data plane, as the loop wants it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_common::clock::KtimeNs;
@@ -38,7 +39,8 @@ impl Plane for XdpPlane {
         self.dataplane.rows()
     }
 
-    fn sweep(&mut self, now: KtimeNs) {
+    fn sweep(&mut self, now: KtimeNs, down: BTreeSet<u32>) {
+        self.dataplane.set_down(down);
         self.dataplane.sweep(now, SWEEP_BUDGET, &self.telemetry);
     }
 

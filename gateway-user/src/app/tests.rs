@@ -1,5 +1,6 @@
 //! The whole daemon in the test's process, over the heap: what becomes of it when a part is gone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -52,7 +53,7 @@ impl Plane for Buggy {
         self.0.rows()
     }
 
-    fn sweep(&mut self, _: KtimeNs) {
+    fn sweep(&mut self, _: KtimeNs, _: BTreeSet<u32>) {
         panic!("a bug");
     }
 

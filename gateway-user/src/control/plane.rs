@@ -1,5 +1,6 @@
 //! Where the loop's writes go: the BPF maps, or the heap where there is no XDP.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_common::clock::KtimeNs;
@@ -29,9 +30,9 @@ pub trait Plane: Send {
     /// The rows that every pick reads.
     fn rows(&self) -> Arc<dyn Rows>;
 
-    /// Frees flows that are over, a bounded number at a time, and reports what that tells of
-    /// backends.
-    fn sweep(&mut self, now: KtimeNs);
+    /// Frees flows that are over, and those of datagrams to backends in the rows `down`, a bounded
+    /// number at a time, and reports what that tells of backends.
+    fn sweep(&mut self, now: KtimeNs, down: BTreeSet<u32>);
 
     /// What packets did, since the tables were made.
     ///
@@ -66,7 +67,7 @@ impl Plane for HeapPlane {
         Arc::clone(&self.rows) as Arc<dyn Rows>
     }
 
-    fn sweep(&mut self, _: KtimeNs) {}
+    fn sweep(&mut self, _: KtimeNs, _: BTreeSet<u32>) {}
 
     fn counters(&self) -> Result<Counters, PlaneError> {
         Ok(Counters::default())

@@ -1,5 +1,6 @@
 //! The loop over the heap, and over a data plane that fails when told to.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -121,8 +122,8 @@ impl Plane for Flaky {
         self.heap.rows()
     }
 
-    fn sweep(&mut self, now: KtimeNs) {
-        self.heap.sweep(now);
+    fn sweep(&mut self, now: KtimeNs, down: BTreeSet<u32>) {
+        self.heap.sweep(now, down);
     }
 
     fn counters(&self) -> Result<Counters, PlaneError> {

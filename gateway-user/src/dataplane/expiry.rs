@@ -61,18 +61,33 @@ pub(super) enum Ended {
     Idle,
     /// Its backend was removed, so its packets are dropped.
     BackendGone,
+    /// Its backend is down, and another may answer the next datagram.
+    BackendDown,
 }
 
-/// What becomes of `flow` at `now`, if its row of `BACKENDS` has generation `generation`.
-pub(super) fn fate(flow: &Flow, generation: Option<u32>, now: KtimeNs) -> Fate {
+/// How it is with a flow's backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is there, and not known to be down.
+    Up,
+    /// Its probe says that it is down.
+    Down,
+    /// It was removed, or its row is another's.
+    Gone,
+}
+
+/// What becomes of `flow` at `now`.
+pub(super) fn fate(flow: &Flow, backend: Standing, now: KtimeNs) -> Fate {
     let quiet = now.since(clock::from_coarse(flow.seen_at, now));
     let age = now.since(KtimeNs(flow.opened_at_ns));
     let (ended, due) = if is_closing(flow) {
         (Ended::Closed, quiet_closing(flow, now) >= CLOSING_TIMEOUT)
     } else if !is_open(flow) {
         (Ended::Closed, quiet >= CLOSED_LINGER)
-    } else if generation != Some(flow.generation) {
+    } else if backend == Standing::Gone {
         (Ended::BackendGone, true)
+    } else if flow.key.protocol == UDP && backend == Standing::Down {
+        (Ended::BackendDown, true)
     } else if flow.key.protocol == UDP {
         (Ended::Idle, quiet >= datagram_timeout(flow))
     } else if flow.control.state & flow_state::ESTABLISHED == 0 && flow.control.is_one_sided() {
@@ -136,8 +151,8 @@ mod tests {
         }
     }
 
-    fn after(state: u8, generation: Option<u32>, quiet: Duration) -> Fate {
-        fate(&seen(state, OPENED), generation, OPENED + quiet)
+    fn after(state: u8, backend: Standing, quiet: Duration) -> Fate {
+        fate(&seen(state, OPENED), backend, OPENED + quiet)
     }
 
     #[test]
@@ -155,8 +170,8 @@ mod tests {
             (REFUSED, CLOSED_LINGER, Ended::Closed),
         ] {
             let just_before = patience - Duration::from_nanos(1);
-            assert_eq!(after(state, Some(1), just_before), Fate::Keep, "state {state:#x}");
-            assert_eq!(after(state, Some(1), patience), Fate::Free(ended), "state {state:#x}");
+            assert_eq!(after(state, Standing::Up, just_before), Fate::Keep, "state {state:#x}");
+            assert_eq!(after(state, Standing::Up, patience), Fate::Free(ended), "state {state:#x}");
         }
     }
 
@@ -173,7 +188,7 @@ mod tests {
             (ESTABLISHED | CONFIRMED | CLIENT_FIN | CLOSED, CLOSING_TIMEOUT, Ended::Closed),
             (ESTABLISHED | CONFIRMED | CLOSED, CLOSED_LINGER, Ended::Closed),
         ] {
-            let after = |quiet| fate(&one_sided(state, OPENED), Some(1), OPENED + quiet);
+            let after = |quiet| fate(&one_sided(state, OPENED), Standing::Up, OPENED + quiet);
             let just_before = patience - Duration::from_nanos(1);
             assert_eq!(after(just_before), Fate::Keep, "state {state:#x}");
             assert_eq!(after(patience), Fate::Free(ended), "state {state:#x}");
@@ -189,8 +204,8 @@ mod tests {
         };
         let grain = Duration::from_millis(2);
         let due = acknowledged + CLOSING_TIMEOUT;
-        assert_eq!(fate(&flow, Some(1), due - grain), Fate::Keep);
-        assert_eq!(fate(&flow, Some(1), due), Fate::Free(Ended::Closed));
+        assert_eq!(fate(&flow, Standing::Up, due - grain), Fate::Keep);
+        assert_eq!(fate(&flow, Standing::Up, due), Fate::Free(Ended::Closed));
     }
 
     #[test]
@@ -204,7 +219,7 @@ mod tests {
                 let key = FlowKey { protocol: UDP, ..FlowKey::zeroed() };
                 Flow { key, ..seen(state, OPENED) }
             };
-            let after = |quiet| fate(&flow(state), Some(1), OPENED + quiet);
+            let after = |quiet| fate(&flow(state), Standing::Up, OPENED + quiet);
             let just_before = patience - Duration::from_nanos(1);
             assert_eq!(after(just_before), Fate::Keep, "state {state:#x}");
             // Nobody owed an answer, so none that is missing is a failed connection.
@@ -214,10 +229,20 @@ mod tests {
 
     #[test]
     fn a_flow_of_a_removed_backend_is_freed_at_once() {
-        for generation in [None, Some(0), Some(2)] {
-            let gone = Fate::Free(Ended::BackendGone);
-            assert_eq!(after(ESTABLISHED, generation, Duration::ZERO), gone);
-            assert_eq!(after(0, generation, Duration::ZERO), gone);
+        let gone = Fate::Free(Ended::BackendGone);
+        assert_eq!(after(ESTABLISHED, Standing::Gone, Duration::ZERO), gone);
+        assert_eq!(after(0, Standing::Gone, Duration::ZERO), gone);
+    }
+
+    #[test]
+    fn of_a_backend_that_is_down_datagrams_are_freed_at_once_and_connections_stay() {
+        for state in [0, ESTABLISHED, ESTABLISHED | CONFIRMED] {
+            let connection = seen(state, OPENED);
+            let key = FlowKey { protocol: UDP, ..FlowKey::zeroed() };
+            let datagrams = Flow { key, ..connection };
+            assert_eq!(fate(&connection, Standing::Down, OPENED), Fate::Keep, "{state:#x}");
+            let freed = Fate::Free(Ended::BackendDown);
+            assert_eq!(fate(&datagrams, Standing::Down, OPENED), freed, "{state:#x}");
         }
     }
 
@@ -225,6 +250,6 @@ mod tests {
     fn a_flow_seen_after_now_is_kept() {
         // The packet came while the sweep was looking.
         let flow = seen(ESTABLISHED | CONFIRMED, OPENED + Duration::from_millis(5));
-        assert_eq!(fate(&flow, Some(1), OPENED), Fate::Keep);
+        assert_eq!(fate(&flow, Standing::Up, OPENED), Fate::Keep);
     }
 }

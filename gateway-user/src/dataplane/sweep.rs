@@ -4,7 +4,7 @@
 //! It goes a bounded number of entries at a time and begins anew at most every [`WALK_INTERVAL`].
 //! Packets go on meanwhile, so an entry is freed only if it is in the state that it was seen in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -16,7 +16,7 @@ use gateway_common::route::back_key;
 use gateway_core::observation::{BackendRow, Observation, Seen};
 
 use super::census::{Census, Counts, Drift};
-use super::expiry::{Ended, Fate, fate, is_open};
+use super::expiry::{Ended, Fate, Standing, fate, is_open};
 
 /// Between the starts of two walks: nothing here is due more precisely than by seconds.
 pub const WALK_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub(super) struct Tables<'a, T, C> {
     pub(super) counts: &'a C,
     /// `BACKENDS`.
     pub(super) backends: &'a BTreeMap<u32, Backend>,
+    /// Rows of those that are down.
+    pub(super) down: &'a BTreeSet<u32>,
 }
 
 /// Where the walk is.
@@ -221,7 +223,12 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
     }
 
     fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {
-        fate(flow, self.backend(flow).map(|backend| backend.generation), now)
+        let standing = match self.backend(flow) {
+            None => Standing::Gone,
+            Some(_) if self.down.contains(&flow.control.backend.into()) => Standing::Down,
+            Some(_) => Standing::Up,
+        };
+        fate(flow, standing, now)
     }
 
     /// The hash of what a flow's backend sends here, if it does and that backend is there still.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use gateway_common::layout::Weights;
@@ -214,6 +215,29 @@ fn a_panic_outlives_the_daemon() {
         assert_eq!(decision.health, Health::Down);
         assert!(weights.by_class[0] > 0 && weights.fallback > 0, "{weights:?}");
     }
+    assert!(bench.engine.down().is_empty(), "panic doubts the probes");
+}
+
+#[test]
+fn a_backend_that_its_probe_calls_dead_is_down_and_one_that_is_ejected_is_not() {
+    let mut config = web(WeightMode::Learned);
+    let timeout = Duration::from_millis(100);
+    let interval = Duration::from_secs(1);
+    config.pools[0].probe =
+        Some(ProbeSpec { kind: ProbeKind::Tcp, interval, timeout, rise: 2, fall: 2, port: None });
+    let mut bench = Bench::new(config);
+    assert!(bench.engine.down().is_empty());
+    (0..3).for_each(|_| bench.see(1, Seen::ConnectFailed { class: 0 }));
+    let ejected = bench.tick().0;
+    assert_eq!(ejected.decisions[1].health, Health::Ejected);
+    assert!(bench.engine.down().is_empty());
+    let mut bench = Bench::new(bench.engine.fleet().as_ref().clone());
+    for _ in 0..3 {
+        bench.see(2, Seen::Probe { healthy: false, after: timeout });
+        bench.tick();
+    }
+    let row = bench.tick().0.decisions[2].row.row;
+    assert_eq!(bench.engine.down(), BTreeSet::from([row]));
 }
 
 #[test]

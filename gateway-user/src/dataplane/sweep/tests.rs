@@ -49,6 +49,7 @@ struct World {
     flows: AtomicTable<'static>,
     live: Live,
     backends: BTreeMap<u32, Backend>,
+    down: BTreeSet<u32>,
     sweeper: Sweeper,
     reported: Vec<Observation>,
 }
@@ -67,6 +68,7 @@ impl World {
             flows: flow_table(),
             live: Live::default(),
             backends: BTreeMap::from([(3, backend)]),
+            down: BTreeSet::new(),
             sweeper: Sweeper::new(false),
             reported: Vec::new(),
         }
@@ -123,6 +125,7 @@ impl World {
             hash_seed: SEED,
             counts: &self.live,
             backends: &self.backends,
+            down: &self.down,
         };
         let report = &mut |observation| self.reported.push(observation);
         self.sweeper.sweep(&tables, START + after, budget, report)

@@ -321,6 +321,14 @@ impl BackendLoop {
         &self.course
     }
 
+    /// Whether it is down by its probe, and takes no new flows: not where panic doubts the probes.
+    pub(in crate::engine) fn is_down(&self) -> bool {
+        let is_so = |last: &Decision| {
+            last.health == Health::Down && last.written.iter().all(|&weight| weight == 0)
+        };
+        self.last().is_some_and(is_so)
+    }
+
     pub(in crate::engine) fn weight(&self) -> f64 {
         self.weight
     }

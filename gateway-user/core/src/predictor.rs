@@ -41,3 +41,21 @@ pub struct Fault {
     /// What speaks for it.
     pub reason: Reason,
 }
+
+impl Fault {
+    /// A fault this probable needs no second look: a hard rule saw it.
+    pub const CERTAIN: f64 = 0.99;
+
+    /// A fault this probable counts as a suspicion.
+    pub const SUSPICIOUS: f64 = 0.5;
+
+    /// Whether it is acted on at once.
+    pub fn is_certain(&self) -> bool {
+        self.probability >= Fault::CERTAIN
+    }
+
+    /// Whether it is acted on once it is confirmed.
+    pub fn is_suspicious(&self) -> bool {
+        self.probability >= Fault::SUSPICIOUS
+    }
+}

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use gateway_core::decision::{Health, Reason};
 use gateway_core::fault::{Diagnosis, FaultWindow};
 use gateway_core::ladder::{Barrier, Stage, Task};
+use gateway_core::predictor::Fault;
 use gateway_core::state::{BackendState, PoolState};
 use serde::{Deserialize, Serialize};
 
@@ -71,10 +72,6 @@ pub enum Advice {
     Nothing,
 }
 
-/// From here on a rule is certain, and from here on a fault is suspected: as the policy has it.
-const CERTAIN: f64 = 0.99;
-const SUSPICIOUS: f64 = 0.5;
-
 pub(super) async fn recover(
     State(pages): State<Arc<Pages>>,
     headers: HeaderMap,
@@ -131,8 +128,8 @@ fn advice(health: Health, diagnosis: &Diagnosis, barrier: Option<Barrier>) -> Ad
     };
     match diagnosis.rule {
         _ if health.is_cut() => Advice::AlreadyOut,
-        rule if rule >= CERTAIN => Advice::Eject,
-        rule if rule >= SUSPICIOUS || (suspects && barrier.is_none()) => Advice::Confirm,
+        rule if rule >= Fault::CERTAIN => Advice::Eject,
+        rule if rule >= Fault::SUSPICIOUS || (suspects && barrier.is_none()) => Advice::Confirm,
         _ if suspects => Advice::Watch,
         _ => Advice::Nothing,
     }

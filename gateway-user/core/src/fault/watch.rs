@@ -29,10 +29,10 @@ pub const APART: Duration = Duration::from_secs(2);
 const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// Just under the policy's threshold of suspicion: a suspicion that is not confirmed.
-const UNCONFIRMED_MAX: f64 = 0.49;
+const UNCONFIRMED_MAX: f64 = Fault::SUSPICIOUS - 0.01;
 
 /// Between the policy's thresholds of suspicion and certainty: a model is never certain.
-const CONFIRMED: [f64; 2] = [0.5, 0.98];
+const CONFIRMED: [f64; 2] = [Fault::SUSPICIOUS, Fault::CERTAIN - 0.01];
 
 /// Contributions that are shown.
 const CONTRIBUTIONS: usize = 3;

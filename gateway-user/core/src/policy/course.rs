@@ -24,12 +24,6 @@ use crate::fleet::PolicySpec;
 use crate::predictor::Fault;
 use crate::saved::{self, SavedCourse};
 
-/// A fault this probable needs no second look: a hard rule saw it.
-pub(super) const CERTAIN: f64 = 0.99;
-
-/// A fault this probable counts as a suspicion.
-const SUSPICIOUS: f64 = 0.5;
-
 /// Suspicions in the last three ticks that confirm a fault.
 const SUSPICIONS: u32 = 2;
 
@@ -340,7 +334,7 @@ impl Course {
     }
 
     fn trial(&mut self, now: KtimeNs, signals: &Signals) -> Option<Fault> {
-        if let Some(fault) = signals.fault.filter(|fault| fault.probability >= CERTAIN) {
+        if let Some(fault) = signals.fault.filter(Fault::is_certain) {
             return Some(fault);
         }
         let share = f64::from(signals.failed) / f64::from(signals.finished.max(1));
@@ -356,11 +350,9 @@ impl Course {
     }
 
     fn confirmed(&mut self, signals: &Signals) -> Option<Fault> {
-        let fault = signals.fault.filter(|fault| fault.probability >= SUSPICIOUS);
+        let fault = signals.fault.filter(Fault::is_suspicious);
         self.suspicions = (self.suspicions << 1 | u8::from(fault.is_some())) & 0b111;
-        fault.filter(|fault| {
-            fault.probability >= CERTAIN || self.suspicions.count_ones() >= SUSPICIONS
-        })
+        fault.filter(|fault| fault.is_certain() || self.suspicions.count_ones() >= SUSPICIONS)
     }
 }
 

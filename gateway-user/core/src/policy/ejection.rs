@@ -3,7 +3,7 @@
 
 use gateway_common::clock::KtimeNs;
 
-use super::course::{CERTAIN, Step};
+use super::course::Step;
 use super::{Case, Course, Moment};
 use crate::decision::{Health, Reason};
 use crate::fleet::PolicySpec;
@@ -44,10 +44,9 @@ pub(super) fn grant(
             make_room(spec, moment.now, cases, courses, index);
         }
         let share = overflow(spec, moment, cases, courses, index, &denied);
-        let is_certain = fault.probability >= CERTAIN;
         if !is_affordable(spec, cases, courses, index) {
             denied[index] = Some(Denial { reason: fault.reason, share: None });
-        } else if let Some(share) = share.filter(|share| *share > 0.0 && !is_certain) {
+        } else if let Some(share) = share.filter(|share| *share > 0.0 && !fault.is_certain()) {
             denied[index] = Some(Denial { reason: fault.reason, share: Some(share) });
         } else {
             courses[index].eject(moment.now, fault.reason, spec, moment.chance ^ index as u64);

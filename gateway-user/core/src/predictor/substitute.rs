@@ -116,10 +116,11 @@ fn faint_share(own: &Evidence, peers: &Peers) -> Option<Fault> {
     (own.long_finished >= FAINT_FINISHED_MIN && floor > limit).then(|| suspicion(floor, limit))
 }
 
-/// Rises from one half at the limit to one.
+/// Rises from a mere suspicion at the limit to one.
 fn suspicion(floor: f64, limit: f64) -> Fault {
     Fault {
-        probability: 0.5 + 0.5 * ((floor - limit) / (1.0 - limit)).clamp(0.0, 1.0),
+        probability: Fault::SUSPICIOUS
+            + (1.0 - Fault::SUSPICIOUS) * ((floor - limit) / (1.0 - limit)).clamp(0.0, 1.0),
         reason: Reason::FailedShare,
     }
 }

@@ -7,9 +7,12 @@
 
 mod command;
 mod metrics;
+mod said;
 mod webhook;
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +44,7 @@ const PAUSE_FIRST: Duration = Duration::from_secs(1);
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// Something to tell.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Message {
     /// What it is about, in a word: a metric label, so one of few.
     pub about: &'static str,
@@ -51,6 +54,42 @@ pub struct Message {
     pub target: Target,
     /// What is told: JSON.
     pub body: Bytes,
+    /// The same for a command that would rather not read JSON: variables of its environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// Hears how it ended, and says so in the log. `None`: the notifier does.
+    pub hearer: Option<Hearer>,
+}
+
+/// Hears how a message ended, unless the daemon ends before, or a newer message takes its place. It
+/// must not wait.
+pub struct Hearer(pub Box<dyn FnOnce(Ended) + Send + Sync>);
+
+impl fmt::Debug for Hearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hearer")
+    }
+}
+
+/// How a message ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub how: How,
+    /// What there is to say about it, on one short line: what a command wrote, or what went wrong.
+    pub said: String,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The target took it.
+    Delivered,
+    /// It did not.
+    Failed,
+    /// It took too long, at least at its last try.
+    Late,
+    /// It never was told: too many waited, or it was too large.
+    Dropped,
 }
 
 /// Where messages are put. Cheap to clone.
@@ -68,14 +107,12 @@ pub struct Deliveries {
 }
 
 /// A try that came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
+#[derive(Debug)]
+struct Failure {
+    error: Box<dyn Error + Send + Sync>,
     /// Another try may do better.
-    #[error("it may come to it")]
-    Passing(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It would end the same way.
-    #[error("it is of no use to try again")]
-    Lasting(#[source] Box<dyn std::error::Error + Send + Sync>),
+    may_pass: bool,
+    is_late: bool,
 }
 
 /// Both ends of a new queue.
@@ -88,16 +125,18 @@ pub fn new() -> (Notifier, Deliveries) {
 impl Notifier {
     /// Hands over a message, to be delivered soon, or counts it as dropped. Never blocks.
     pub fn tell(&self, message: Message) {
-        let (about, kind) = (message.about, kind(&message.target));
-        let reason = if message.body.len() > MESSAGE_BYTES_MAX {
-            "it is too large"
-        } else if self.waiting.try_send(message).is_err() {
-            "too many wait"
+        let (message, reason) = if message.body.len() > MESSAGE_BYTES_MAX {
+            (message, "it is too large")
         } else {
-            return;
+            match self.waiting.try_send(message) {
+                Ok(()) => return,
+                Err(error) => (error.into_inner(), "too many wait"),
+            }
         };
+        let (about, kind) = (message.about, kind(&message.target));
         self.metrics.count(about, kind, Outcome::dropped);
         tracing::warn!(about, kind, reason, "a notification was dropped");
+        message.end(Ended { how: How::Dropped, said: reason.to_owned() });
     }
 
     /// Registers its counts under their full names.
@@ -141,7 +180,8 @@ impl Deliveries {
             let (at_once, metrics) = (Arc::clone(&at_once), self.metrics.clone());
             let handle = under_way.spawn(async move {
                 let Ok(_permit) = at_once.acquire_owned().await else { return };
-                deliver(&message, &metrics, TRIES_MAX, PAUSE_FIRST).await;
+                let ended = deliver(&message, &metrics, TRIES_MAX, PAUSE_FIRST).await;
+                message.end(ended);
             });
             if let Some(key) = key {
                 latest.insert(key, handle);
@@ -151,23 +191,35 @@ impl Deliveries {
 }
 
 /// Delivers one message, trying again where that may help.
-async fn deliver(message: &Message, metrics: &Metrics, tries_max: u32, pause_first: Duration) {
+async fn deliver(
+    message: &Message,
+    metrics: &Metrics,
+    tries_max: u32,
+    pause_first: Duration,
+) -> Ended {
     let (about, kind) = (message.about, kind(&message.target));
     let mut rng = SmallRng::from_os_rng();
-    for tries in 1..=tries_max {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         let failure = match attempt(message).await {
-            Ok(()) => {
+            Ok(said) => {
                 metrics.count(about, kind, Outcome::delivered);
-                tracing::info!(about, target = %message.target, tries, "told");
-                return;
+                if message.hearer.is_none() {
+                    tracing::info!(about, target = %message.target, tries, said, "told");
+                }
+                return Ended { how: How::Delivered, said };
             }
             Err(failure) => failure,
         };
-        let error = with_causes(&failure);
-        if tries == tries_max || matches!(failure, Failure::Lasting(_)) {
+        let error = with_causes(&*failure.error);
+        if tries >= tries_max || !failure.may_pass {
             metrics.count(about, kind, Outcome::failed);
-            tracing::warn!(about, target = %message.target, tries, error, "could not be told");
-            return;
+            if message.hearer.is_none() {
+                tracing::warn!(about, target = %message.target, tries, error, "could not be told");
+            }
+            let how = if failure.is_late { How::Late } else { How::Failed };
+            return Ended { how, said: error };
         }
         metrics.retried(about, kind);
         let pause = pause_first * 2u32.saturating_pow(tries - 1);
@@ -177,10 +229,23 @@ async fn deliver(message: &Message, metrics: &Metrics, tries_max: u32, pause_fir
     }
 }
 
-async fn attempt(message: &Message) -> Result<(), Failure> {
+/// One try; what the target says to it.
+async fn attempt(message: &Message) -> Result<String, Failure> {
     match &message.target {
-        Target::Webhook(webhook) => webhook::post(webhook, message.body.clone()).await,
-        Target::Command(command) => command::run(command, &message.body).await,
+        Target::Webhook(webhook) => {
+            webhook::post(webhook, message.body.clone()).await.map(|()| String::new())
+        }
+        Target::Command(command) => {
+            command::run(command, &message.environment, &message.body).await
+        }
+    }
+}
+
+impl Message {
+    fn end(self, ended: Ended) {
+        if let Some(Hearer(hear)) = self.hearer {
+            hear(ended);
+        }
     }
 }
 

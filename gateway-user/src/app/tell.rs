@@ -20,6 +20,8 @@ fn message(telling: Telling) -> serde_json::Result<Message> {
         replaces: news.replaces().map(str::to_owned),
         target,
         body: body(&news)?.into(),
+        environment: Vec::new(),
+        hearer: None,
     })
 }
 

@@ -1,8 +1,9 @@
 //! Running a command, once, with a message on its standard input.
 //!
 //! It runs as the daemon's user, with what capabilities the operator kept, and gets nothing else: an
-//! empty environment but for `PATH`, no shell, `/` as its folder, and a process group of its own, which is killed as a whole when it
-//! takes too long. What it writes to standard error goes where the daemon's goes.
+//! empty environment but for `PATH` and what it is told, no shell, `/` as its folder, and a process group
+//! of its own, which is killed as a whole when it takes too long. The beginning of what it writes is kept
+//! for the log; what it leaves running must write elsewhere, as nobody reads on once it has ended.
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::Failure;
+use super::said::{Said, Words};
 
 /// Where a command finds others.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,35 +28,58 @@ enum CommandError {
     Start(#[source] io::Error),
     #[error("its end could not be awaited")]
     Wait(#[source] io::Error),
-    #[error("it ended with {0}")]
-    Failed(ExitStatus),
-    #[error("it still ran after {0:?} and was killed")]
-    Late(Duration),
+    #[error("it ended with {0}{1}")]
+    Failed(ExitStatus, Words),
+    #[error("it still ran after {0:?} and was killed{1}")]
+    Late(Duration, Words),
 }
 
 /// Runs it; it has done its work when it ends with 0 in time. One that failed may have done half of
-/// it, so it is not run again.
-pub(super) async fn run(command: &Command, message: &[u8]) -> Result<(), Failure> {
-    try_run(command, message).await.map_err(|error| Failure::Lasting(error.into()))
+/// it, so it is not run again. What it said.
+pub(super) async fn run(
+    command: &Command,
+    environment: &[(&'static str, String)],
+    message: &[u8],
+) -> Result<String, Failure> {
+    try_run(command, environment, message).await.map_err(|error| Failure {
+        may_pass: false,
+        is_late: matches!(error, CommandError::Late(..)),
+        error: error.into(),
+    })
 }
 
-async fn try_run(command: &Command, message: &[u8]) -> Result<(), CommandError> {
+async fn try_run(
+    command: &Command,
+    environment: &[(&'static str, String)],
+    message: &[u8],
+) -> Result<String, CommandError> {
+    let (reader, writer) = io::pipe().map_err(CommandError::Start)?;
+    let mut said = Said::read_from(reader).map_err(CommandError::Start)?;
+    let for_errors = writer.try_clone().map_err(CommandError::Start)?;
     let child = std::process::Command::new(&command.program)
         .args(&command.args)
         .env_clear()
         .env("PATH", PATH)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(writer)
+        .stderr(for_errors)
         .spawn()
         .map_err(CommandError::Start)?;
     let mut group = Group { child: Some(child) };
-    match timeout(command.timeout, group.hear_out(message)).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(CommandError::Failed(status)),
+    let ended = timeout(command.timeout, async {
+        tokio::select! {
+            never = said.listen() => match never {},
+            ended = group.hear_out(message) => ended,
+        }
+    });
+    match ended.await {
+        Ok(Ok(status)) if status.success() => Ok(said.words().0),
+        Ok(Ok(status)) => Err(CommandError::Failed(status, said.words())),
         Ok(Err(error)) => Err(CommandError::Wait(error)),
-        Err(_) => Err(CommandError::Late(command.timeout)),
+        Err(_) => Err(CommandError::Late(command.timeout, said.words())),
     }
 }
 

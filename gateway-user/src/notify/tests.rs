@@ -68,7 +68,14 @@ fn webhook(addr: SocketAddr, timeout: Duration) -> Target {
 
 fn message(target: Target, replaces: Option<&str>, body: &'static str) -> Message {
     let replaces = replaces.map(str::to_owned);
-    Message { about: "test", replaces, target, body: Bytes::from_static(body.as_bytes()) }
+    Message {
+        about: "test",
+        replaces,
+        target,
+        body: Bytes::from_static(body.as_bytes()),
+        environment: vec![("GATEWAY_TEST", "a b".to_owned())],
+        hearer: None,
+    }
 }
 
 /// A script that is run with its path as the only argument.
@@ -134,13 +141,14 @@ async fn nobody_there_is_tried_again_until_somebody_is() {
 }
 
 #[tokio::test]
-async fn a_command_reads_the_message_and_no_environment() {
+async fn a_command_reads_the_message_and_no_other_environment() {
     let dir = tempfile::tempdir().unwrap();
     let target = script(&dir, r#"cat > "$1/said"; env > "$1/env"; pwd >> "$1/env""#, PATIENCE);
     assert_eq!(outcome(message(target, None, r#"{"a":1}"#), 3).await, (1, 0));
     assert_eq!(std::fs::read_to_string(dir.path().join("said")).unwrap(), r#"{"a":1}"#);
     let env = std::fs::read_to_string(dir.path().join("env")).unwrap();
     assert!(env.contains(PATH_LINE) && !env.contains("CARGO"), "{env}");
+    assert!(env.contains("GATEWAY_TEST=a b\n"), "{env}");
 }
 
 const PATH_LINE: &str = "PATH=/usr/local/sbin";
@@ -166,6 +174,60 @@ async fn a_command_that_takes_too_long_is_killed_with_what_it_began() {
     // Gone, or dead and not yet reaped by whoever inherited it.
     let is_gone = || std::fs::read_to_string(&status).map_or(true, |stat| stat.contains(") Z "));
     until("the end of the command's child", is_gone).await;
+}
+
+/// Delivers one; how it ended, as whoever asked to hear of it does.
+async fn ended(target: Target) -> Ended {
+    let (notifier, deliveries) = new();
+    let running = tokio::spawn(deliveries.run(std::future::pending()));
+    let (hear, heard) = oneshot::channel();
+    let hearer = Hearer(Box::new(move |ended| drop(hear.send(ended))));
+    notifier.tell(Message { hearer: Some(hearer), ..message(target, None, "{}") });
+    let ended = timeout(PATIENCE, heard).await.unwrap().unwrap();
+    running.abort();
+    ended
+}
+
+#[tokio::test]
+async fn whoever_asked_hears_how_it_ended_and_what_a_command_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = async |target, how, said: &str| {
+        let ended = ended(target).await;
+        assert_eq!((ended.how, ended.said.as_str()), (how, said));
+    };
+    let done = script(&dir, "echo restarted; echo twice >&2", PATIENCE);
+    check(done, How::Delivered, "restarted twice").await;
+    let failed = script(&dir, "echo no such unit >&2; exit 5", PATIENCE);
+    let said = "it ended with exit status: 5; it said: no such unit";
+    check(failed, How::Failed, said).await;
+    let late = script(&dir, "echo begun; sleep 1000", Duration::from_millis(300));
+    check(late, How::Late, "it still ran after 300ms and was killed; it said: begun").await;
+    let (addr, _) = receiver(vec!["200 OK"]).await;
+    check(webhook(addr, PATIENCE), How::Delivered, "").await;
+    let (addr, _) = receiver(vec!["404 Not Found"]).await;
+    let said = "it answered 404 Not Found, where 2xx is taken as heard";
+    check(webhook(addr, PATIENCE), How::Failed, said).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_words_is_read_dropped_and_no_reason_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = script(&dir, "head -c 1000000 /dev/zero | tr '\\0' x", PATIENCE);
+    let Ended { how, said } = ended(many).await;
+    assert_eq!((how, said.len()), (How::Delivered, 1024));
+    let endless = script(&dir, "yes", Duration::from_millis(300));
+    assert_eq!(ended(endless).await.how, How::Late);
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_running_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"sleep 1000 & echo $! > "$1/pid"; echo left"#;
+    let Ended { how, said } = ended(script(&dir, text, PATIENCE)).await;
+    assert_eq!((how, said.as_str()), (How::Delivered, "left"));
+    let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[tokio::test]
@@ -199,4 +261,9 @@ async fn telling_never_waits_and_what_is_too_much_is_counted() {
     let body = Bytes::from(vec![b'1'; MESSAGE_BYTES_MAX + 1]);
     notifier.tell(Message { body, ..message(webhook(addr, SOON), None, "") });
     assert_eq!(notifier.metrics.counted("test", "webhook", Outcome::dropped), 1);
+    let (hear, heard) = oneshot::channel();
+    let hearer = Some(Hearer(Box::new(move |ended| drop(hear.send(ended)))));
+    let body = Bytes::from(vec![b'1'; MESSAGE_BYTES_MAX + 1]);
+    notifier.tell(Message { body, hearer, ..message(webhook(addr, SOON), None, "") });
+    assert_eq!(heard.await.unwrap().how, How::Dropped);
 }

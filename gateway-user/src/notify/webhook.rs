@@ -31,8 +31,11 @@ pub(super) async fn post(webhook: &Webhook, body: Bytes) -> Result<(), Failure> 
     let outcome = timeout(webhook.timeout, try_post(webhook, body)).await;
     match outcome.unwrap_or(Err(WebhookError::Late(webhook.timeout))) {
         Ok(()) => Ok(()),
-        Err(error) if may_pass(&error) => Err(Failure::Passing(error.into())),
-        Err(error) => Err(Failure::Lasting(error.into())),
+        Err(error) => Err(Failure {
+            may_pass: may_pass(&error),
+            is_late: matches!(error, WebhookError::Late(_)),
+            error: error.into(),
+        }),
     }
 }
 

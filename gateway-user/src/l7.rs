@@ -34,4 +34,4 @@ mod worker;
 pub use self::error::L7Error;
 pub use self::metrics::Metrics;
 pub use self::options::Options;
-pub use self::proxy::{Drained, Proxy};
+pub use self::proxy::{Drained, Proxy, Resets};

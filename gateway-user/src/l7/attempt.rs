@@ -105,7 +105,24 @@ impl Attempt {
         self.end_request(outcome);
     }
 
+    /// The gateway gave it up with all that its backend was at. That is the gateway's doing, and no
+    /// evidence against the backend.
+    pub(super) fn reset(mut self) {
+        self.end_counted(RequestOutcome::Abandoned, TryOutcome::Reset);
+    }
+
     fn end_request(&mut self, outcome: RequestOutcome) {
+        let counted = match outcome {
+            RequestOutcome::Answered => TryOutcome::Answered,
+            RequestOutcome::ServerError => TryOutcome::ServerError,
+            RequestOutcome::Broken => TryOutcome::Broken,
+            RequestOutcome::TimedOut => TryOutcome::TimedOut,
+            RequestOutcome::Abandoned => TryOutcome::Abandoned,
+        };
+        self.end_counted(outcome, counted);
+    }
+
+    fn end_counted(&mut self, outcome: RequestOutcome, counted: TryOutcome) {
         let now = clock::now();
         let after = now.since(self.started);
         let seen = Seen::Request {
@@ -116,13 +133,6 @@ impl Attempt {
             profile: self.thought.profile,
             among: self.among,
             report: self.report,
-        };
-        let counted = match outcome {
-            RequestOutcome::Answered => TryOutcome::Answered,
-            RequestOutcome::ServerError => TryOutcome::ServerError,
-            RequestOutcome::Broken => TryOutcome::Broken,
-            RequestOutcome::TimedOut => TryOutcome::TimedOut,
-            RequestOutcome::Abandoned => TryOutcome::Abandoned,
         };
         self.end(now, counted, seen);
     }

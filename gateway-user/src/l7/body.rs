@@ -28,6 +28,9 @@ pub(super) enum BodyError {
     /// Its sender sent nothing for the idle timeout.
     #[error("no byte of the body arrived within the idle timeout")]
     Stalled,
+    /// Its sender is a backend that was found faulty.
+    #[error("the connection to a faulty backend was closed")]
+    Reset,
     /// Its sender went away, or sent what is not HTTP.
     #[error("the body broke off")]
     Broken(#[source] hyper::Error),
@@ -181,9 +184,14 @@ impl Exchange {
     }
 
     /// Breaks off; dropping the connection closes it.
-    fn abort(self, outcome: RequestOutcome, by: AbortedBy) {
+    fn abort(self, by: AbortedBy) {
         self.journey.abort(by);
-        self.attempt.finish(outcome);
+        match by {
+            AbortedBy::Client => self.attempt.finish(RequestOutcome::Abandoned),
+            AbortedBy::Backend => self.attempt.finish(RequestOutcome::Broken),
+            AbortedBy::IdleTimeout => self.attempt.finish(RequestOutcome::TimedOut),
+            AbortedBy::Reset => self.attempt.reset(),
+        }
     }
 }
 
@@ -214,16 +222,21 @@ impl Relayed {
         }
     }
 
-    fn abort(&mut self, outcome: RequestOutcome, by: AbortedBy) {
+    fn abort(&mut self, by: AbortedBy) {
         if let Some(exchange) = self.open.take() {
-            exchange.abort(outcome, by);
+            exchange.abort(by);
         }
+    }
+
+    /// Whether the connection was closed under it: hyper may show that as an end like any other.
+    fn was_reset(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.conn.was_reset())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.backend).poll_frame(cx) else {
             ready!(self.stall.poll_stalled(cx));
-            self.abort(RequestOutcome::TimedOut, AbortedBy::IdleTimeout);
+            self.abort(AbortedBy::IdleTimeout);
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         self.stall.moved();
@@ -238,8 +251,12 @@ impl Relayed {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            None | Some(Err(_)) if self.was_reset() => {
+                self.abort(AbortedBy::Reset);
+                Poll::Ready(Some(Err(BodyError::Reset)))
+            }
             Some(Err(error)) => {
-                self.abort(RequestOutcome::Broken, AbortedBy::Backend);
+                self.abort(AbortedBy::Backend);
                 Poll::Ready(Some(Err(BodyError::Broken(error))))
             }
             None => {

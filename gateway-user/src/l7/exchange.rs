@@ -86,6 +86,9 @@ pub(super) async fn exchange(
         None => return Err(Lost::of(Fault::ResponseTimeout)),
     };
     let unsent = error.take_message().map(|request| outgoing.take_back(request)).is_some();
+    if conn.was_reset() {
+        return Err(Lost::of(Fault::BackendReset));
+    }
     let fault = fault_of(&error.into_error(), upload.map(|upload| upload.get()));
     let silent = conn.bytes_read.get() == read_before;
     Err(Lost { fault, unsent, silent })
@@ -139,11 +142,14 @@ impl Lost {
     }
 
     pub(super) fn finish(self, attempt: Attempt) -> Fault {
-        attempt.finish(match self.fault {
-            Fault::ResponseTimeout | Fault::WriteTimeout => RequestOutcome::TimedOut,
-            Fault::ClientTimeout | Fault::ClientBody => RequestOutcome::Abandoned,
-            _ => RequestOutcome::Broken,
-        });
+        match self.fault {
+            Fault::BackendReset => attempt.reset(),
+            Fault::ResponseTimeout | Fault::WriteTimeout => {
+                attempt.finish(RequestOutcome::TimedOut)
+            }
+            Fault::ClientTimeout | Fault::ClientBody => attempt.finish(RequestOutcome::Abandoned),
+            _ => attempt.finish(RequestOutcome::Broken),
+        }
         self.fault
     }
 }

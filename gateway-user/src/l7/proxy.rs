@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use gateway_core::affinity::PrefixTable;
 use gateway_core::fleet::Layer;
+use gateway_core::observation::BackendRow;
 use gateway_core::recent::Recent;
 use gateway_core::rows::Rows;
 use gateway_core::snapshot::Snapshot;
@@ -42,6 +43,33 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     recent: Arc<Recent>,
     near: Arc<PrefixTable>,
+}
+
+/// Closes the proxy's connections to a backend; without effect once the proxy is gone.
+#[derive(Clone)]
+pub struct Resets {
+    threads: Vec<mpsc::WeakUnboundedSender<Command>>,
+}
+
+impl Resets {
+    /// Has all connections to a backend closed. Requests that wait there and may be sent again are
+    /// sent to another one; the rest fail. How many there were, once every thread has done so.
+    pub fn reset(&self, backend: BackendRow) -> impl Future<Output = usize> + Send + use<> {
+        let ask = |thread: &mpsc::WeakUnboundedSender<Command>| {
+            let (closed, answer) = oneshot::channel();
+            // A thread that is gone has no connections.
+            thread.upgrade()?.send(Command::Reset { backend, closed }).ok()?;
+            Some(answer)
+        };
+        let answers: Vec<_> = self.threads.iter().filter_map(ask).collect();
+        async move {
+            let mut all = 0;
+            for answer in answers {
+                all += answer.await.unwrap_or(0);
+            }
+            all
+        }
+    }
 }
 
 struct Thread {
@@ -144,6 +172,12 @@ impl Proxy {
     /// What the proxy counts.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// What closes its connections to faulty backends.
+    pub fn resets(&self) -> Resets {
+        let threads = self.threads.iter().map(|thread| thread.commands.downgrade());
+        Resets { threads: threads.collect() }
     }
 
     /// Until a traffic thread is gone, which none is before [`shutdown`](Proxy::shutdown) unless it

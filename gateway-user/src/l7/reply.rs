@@ -33,6 +33,8 @@ pub(super) enum Fault {
     NoResources,
     /// The backend closed or reset the connection instead of answering.
     ConnectionTerminated,
+    /// The gateway closed its connections to the backend, which was found faulty.
+    BackendReset,
     /// The backend read no more of the request.
     WriteTimeout,
     /// The backend did not answer in time.
@@ -89,6 +91,11 @@ impl Fault {
                 S::BAD_GATEWAY,
                 "connection_terminated",
                 "the backend closed the connection without answering",
+            ),
+            Fault::BackendReset => (
+                S::BAD_GATEWAY,
+                "connection_terminated",
+                "the backend was found faulty before it answered, and its connections were closed",
             ),
             Fault::WriteTimeout => (
                 S::GATEWAY_TIMEOUT,

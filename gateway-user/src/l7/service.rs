@@ -5,7 +5,8 @@
 //! - what never left the gateway (the connection failed, or a reused one turned out closed), with
 //!   any method;
 //! - an idempotent request without a body whose backend closed, reset or garbled the connection
-//!   before a response, or answered 502 or 503.
+//!   before a response, or answered 502 or 503, or was found faulty so that its connections were closed
+//!   under it (`[pool.recovery]`).
 //!
 //! A response timeout and a 504 are not tried again: such a request has had its time, is likely to
 //! be slow everywhere, and twice the work is what an overloaded pool needs least.
@@ -187,11 +188,11 @@ impl Route<'_> {
             Err(error) => {
                 let fault = error.fault();
                 log_connect_error(self.vip, &series, &error);
-                if fault == Fault::NoResources {
+                match fault {
                     // Our own lack says nothing of the backend.
-                    attempt.finish(RequestOutcome::Abandoned);
-                } else {
-                    attempt.connect_failed();
+                    Fault::NoResources => attempt.finish(RequestOutcome::Abandoned),
+                    Fault::BackendReset => attempt.reset(),
+                    _ => attempt.connect_failed(),
                 }
                 Err(fault)
             }
@@ -237,6 +238,7 @@ fn log_connect_error(vip: &VipView, series: &BackendSeries, error: &ConnectError
     let (vip, backend) = (&*vip.name, series.name());
     match error {
         ConnectError::TimedOut => tracing::debug!(vip, backend, "connect timed out"),
+        ConnectError::Reset => tracing::debug!(vip, backend, "connection reset before it stood"),
         ConnectError::Failed(error) => tracing::debug!(vip, backend, %error, "connect failed"),
     }
 }
@@ -251,6 +253,7 @@ fn retry_reason(ended: &Result<Answer, Fault>, outgoing: &Outgoing) -> Option<Re
         Err(Fault::ConnectionTerminated | Fault::ProtocolError) => {
             (RetryReason::BrokenBeforeResponse, outgoing.replayable)
         }
+        Err(Fault::BackendReset) => (RetryReason::Reset, outgoing.replayable),
         Err(_) => return None,
         Ok(answer) => match answer.response.status() {
             StatusCode::BAD_GATEWAY => (RetryReason::BadGateway, outgoing.replayable),

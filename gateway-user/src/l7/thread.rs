@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use gateway_core::observation::BackendRow;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -35,6 +36,13 @@ pub(super) enum Command {
         /// Connections that still ran then.
         cut: oneshot::Sender<usize>,
     },
+    /// Close all connections to a backend, which is faulty.
+    Reset {
+        /// Which.
+        backend: BackendRow,
+        /// How many there were.
+        closed: oneshot::Sender<usize>,
+    },
 }
 
 /// Runs a traffic thread until it has drained, or until nobody can give it commands any more.
@@ -53,6 +61,9 @@ pub(super) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Co
                 if let Some(close) = listeners.remove(&addr) {
                     close.send_replace(true);
                 }
+            }
+            Command::Reset { backend, closed } => {
+                let _ = closed.send(worker.pool.reset(backend));
             }
             Command::Drain { deadline, cut } => {
                 for close in listeners.values() {

@@ -5,11 +5,11 @@
 //! hyper-util's client, opens no surplus connections, and lets a request choose its backend before
 //! it chooses a connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddrV4;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use gateway_core::observation::BackendRow;
@@ -43,17 +43,31 @@ pub(super) struct Conn {
     pub(super) bytes_read: Rc<Cell<u64>>,
     backend: BackendRow,
     retire_at: Instant,
-    /// Closes the connection when dropped, whatever it is still sending.
-    _task: Task,
+    line: Rc<Line>,
 }
 
-/// The task that drives a connection. Without its end, hyper would go on sending the body of a
-/// request that was answered early for as long as its client feeds it.
-struct Task(AbortHandle);
+/// What closes a connection, from the moment that it is wanted.
+#[derive(Default)]
+struct Line {
+    /// The task that drives it, once it stands.
+    task: OnceCell<AbortHandle>,
+    /// It was closed since its backend is faulty.
+    was_reset: Cell<bool>,
+}
 
-impl Drop for Task {
+impl Line {
+    fn close(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+/// Without its end, hyper would go on sending the body of a request that was answered early for as
+/// long as its client feeds it.
+impl Drop for Line {
     fn drop(&mut self) {
-        self.0.abort();
+        self.close();
     }
 }
 
@@ -76,6 +90,12 @@ impl Conn {
     pub(super) fn backend(&self) -> BackendRow {
         self.backend
     }
+
+    /// Whether the gateway closed it since its backend is faulty. What came over it may be cut short
+    /// then, however whole it looks.
+    pub(super) fn was_reset(&self) -> bool {
+        self.line.was_reset.get()
+    }
 }
 
 /// Why there is no connection.
@@ -85,6 +105,8 @@ pub(super) enum ConnectError {
     TimedOut,
     /// The kernel said why.
     Failed(io::Error),
+    /// The backend turned out to be faulty meanwhile.
+    Reset,
 }
 
 impl ConnectError {
@@ -93,6 +115,7 @@ impl ConnectError {
         use io::ErrorKind as K;
         match self {
             ConnectError::TimedOut => Fault::ConnectionTimeout,
+            ConnectError::Reset => Fault::BackendReset,
             ConnectError::Failed(error) => match error.kind() {
                 K::TimedOut => Fault::ConnectionTimeout,
                 K::HostUnreachable | K::NetworkUnreachable | K::NetworkDown => Fault::Unroutable,
@@ -111,6 +134,7 @@ pub(super) async fn connect(
     backend: BackendRow,
     addr: SocketAddrV4,
 ) -> Result<Conn, ConnectError> {
+    let line = worker.pool.line(backend);
     let connecting = timeout(vip.http.connect_timeout, TcpStream::connect(addr)).await;
     let stream = connecting.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Failed)?;
     // Heads and small bodies are written at once; Nagle's algorithm could only hold them back.
@@ -121,15 +145,18 @@ pub(super) async fn connect(
     http.max_header_size(HEAD_BYTES_MAX).max_buf_size(HEAD_BYTES_MAX);
     let handshake = http.handshake(TokioIo::new(watched)).await;
     let (sender, connection) = handshake.map_err(|e| ConnectError::Failed(io::Error::other(e)))?;
+    if line.was_reset.get() {
+        return Err(ConnectError::Reset);
+    }
     let open = Open::new(series.open());
     let task = tokio::task::spawn_local(async move {
         // Whoever waits for a response gets the error; without one the end is no news.
         let _ = connection.await;
         drop(open);
     });
-    let _task = Task(task.abort_handle());
+    line.task.get_or_init(|| task.abort_handle());
     let retire_at = Instant::now() + worker.jittered_age();
-    Ok(Conn { sender, reused: false, bytes_read, backend, retire_at, _task })
+    Ok(Conn { sender, reused: false, bytes_read, backend, retire_at, line })
 }
 
 /// Counts a connection as open as long as it lives.
@@ -148,11 +175,13 @@ impl Drop for Open {
     }
 }
 
-/// A thread's idle connections by backend. The last one given back is taken first, so that the
+/// A thread's connections by backend, of which the idle ones lie here. The last one given back is taken first, so that the
 /// surplus of a peak grows old and is closed.
 #[derive(Default)]
 pub(super) struct Pool {
     idle: RefCell<HashMap<BackendRow, Vec<Idle>>>,
+    /// All of them, those that are gone among them until they are next looked for.
+    lines: RefCell<HashMap<BackendRow, Vec<Weak<Line>>>>,
     idle_max: usize,
     idle_timeout: Duration,
 }
@@ -166,9 +195,29 @@ impl Pool {
     pub(super) fn new(options: &Options) -> Pool {
         Pool {
             idle: RefCell::default(),
+            lines: RefCell::default(),
             idle_max: options.idle_per_backend_max,
             idle_timeout: options.idle_timeout,
         }
+    }
+
+    /// The line of a connection that is about to be opened.
+    fn line(&self, backend: BackendRow) -> Rc<Line> {
+        let line = Rc::default();
+        self.lines.borrow_mut().entry(backend).or_default().push(Rc::downgrade(&line));
+        line
+    }
+
+    /// Closes all connections to a backend, those that requests wait on among them. How many.
+    pub(super) fn reset(&self, backend: BackendRow) -> usize {
+        let lines = self.lines.borrow_mut().remove(&backend).unwrap_or_default();
+        let there: Vec<Rc<Line>> = lines.iter().filter_map(Weak::upgrade).collect();
+        for line in &there {
+            line.was_reset.set(true);
+            line.close();
+        }
+        self.idle.borrow_mut().remove(&backend);
+        there.len()
     }
 
     /// A connection to the backend that looks alive.
@@ -209,6 +258,10 @@ impl Pool {
         self.idle.borrow_mut().retain(|&backend, idle| {
             idle.retain(|idle| self.is_usable(&idle.conn, idle.since, now));
             !idle.is_empty() && view.has(backend)
+        });
+        self.lines.borrow_mut().retain(|_, lines| {
+            lines.retain(|line| line.strong_count() > 0);
+            !lines.is_empty()
         });
     }
 }

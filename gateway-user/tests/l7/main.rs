@@ -7,6 +7,7 @@ mod forwarding;
 mod gateway;
 mod lifecycle;
 mod llm;
+mod resets;
 mod streaming;
 mod stuck_loop;
 

@@ -164,6 +164,8 @@ label_values!(
         TimedOut = "timed_out",
         Abandoned = "abandoned",
         ConnectFailed = "connect_failed",
+        /// The backend was found faulty, and its connections were closed.
+        Reset = "reset",
     }
 );
 
@@ -175,6 +177,7 @@ label_values!(
         BrokenBeforeResponse = "broken_before_response",
         BadGateway = "status_502",
         ServiceUnavailable = "status_503",
+        Reset = "reset",
     }
 );
 
@@ -184,6 +187,8 @@ label_values!(
         Client = "client",
         Backend = "backend",
         IdleTimeout = "idle_timeout",
+        /// The gateway, as the backend was found faulty.
+        Reset = "reset",
     }
 );
 

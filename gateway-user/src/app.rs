@@ -8,6 +8,7 @@
 //! A part that ends before is a bug, and no part can be started anew alone. So the whole daemon ends
 //! with an error, rather than steer by what nobody renews, and its supervisor starts another.
 
+mod act;
 mod metrics;
 mod plane;
 mod privileges;
@@ -36,7 +37,7 @@ use crate::{admin, dataplane, l7, models, notify};
 
 use self::metrics::Metrics;
 use self::signals::{Signal, Signals};
-use self::start::{Ground, Steering};
+use self::start::{Ground, Outside, Steering};
 use self::tasks::Tasks;
 use self::watch::{FolderWatch, Watch};
 
@@ -123,8 +124,9 @@ struct Daemon {
 impl Daemon {
     async fn start(origin: Origin, config: Config, ground: Ground) -> anyhow::Result<Daemon> {
         let (notifier, deliveries) = notify::new();
-        let hears = tell::listener(notifier.clone());
-        let steering = start::start(ground, &config, hears).await?;
+        let (actor, recovery) = act::new(notifier.clone());
+        let outside = Outside { listener: tell::listener(notifier.clone()), actor };
+        let steering = start::start(ground, &config, outside).await?;
         let metrics = Metrics::default();
         let model_metrics = models::Metrics::default();
         let mut registry = registry(&metrics, &model_metrics, &steering);
@@ -138,6 +140,7 @@ impl Daemon {
             tasks.read_events(ring, telemetry.clone());
         }
         tasks.deliver(deliveries);
+        tasks.recover(recovery, proxy.resets(), control.handle());
         tasks.keep_neighbours(control.handle().published().snapshot());
         tasks.probe(control.handle().published().snapshot(), telemetry);
         let (stopping, is_stopping) = tokio::sync::watch::channel(false);

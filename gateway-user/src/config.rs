@@ -12,8 +12,10 @@ mod host;
 mod llm;
 mod mistake;
 mod pool;
+mod recovery;
 mod section;
 mod source;
+mod target;
 mod value;
 mod vip;
 mod way;
@@ -56,6 +58,8 @@ pub struct Checked {
     /// One for each of the gateway's interfaces.
     interfaces_at: Vec<Span>,
     routes: Vec<RouteWanted>,
+    /// Programs that are to be run.
+    programs: Vec<Spanned<PathBuf>>,
 }
 
 /// A backend that XDP sends packets to, whose way the host is asked for.
@@ -267,12 +271,13 @@ impl Draft {
     fn finish(self, sources: Sources) -> Result<Checked, Mistakes> {
         let Draft { gateway, interfaces_at, pools, vips, client_classes } = self;
         let routes = routes_wanted(&pools, &vips);
+        let programs = pools.iter().filter_map(|pool| pool.program.clone()).collect();
         let vips: Option<Vec<_>> = vips.into_iter().map(|vip| vip.spec).collect();
         let pools: Option<Vec<_>> = pools.into_iter().map(|pool| pool.spec).collect();
         match vips.zip(pools) {
             Some((vips, pools)) => {
                 let fleet = Fleet { vips, pools, client_classes };
-                Ok(Checked { gateway, fleet, sources, interfaces_at, routes })
+                Ok(Checked { gateway, fleet, sources, interfaces_at, routes, programs })
             }
             None => {
                 let whole = Mistake::at(0..0, "a VIP or pool is wrong in a way not known here");

@@ -25,6 +25,7 @@ use gateway_core::engine::{Engine, EngineOptions};
 use gateway_core::fleet::Fleet;
 use gateway_core::observation::Observation;
 use gateway_core::plan::plan;
+use gateway_core::recovery::Order;
 use gateway_core::rows::Rows;
 use gateway_core::saved::SavedState;
 use gateway_core::tables::Tables;
@@ -59,13 +60,18 @@ pub type Observations = mpsc::Receiver<Observation>;
 /// Hears what the operator's programs are to be told. It must not wait.
 pub type Listener = Box<dyn Fn(Telling) + Send>;
 
-/// What the loop goes on from, and whom it tells.
+/// Runs what is ordered about backends that were cut. It must not wait.
+pub type Actor = Box<dyn Fn(Order) + Send>;
+
+/// What the loop goes on from, whom it tells, and who acts for it.
 #[derive(Default)]
 pub struct Surroundings {
     /// What was saved, and how long ago.
     pub saved: Option<(SavedState, Duration)>,
     /// `None`: nobody is told anything.
     pub listener: Option<Listener>,
+    /// `None`: nothing is done about backends that were cut but that they get no new flows.
+    pub actor: Option<Actor>,
     /// Memory for the history that can be exported, bytes; zero: none is kept.
     pub history: usize,
 }
@@ -170,7 +176,7 @@ impl Control {
         metrics: Metrics,
         surroundings: Surroundings,
     ) -> Result<Control, ControlError> {
-        let Surroundings { saved, listener, history } = surroundings;
+        let Surroundings { saved, listener, actor, history } = surroundings;
         let now = clock::now();
         let applied = plane.read_tables().map_err(ControlError::Read)?;
         let mut engine = Engine::new(fleet, applied.clone(), options.engine, now)?;
@@ -190,6 +196,7 @@ impl Control {
             notices: metrics.notices().clone(),
             metrics,
             listener,
+            actor,
             transitions: Transitions::default(),
             fits: Fits::default(),
             is_torn: false,
@@ -302,6 +309,7 @@ struct Loop {
     fits: Fits,
     notices: Notices,
     listener: Option<Listener>,
+    actor: Option<Actor>,
     apply_failing: bool,
     counted_at: Option<Instant>,
 }
@@ -388,6 +396,10 @@ impl Loop {
         self.metrics.inference().asked(&turn.asked);
         if let Some(listener) = &self.listener {
             turn.tellings.into_iter().for_each(listener);
+        }
+        // After the writes, so that what is reset does not come back to the same backend.
+        if let Some(actor) = &self.actor {
+            turn.orders.into_iter().for_each(actor);
         }
         // After the writes, so that no request picks by a table whose rows are not there yet.
         if self.snapshot_due && outcome.is_ok() {

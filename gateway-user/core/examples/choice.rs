@@ -132,6 +132,7 @@ fn fleet() -> Fleet {
         http: HttpSpec::default(),
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

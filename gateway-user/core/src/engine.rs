@@ -36,6 +36,7 @@ use crate::ladder::{Stage, Task};
 use crate::models::Models;
 use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
+use crate::recovery::{End, Order, Planned, Ticket};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -65,6 +66,8 @@ pub struct Turn {
     pub notices: Vec<Notice>,
     /// What the operator's programs are to be told.
     pub tellings: Vec<Telling>,
+    /// What is to be done about backends that were cut.
+    pub orders: Vec<Order>,
     /// Models that were asked, and what that took.
     pub asked: Vec<Asked>,
     /// Membership, a table or a fallback changed: a new [`Snapshot`] is due.
@@ -208,8 +211,8 @@ impl Engine {
         self.ticked_at = now;
         let decisions: Arc<[Decision]> = std::mem::take(&mut record.decisions).into();
         self.history.push(Arc::clone(&decisions));
-        let Record { notices, tellings, .. } = record;
-        Turn { tick: self.tick, decisions, notices, tellings, asked, snapshot_changed }
+        let Record { notices, tellings, orders, .. } = record;
+        Turn { tick: self.tick, decisions, notices, tellings, orders, asked, snapshot_changed }
     }
 
     /// What the data plane should hold.
@@ -346,6 +349,19 @@ impl Engine {
             self.pools[pool].condemn(backend);
         }
         is_ours
+    }
+
+    /// What would be done about a backend if it were cut now. `None`: there is no such backend.
+    pub fn recovery(&self, pool: &str, backend: &str) -> Option<Vec<Planned>> {
+        let (pool, backend) = self.place(pool, backend)?;
+        Some(self.pools[pool].planned(&self.fleet.pools[pool], backend, self.ticked_at))
+    }
+
+    /// An action that a turn ordered has ended. Those of backends that are gone are of no interest.
+    pub fn recovered(&mut self, ticket: Ticket, end: End) {
+        if let Some((pool, _)) = self.by_row.get(&ticket.backend.row) {
+            self.pools[*pool].recovered(ticket, end);
+        }
     }
 
     /// How faulty a backend looks and why, as it is or, with a window given, as it would look with

@@ -38,6 +38,10 @@ pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
         );
     }
     models::write(&mut text, last, pool);
+    let backend = pool.and_then(|pool| pool.backends.iter().find(|own| own.name == last.backend));
+    for deed in backend.iter().flat_map(|backend| &backend.recovery) {
+        let _ = writeln!(text, "  recovery: {}", deed.words());
+    }
     if let Some(headroom) = pool.and_then(|pool| pool.headroom) {
         let _ = writeln!(text, "  the pool: {}", headroom.words());
     }

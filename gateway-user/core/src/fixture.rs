@@ -47,6 +47,7 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
         http: HttpSpec::default(),
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     }

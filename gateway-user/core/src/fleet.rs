@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::admission::AdmissionSpec;
 use crate::ladder::Stages;
+use crate::recovery::RecoverySpec;
 use crate::target::Webhook;
 
 /// All VIPs and pools.
@@ -107,6 +108,8 @@ pub struct PoolSpec {
     pub admission: Option<AdmissionSpec>,
     /// Who is told how many backends the pool wants; `None`: nobody.
     pub autoscale: Option<AutoscaleSpec>,
+    /// What is done about a backend that is cut; `None`: it gets no new flows, and that is all.
+    pub recovery: Option<RecoverySpec>,
     /// How far each model may go.
     pub models: Stages,
     /// Which part of the flows the models do not decide for.

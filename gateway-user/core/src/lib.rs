@@ -46,6 +46,7 @@ mod policy;
 pub mod predictor;
 pub mod prefix;
 pub mod recent;
+pub mod recovery;
 pub mod rows;
 pub mod saved;
 pub mod shares;

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::Cause;
 use crate::canary::Harm;
+use crate::decision::Reason;
 use crate::ladder::{Barrier, Task};
+use crate::recovery::{Action, Denial, End};
 
 /// Something that happened in a pool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,37 @@ pub enum What {
     },
     /// All requests come in again.
     RefusesNoMore,
+    /// An action is run for a backend that was cut.
+    Acts {
+        /// Backend's name.
+        backend: String,
+        /// Which.
+        action: Action,
+        /// What it was cut for.
+        reason: Reason,
+        /// How probable its fault is.
+        probability: f64,
+    },
+    /// An action is not run for a backend that was cut, or should have been.
+    ActsNot {
+        /// Backend's name.
+        backend: String,
+        /// Which.
+        action: Action,
+        /// What is wrong with it.
+        reason: Reason,
+        /// Why not.
+        denied: Denial,
+    },
+    /// An action that was run has ended.
+    Acted {
+        /// Backend's name.
+        backend: String,
+        /// Which.
+        action: Action,
+        /// How it ended.
+        end: End,
+    },
     /// Weights are calm: its steps are halved once less.
     Calmed,
 }

@@ -12,6 +12,7 @@ mod swings;
 use gateway_common::clock::KtimeNs;
 
 pub(crate) use course::Course;
+pub(crate) use ejection::is_within_budget;
 pub(crate) use swings::{Damping, Swing, swings};
 
 use crate::decision::{Bound, Health, Reason, WeightSource};

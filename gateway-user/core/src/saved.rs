@@ -63,6 +63,9 @@ pub struct SavedPool {
     /// What was proven of the forest.
     #[serde(default)]
     pub fault_proof: Option<Proof>,
+    /// When its cuts were acted on within the last hour, as ages, s.
+    #[serde(default)]
+    pub recovered: Vec<f64>,
     /// Its backends.
     pub backends: Vec<SavedBackend>,
 }
@@ -122,6 +125,9 @@ pub struct SavedBackend {
     /// What it usually does, as fault detection sees it.
     #[serde(default)]
     pub fault_past: Option<Past>,
+    /// When a cut of it was last acted on, as an age, s.
+    #[serde(default)]
+    pub recovered: Option<f64>,
 }
 
 /// Health and weight of a backend in one of the groups.

@@ -12,6 +12,7 @@ use crate::flows::FlowTally;
 use crate::forecast::{Hint, Report};
 use crate::headroom::Headroom;
 use crate::ladder::{Barrier, Stage, Standing, Task};
+use crate::recovery::Deed;
 use crate::versions::Version;
 
 /// The whole.
@@ -156,6 +157,9 @@ pub struct BackendState {
     /// How faulty it looks; `None`: it was not looked at yet.
     #[serde(default)]
     pub fault: Option<Diagnosis>,
+    /// What was done about its cuts of late, oldest first.
+    #[serde(default)]
+    pub recovery: Vec<Deed>,
     /// What L4 flows did since it joined: for `/metrics`, which is made for it.
     #[serde(skip)]
     pub flows: FlowTally,

@@ -187,6 +187,7 @@ fn fleet(pools: usize, backends: usize) -> Fleet {
         http: HttpSpec::default(),
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

@@ -81,6 +81,7 @@ mod tests {
             load: None,
             inputs: Inputs::default(),
             fault: None,
+            recovery: Vec::new(),
             flows: FlowTally::default(),
         }
     }

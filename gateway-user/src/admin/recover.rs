@@ -10,6 +10,7 @@ use gateway_core::decision::{Health, Reason};
 use gateway_core::fault::{Diagnosis, FaultWindow};
 use gateway_core::ladder::{Barrier, Stage, Task};
 use gateway_core::predictor::Fault;
+use gateway_core::recovery::Planned;
 use gateway_core::state::{BackendState, PoolState};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,9 @@ pub struct Recovery {
     pub diagnosis: Diagnosis,
     /// What the daemon does about that by itself.
     pub advice: Advice,
+    /// What would be done about it, or is with `act`, once it is cut, besides that it gets no new flows:
+    /// the actions of `[pool.recovery]`.
+    pub actions: Vec<Planned>,
     /// Whether the backend's ejection was asked for by this request.
     pub acted: bool,
 }
@@ -85,10 +89,12 @@ pub(super) async fn recover(
     let (of, name) = (pool.clone(), backend.clone());
     let asking = pages.control.ask(move |engine| {
         let diagnosis = engine.diagnose(&of, &name, window);
+        // Before it is cut: afterwards there is nothing more to do about it.
+        let actions = engine.recovery(&of, &name).unwrap_or_default();
         let acted = act && engine.eject(&of, &name);
-        (diagnosis, acted)
+        (diagnosis.unwrap_or_default(), actions, acted)
     });
-    let (diagnosis, acted) = asking
+    let (diagnosis, actions, acted) = asking
         .await
         .map_err(|error| AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     if acted {
@@ -101,10 +107,16 @@ pub(super) async fn recover(
     let Some((of, found)) = found else {
         return Err(AdminError::new(StatusCode::NOT_FOUND, "the backend is gone"));
     };
-    Ok(Json(answer(of, found, diagnosis.unwrap_or_default(), acted)))
+    Ok(Json(answer(of, found, diagnosis, actions, acted)))
 }
 
-fn answer(pool: &PoolState, backend: &BackendState, diagnosis: Diagnosis, acted: bool) -> Recovery {
+fn answer(
+    pool: &PoolState,
+    backend: &BackendState,
+    diagnosis: Diagnosis,
+    actions: Vec<Planned>,
+    acted: bool,
+) -> Recovery {
     let seat = pool.models.iter().find(|seat| seat.task == Task::Fault);
     let (stage, barrier) =
         seat.map_or((Stage::Off, Some(Barrier::Missing)), |seat| (seat.stage, seat.barrier));
@@ -117,6 +129,7 @@ fn answer(pool: &PoolState, backend: &BackendState, diagnosis: Diagnosis, acted:
         barrier,
         advice: advice(backend.health, &diagnosis, barrier),
         diagnosis,
+        actions,
         acted,
     }
 }

@@ -46,7 +46,8 @@ impl Answer {
 fn fleet() -> Fleet {
     let text = "[[vip]]\nname = \"site\"\naddress = \"127.0.0.1:80\"\n[[pool]]\nname = \"web\"\n\
                 [[pool.backend]]\nname = \"a\"\naddress = \"127.0.0.1:81\"\n\
-                [[pool.backend]]\nname = \"b\"\naddress = \"127.0.0.1:82\"\n";
+                [[pool.backend]]\nname = \"b\"\naddress = \"127.0.0.1:82\"\n\
+                [pool.recovery]\nreset_connections = true\n";
     let checked = config::check(Path::new("test"), text, &[]);
     checked.unwrap_or_else(|mistakes| panic!("{mistakes}")).fleet().clone()
 }

@@ -33,16 +33,22 @@ pub(super) struct Steering {
     pub(super) place: admin::Place,
 }
 
+/// What the loop's wishes reach the world by.
+pub(super) struct Outside {
+    pub(super) listener: control::Listener,
+    pub(super) actor: control::Actor,
+}
+
 /// Starts all of it on `ground`. What a failed start made in the kernel is removed again; a data plane
 /// that an earlier daemon left goes on forwarding.
 pub(super) async fn start(
     ground: Ground,
     config: &Config,
-    listener: control::Listener,
+    outside: Outside,
 ) -> anyhow::Result<Steering> {
     let Ground { plane, ring, is_new, telemetry, observations, .. } = ground;
     let rows = plane.rows();
-    match start_on(plane, config, &telemetry, observations, listener).await {
+    match start_on(plane, config, &telemetry, observations, outside).await {
         Ok((control, proxy, loop_metrics)) => {
             let (listener, place) = (ground.listener, ground.place);
             Ok(Steering { control, proxy, rows, loop_metrics, telemetry, ring, listener, place })
@@ -73,7 +79,7 @@ async fn start_on(
     config: &Config,
     telemetry: &Telemetry,
     observations: control::Observations,
-    listener: control::Listener,
+    outside: Outside,
 ) -> anyhow::Result<(Control, l7::Proxy, control::Metrics)> {
     let metrics = control::Metrics::default();
     let rows = plane.rows();
@@ -81,8 +87,10 @@ async fn start_on(
     let fleet = config.fleet.clone();
     let options =
         control::Options { tick: config.gateway.tick, engine: engine_options(&config.gateway) };
+    let Outside { listener, actor } = outside;
     let history = config.gateway.history;
-    let surroundings = Surroundings { saved, listener: Some(listener), history };
+    let surroundings =
+        Surroundings { saved, listener: Some(listener), actor: Some(actor), history };
     let metrics_of_loop = metrics.clone();
     let control =
         Control::resume(fleet, options, plane, observations, metrics_of_loop, surroundings)?;

@@ -14,9 +14,11 @@ use gateway_core::snapshot::Snapshot;
 use tokio::sync::watch::{self, Sender};
 use tokio::task::{Id, JoinSet};
 
+use super::act::Recovery;
 use super::state;
 use crate::control::Handle;
 use crate::dataplane::events::{self, EventRing};
+use crate::l7::Resets;
 use crate::notify::Deliveries;
 use crate::telemetry::Telemetry;
 use crate::{admin, neighbours, probe};
@@ -56,6 +58,18 @@ impl Tasks {
         let delivering = deliveries.run(self.until_end());
         self.spawn("the notifier", async move {
             delivering.await;
+            Ok(())
+        });
+    }
+
+    /// Does what is ordered about backends that were cut.
+    pub(super) fn recover(&mut self, recovery: Recovery, proxy: Resets, handle: Handle) {
+        let end = self.until_end();
+        self.spawn("the runner of recovery actions", async move {
+            tokio::select! {
+                () = recovery.run(proxy, handle) => {}
+                () = end => {}
+            }
             Ok(())
         });
     }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use gateway_core::fleet::AutoscaleSpec;
-use gateway_core::target::{HttpUrl, Webhook};
-use toml::Spanned;
+use gateway_core::target::Webhook;
 
-use super::mistake::Mistake;
 use super::section::Section;
+use super::target::read_url;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Reads it; `None`: its webhook is wrong and noted.
 pub(super) fn read(mut section: Section<'_, '_>) -> Option<AutoscaleSpec> {
-    let url = section.require::<String>("webhook", "webhook = \"http://127.0.0.1:8000/scale\"");
-    let url = url.and_then(|text| read_url(&section, "webhook", &text));
+    const EXAMPLE: &str = "http://127.0.0.1:8000/scale";
+    let url = section.require::<String>("webhook", &format!("webhook = {EXAMPLE:?}"));
+    let url = url.and_then(|text| read_url(&section, "webhook", &text, EXAMPLE));
     let timeout = section.within(
         "timeout",
         Duration::from_secs(5),
@@ -25,17 +25,4 @@ pub(super) fn read(mut section: Section<'_, '_>) -> Option<AutoscaleSpec> {
         section.within("interval", Duration::from_secs(60), Duration::from_secs(1)..=HOUR);
     section.finish();
     Some(AutoscaleSpec { webhook: Webhook { url: url?, timeout }, step, interval })
-}
-
-/// A URL that can be posted to.
-fn read_url(section: &Section<'_, '_>, key: &str, text: &Spanned<String>) -> Option<HttpUrl> {
-    HttpUrl::parse(text.get_ref())
-        .inspect_err(|error| {
-            section.mistake(
-                Mistake::at(text.span(), format!("`{}` cannot be posted to", section.name(key)))
-                    .label(error.to_string())
-                    .help("write it like \"http://127.0.0.1:8000/scale\""),
-            );
-        })
-        .ok()
 }

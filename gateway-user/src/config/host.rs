@@ -2,6 +2,8 @@
 
 use gateway_core::fleet::{BackendSpec, PoolSpec};
 
+use rustix::fs::{Access, access};
+
 use super::mistake::{Log, Mistake};
 use super::section::nearest;
 use super::way::{self, Way};
@@ -11,6 +13,7 @@ use super::{Checked, Config, Mistakes, RouteWanted};
 pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
     let (log, doubts) = (Log::default(), Log::default());
     check_interfaces(&checked, &log);
+    check_programs(&checked, &log);
     let Checked { gateway, mut fleet, sources, routes, .. } = checked;
     for route in routes {
         let Some(pool) = fleet.pools.get_mut(route.pool) else { continue };
@@ -90,6 +93,21 @@ fn check_interfaces(checked: &Checked, log: &Log) {
             Mistake::at(span.clone(), format!("there is no interface {name:?}"))
                 .label("not on this host")
                 .help(help),
+        );
+    }
+}
+
+/// A program that cannot be run is better found now than when it is needed.
+fn check_programs(checked: &Checked, log: &Log) {
+    for program in &checked.programs {
+        let path = program.get_ref();
+        if path.is_file() && access(path, Access::EXEC_OK).is_ok() {
+            continue;
+        }
+        log.add(
+            Mistake::at(program.span(), format!("{} cannot be run", path.display()))
+                .label("not a file that this user may execute")
+                .help(format!("see `ls -l {}`, and make it executable", path.display())),
         );
     }
 }

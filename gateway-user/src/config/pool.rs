@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gateway_common::limits::BACKENDS_PER_POOL_MAX;
@@ -17,10 +18,11 @@ use toml::Spanned;
 
 use super::llm;
 use super::mistake::Mistake;
+use super::recovery::RecoveryDraft;
 use super::section::{Item, Section};
 use super::source::Span;
 use super::value::Value;
-use super::{admission, autoscale};
+use super::{admission, autoscale, recovery};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -37,6 +39,10 @@ pub(super) struct PoolDraft {
     pub(super) mode_at: Option<Span>,
     /// Of each backend: where its address is, and whether `nat_address` is given.
     pub(super) backends_at: Vec<BackendPlace>,
+    /// The program that is run for its backends.
+    pub(super) program: Option<Spanned<PathBuf>>,
+    /// Where it says that connections to backends are reset.
+    pub(super) reset_at: Option<Span>,
     /// The pool, unless something in it is wrong and noted.
     pub(super) spec: Option<PoolSpec>,
 }
@@ -86,6 +92,11 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     http.llm = section.section("llm").map_or_else(LlmSpec::default, llm::read);
     let admission = section.section("admission").and_then(admission::read);
     let autoscale = section.section("autoscale").and_then(autoscale::read);
+    let recovery = section.section("recovery").map(|section| recovery::read(section, mode));
+    let (recovery, program, reset_at) = match recovery {
+        Some(RecoveryDraft { spec, program, reset_at }) => (Some(spec), program, reset_at),
+        None => (None, None, None),
+    };
     http.affinity = llm::read_affinity(&mut section, &http.llm);
     let (models, canary) = section.section("models").map_or_else(Default::default, read_models);
     section.finish();
@@ -102,10 +113,11 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         http,
         admission,
         autoscale,
+        recovery,
         models,
         canary,
     });
-    PoolDraft { name, span, weights_at, mode_at, backends_at, spec }
+    PoolDraft { name, span, weights_at, mode_at, backends_at, program, reset_at, spec }
 }
 
 /// Whether a backend's refusal is kept from clients, which takes seeing it.

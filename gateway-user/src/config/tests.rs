@@ -8,7 +8,8 @@ use gateway_core::fleet::{
     Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, Mode, PolicySpec, ProbeKind, ProbeSpec,
     Protocol, WeightMode,
 };
-use gateway_core::target::{HttpUrl, Webhook};
+use gateway_core::recovery::RecoverySpec;
+use gateway_core::target::{Command, HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
 use rustix::thread::CapabilitySet;
 
@@ -79,7 +80,7 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     let is_key = |line: &str| {
         let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
         key.is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-            || ["# [[client_class]]", "# [pool.autoscale]"].contains(&line)
+            || ["# [[client_class]]", "# [pool.autoscale]", "# [pool.recovery]"].contains(&line)
     };
     let uncomment = |line: &str| match line {
         // The host and the rest of the file decide these; of the last there is none by default.
@@ -108,6 +109,10 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
     let told = "[pool.autoscale]\nwebhook = \"http://127.0.0.1:8000/scale\"";
     let told = checked(&format!("{FIVE_LINES}\n{told}")).fleet.pools.remove(0).autoscale;
     assert_eq!(pools[0].autoscale.take(), told);
+    let acts = "[pool.recovery]\nwebhook = \"http://127.0.0.1:8000/recover\"\n\
+                command = [\"/usr/local/bin/restart-backend\"]";
+    let acts = checked(&format!("{FIVE_LINES}\n{acts}")).fleet.pools.remove(0).recovery;
+    assert_eq!(pools[0].recovery.take(), acts);
     assert_eq!(pools, shipped.fleet.pools);
     assert_eq!(shown.gateway.state, Some("/var/lib/gateway/state".into()));
     assert_eq!(shown.gateway.models, Some("/var/lib/gateway/models".into()));
@@ -196,6 +201,12 @@ webhook = "http://scaler:8000/scale?token=t"
 timeout = "1s"
 step = 3
 interval = "5m"
+[pool.recovery]
+webhook = "http://oncall:8000/cut"
+command = ["/usr/local/bin/restart", "--now", "a b"]
+timeout = "2s"
+per_hour = 2
+cool_down = "1h"
 [[client_class]]
 prefix = "192.0.2.0/24"
 class = 6
@@ -270,6 +281,18 @@ fn every_key_is_read() {
         interval: Duration::from_secs(300),
     };
     assert_eq!(pool.autoscale, Some(autoscale));
+    let timeout = Duration::from_secs(2);
+    let url = HttpUrl::parse("http://oncall:8000/cut").unwrap();
+    let args = vec!["--now".to_owned(), "a b".to_owned()];
+    let recovery = RecoverySpec {
+        webhook: Some(Webhook { url, timeout }),
+        command: Some(Command { program: "/usr/local/bin/restart".into(), args, timeout }),
+        reset_connections: false,
+        per_hour: 2,
+        cool_down: Duration::from_secs(3_600),
+    };
+    assert_eq!(pool.recovery, Some(recovery));
+    assert_eq!(config.fleet.pools[0].recovery, None, "nothing is done unless it is asked for");
     assert_eq!(config.fleet.pools[0].admission, None, "nothing is refused unless it is asked for");
     let header = Some("x-session".to_owned());
     assert_eq!(pool.http.affinity, AffinitySpec { by_prefix: true, header, load_max: 1.1 });
@@ -288,6 +311,53 @@ fn a_webhook_that_nobody_can_post_to_is_a_mistake() {
     has_one(&webhook("step = 2"), "7:1", &["`pool.autoscale.webhook` is missing"]);
     has_one(&webhook("webhook = \"https://s/\""), "8:11", &["https is not spoken", "a relay"]);
     has_one(&webhook("webhook = \"scaler\""), "8:11", &["it must begin with \"http://\""]);
+}
+
+#[test]
+fn recovery_that_cannot_be_is_a_mistake() {
+    let recovery = |lines: &str| format!("{FIVE_LINES}\n[pool.recovery]\n{lines}\n");
+    let resets = checked(&recovery("reset_connections = true")).fleet.pools.remove(0).recovery;
+    let resets = resets.expect("it is there");
+    assert!(resets.reset_connections && resets.command.is_none() && resets.webhook.is_none());
+
+    has_one(&recovery("per_hour = 2"), "7:1", &["does nothing", "add `webhook`, `command`"]);
+    has_one(&recovery("webhook = \"https://s/\""), "8:11", &["https is not spoken"]);
+    for command in ["\"/bin/restart\"", "[]", "[\"restart\"]", "[\"/r\", 1]"] {
+        has_one(
+            &recovery(&format!("command = {command}")),
+            "8:11",
+            &["`pool.recovery.command` cannot be ", "a list of a program's absolute path and"],
+        );
+    }
+    let per_hour = recovery("reset_connections = true\nper_hour = 0");
+    has_one(&per_hour, "9:12", &["must be from 1 to 1000"]);
+    let cool_down = recovery("reset_connections = true\ncool_down = \"0s\"");
+    has_one(&cool_down, "9:13", &["must be from 1s to 1day"]);
+}
+
+#[test]
+fn recovery_that_would_never_act_is_a_mistake() {
+    let resets = format!("{L4}[pool.recovery]\nreset_connections = true\n");
+    let words = ["only L4 VIPs use the pool", "`layer = \"l7\"`"];
+    has_one(&resets, "9:21", &words);
+    let both = format!("{resets}[[vip]]\naddress = \"10.0.0.100:81\"\nlayer = \"l7\"\n");
+    assert!(checked(&both).fleet.pools[0].recovery.is_some(), "the proxy's are reset");
+    let manual = format!("{L4}weights = \"manual\"\n[pool.recovery]\ncommand = [\"/r\"]\n");
+    has_one(&manual, "9:1", &["a manual pool has no recovery actions"]);
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_found_before_it_is_needed() {
+    let settled = |program: &str| {
+        let lines = format!("[pool.recovery]\ncommand = [{program:?}]\n");
+        checked(&format!("{FIVE_LINES}{lines}")).settle()
+    };
+    assert!(settled("/bin/sh").is_ok());
+    for program in ["/nowhere", "/", "/etc/passwd"] {
+        let shown = settled(program).unwrap_err().to_string();
+        assert!(shown.contains(&format!("{program} cannot be run")), "{shown}");
+        assert!(shown.contains("gateway.toml:7:11"), "{shown}");
+    }
 }
 
 #[test]

@@ -134,6 +134,30 @@ text_value!(
     |name| format!("{:?}", name.0)
 );
 
+/// A program, by its absolute path, and its arguments, as a list: no shell takes it apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CommandLine {
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<String>,
+}
+
+impl Value for CommandLine {
+    const EXPECTED: &'static str = "a list of a program's absolute path and its arguments, such as \
+                                    [\"/usr/local/bin/restart\", \"--now\"]";
+
+    fn from_toml(value: &DeValue<'_>) -> Option<CommandLine> {
+        let words = value.as_array()?.iter().map(|word| word.get_ref().as_str());
+        let words: Vec<&str> = words.collect::<Option<_>>()?;
+        let (program, args) = words.split_first()?;
+        let args = args.iter().map(|word| (*word).to_owned()).collect();
+        program.starts_with('/').then(|| CommandLine { program: PathBuf::from(program), args })
+    }
+
+    fn show(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 impl Value for bool {
     const EXPECTED: &'static str = "true or false";
 

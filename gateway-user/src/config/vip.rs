@@ -179,12 +179,34 @@ pub(super) fn check_together(
     if gateway.interfaces.is_empty() {
         check_without_interfaces(log, vips, pools);
     }
+    check_resets(log, vips, pools);
     for vip in vips.iter().filter_map(|vip| vip.spec.as_ref()) {
         let Some(pool) = pools.get(vip.pool) else { continue };
         for backend in &pool.backends_at {
             check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
             check_port(log, vip, pool, &backend.addr);
         }
+    }
+}
+
+/// Connections are the proxy's to reset: those of an L4 VIP are their clients' own.
+fn check_resets(log: &Log, vips: &[VipDraft], pools: &[PoolDraft]) {
+    for (index, pool) in pools.iter().enumerate() {
+        let Some(reset_at) = &pool.reset_at else { continue };
+        let specs = vips.iter().filter_map(|vip| vip.spec.as_ref());
+        let of_pool = specs.filter(|vip| vip.pool == index);
+        let layers: Vec<Layer> = of_pool.map(|vip| vip.layer).collect();
+        if layers.contains(&Layer::L7) || layers.is_empty() {
+            continue;
+        }
+        log.add(
+            Mistake::at(reset_at.clone(), "`pool.recovery.reset_connections` resets nothing here")
+                .label("only L4 VIPs use the pool, whose connections are not the gateway's")
+                .help(
+                    "leave it out, or say `layer = \"l7\"` for a VIP; a `command` can reset them \
+                     on the backend",
+                ),
+        );
     }
 }
 

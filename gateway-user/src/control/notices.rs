@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use gateway_core::decision::Reason;
 use gateway_core::notice::{Notice, What};
+use gateway_core::recovery::{Action, ActionResult, Denial, End};
 use gateway_core::saved::{OtherVersion, Restored};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +34,7 @@ pub(super) struct Notices {
     dampings: Family<PoolLabels, Counter>,
     drains: Family<DrainLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
+    recoveries: Family<RecoveryLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +46,13 @@ struct PoolLabels {
 struct RefusalLabels {
     pool: String,
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RecoveryLabels {
+    pool: String,
+    action: &'static str,
+    result: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +92,11 @@ impl Notices {
             "Times that admission began to refuse requests of a pool, by why",
             self.refusals.clone(),
         );
+        registry.register(
+            "gateway_recovery_actions",
+            "Actions for backends that were cut, by how they ended or why they were denied",
+            self.recoveries.clone(),
+        );
     }
 
     /// Logs and counts.
@@ -92,6 +107,46 @@ impl Notices {
     fn drained(&self, pool: &str, outcome: &'static str) {
         let labels = DrainLabels { pool: pool.to_owned(), outcome };
         self.drains.get_or_create(&labels).inc();
+    }
+
+    fn recovered(&self, pool: &str, action: Action, result: String) {
+        let labels = RecoveryLabels { pool: pool.to_owned(), action: action.as_str(), result };
+        self.recoveries.get_or_create(&labels).inc();
+    }
+
+    fn acts_not(&self, pool: &str, backend: &str, action: Action, reason: Reason, denied: Denial) {
+        let (reason, why) = (reason.as_str(), denied.words());
+        self.recovered(pool, action, format!("denied_{}", denied.as_str()));
+        let (action, denied) = (action.as_str(), denied.as_str());
+        tracing::warn!(pool, backend, action, reason, denied, why, "recovery action denied");
+    }
+
+    fn acted(&self, pool: &str, backend: &str, action: Action, end: &End) {
+        let End { result, said } = end;
+        self.recovered(pool, action, result.as_str().to_owned());
+        let (action, ended) = (action.as_str(), result.as_str());
+        match result {
+            ActionResult::Done => {
+                tracing::info!(
+                    pool,
+                    backend,
+                    action,
+                    result = ended,
+                    said,
+                    "recovery action ended"
+                );
+            }
+            ActionResult::Failed | ActionResult::TimedOut | ActionResult::Dropped => {
+                tracing::warn!(
+                    pool,
+                    backend,
+                    action,
+                    result = ended,
+                    said,
+                    "recovery action ended"
+                );
+            }
+        }
     }
 
     fn tell_one(&self, Notice { pool, what }: &Notice) {
@@ -140,6 +195,21 @@ impl Notices {
                     "more is asked than can be served; the least important requests are refused"
                 );
             }
+            What::Acts { backend, action, reason, probability } => {
+                let (action, reason) = (action.as_str(), reason.as_str());
+                tracing::warn!(
+                    pool,
+                    backend,
+                    action,
+                    reason,
+                    probability,
+                    "recovery action begins"
+                );
+            }
+            What::ActsNot { backend, action, reason, denied } => {
+                self.acts_not(pool, backend, *action, *reason, *denied);
+            }
+            What::Acted { backend, action, end } => self.acted(pool, backend, *action, end),
             What::RefusesNoMore => tracing::info!(pool, "all requests come in again"),
             What::Calmed => tracing::info!(pool, "weights are calm; their steps are let go again"),
         }

@@ -44,6 +44,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         http: HttpSpec::default(),
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

@@ -85,6 +85,7 @@ fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -
         http: HttpSpec::default(),
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

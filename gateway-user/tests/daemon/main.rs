@@ -3,6 +3,7 @@
 mod admission;
 mod history;
 mod models;
+mod recovery;
 mod support;
 
 use std::net::TcpListener;

@@ -192,6 +192,7 @@ pub(crate) fn snapshot(
         http,
         admission: None,
         autoscale: None,
+        recovery: None,
         models: Stages::default(),
         canary: CanarySpec::default(),
     };

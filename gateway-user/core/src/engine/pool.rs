@@ -4,6 +4,7 @@ mod admission;
 mod backend;
 mod decide;
 mod demote;
+mod recover;
 mod rollback;
 mod room;
 mod save;
@@ -19,7 +20,7 @@ use crate::admission::{Gate, Valve};
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess, Sample};
 use crate::concurrency::{self, Estimate};
-use crate::decision::{ControlDecision, Decision, Reason, WeightSource};
+use crate::decision::{ControlDecision, Decision, Health, Reason, WeightSource};
 use crate::desired::{self, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
@@ -32,6 +33,7 @@ use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
 use crate::policy::{Course, Damping, Outcome};
 use crate::predictor::{Fault, Opinion, PoolView, Substitute};
+use crate::recovery::{Ledger, Order};
 use crate::rows::Rows;
 use crate::snapshot::{BackendSnapshot, PoolSnapshot};
 use crate::tables::Tables;
@@ -40,6 +42,7 @@ use crate::timing::Spent;
 use crate::versions::Versions;
 pub(super) use backend::BackendLoop;
 use backend::Said;
+use recover::Seen;
 
 /// What all pools share in a turn.
 pub(super) struct TickContext<'a> {
@@ -65,6 +68,7 @@ pub(super) struct Record {
     pub(super) decisions: Vec<Decision>,
     pub(super) notices: Vec<Notice>,
     pub(super) tellings: Vec<Telling>,
+    pub(super) orders: Vec<Order>,
 }
 
 /// The opinions that count, one for each backend.
@@ -100,6 +104,8 @@ pub(super) struct PoolLoop {
     canary: Canary,
     damping: Damping,
     versions: Versions,
+    /// What was done about backends that were cut.
+    ledger: Ledger,
     /// What a simulation knows better.
     #[cfg(any(test, feature = "sim"))]
     insight: crate::sim::Insight,
@@ -154,6 +160,7 @@ impl PoolLoop {
             canary: Canary::default(),
             damping: Damping::default(),
             versions: Versions::default(),
+            ledger: Ledger::default(),
             #[cfg(any(test, feature = "sim"))]
             insight: Default::default(),
         }
@@ -169,6 +176,7 @@ impl PoolLoop {
         if self.learning.reconfigure(spec.models) {
             self.canary.begin_anew();
         }
+        self.ledger.retain(|row| entry.rows.contains(&row));
         let joins = self.backends.iter().any(|backend| entry.rows.contains(&backend.row()));
         let mut before = self.backends;
         let backends: Vec<BackendLoop> = spec
@@ -238,6 +246,10 @@ impl PoolLoop {
         self.backends.iter().map(BackendLoop::row)
     }
 
+    fn healths(&self) -> impl Iterator<Item = Health> {
+        self.backends.iter().map(|backend| backend.course().health())
+    }
+
     /// Takes in an observation, unless the row has another tenant by now.
     pub(super) fn observe(
         &mut self,
@@ -292,11 +304,14 @@ impl PoolLoop {
             verdicts.clone_from(&unaided);
         }
         let control = self.decide_control(context, spec, &evidence, &unaided);
+        let before: Vec<Health> = self.healths().collect();
         let outcomes = match spec.weights {
             WeightMode::Manual => self.watch(context, spec, &verdicts),
             _ => self.decide(context, spec, &evidence, &verdicts),
         };
         self.write_weights(spec, tables, context.now, Some(context));
+        let seen = Seen { before: &before, outcomes: &outcomes, verdicts: &verdicts };
+        self.recover(context.now, spec, &seen, turn);
         let outcomes = outcomes.into_iter().zip(control).collect();
         self.record(context, spec, &evidence, &verdicts, outcomes, &mut turn.decisions);
         turn.tellings.extend(self.announce(context.now, spec));

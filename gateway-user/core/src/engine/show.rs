@@ -71,6 +71,7 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
             .enumerate()
             .map(|(index, (looped, spec))| BackendState {
                 fault: watch.diagnose(index, None, forest),
+                recovery: pool.deeds(index, engine.ticked_at),
                 ..backend(engine.ticked_at, looped, spec, total)
             })
             .collect(),
@@ -112,6 +113,7 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         load: backend.load(),
         inputs: last.map_or_else(Inputs::default, |last| last.inputs),
         fault: None,
+        recovery: Vec::new(),
         flows: backend.flows().clone(),
     }
 }

@@ -426,5 +426,6 @@ fn an_operator_ejects_within_the_budget_and_never_the_last() {
 
 mod classes;
 mod headroom;
+mod recovery;
 mod slow_model;
 mod wrong_forest;

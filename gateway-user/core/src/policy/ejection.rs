@@ -96,14 +96,24 @@ fn make_room(
 }
 
 fn is_affordable(spec: &PolicySpec, cases: &[Case], courses: &[Course], index: usize) -> bool {
+    let all = cases.iter().zip(courses).enumerate().filter(|(_, (case, _))| !case.draining);
+    is_within_budget(
+        spec,
+        all.map(|(at, (case, course))| (case.capacity, at == index || course.health().is_cut())),
+    )
+}
+
+/// Whether so much of a pool may be cut at once: capacities of the backends that do not drain, each
+/// with whether it is cut.
+pub(crate) fn is_within_budget(
+    spec: &PolicySpec,
+    backends: impl Iterator<Item = (f64, bool)>,
+) -> bool {
     let (mut total, mut cut, mut left) = (0.0, 0.0, 0);
-    for (at, (case, course)) in cases.iter().zip(courses).enumerate() {
-        if case.draining {
-            continue;
-        }
-        total += case.capacity;
-        if at == index || course.health().is_cut() {
-            cut += case.capacity;
+    for (capacity, is_cut) in backends {
+        total += capacity;
+        if is_cut {
+            cut += capacity;
         } else {
             left += 1;
         }

@@ -230,6 +230,7 @@ impl BackendLoop {
             ability: None,
             forecast: None,
             fault_past: None,
+            recovered: None,
         };
         self.memory.save(&mut saved);
         saved

@@ -27,11 +27,13 @@ impl PoolLoop {
             classes: Some(self.learning.save_classes()),
             usual_latency: self.gate.save(),
             fault_proof: Some(*watch.proof()),
+            recovered: self.ledger.save(now),
             backends: backends
                 .map(|(backend, spec)| {
                     let row = backend.row();
                     SavedBackend {
                         fault_past: watch.past(row),
+                        recovered: self.ledger.save_backend(row, now),
                         ability: self.learning.abilities().save(row),
                         forecast: self.learning.forecasts().save(Some(row)),
                         ..backend.save(spec, now)
@@ -79,6 +81,7 @@ impl PoolLoop {
         self.canary = Canary::restore(saved.canary);
         self.excess = Excess::restore(saved.excess);
         self.gate.restore(saved.usual_latency);
+        self.ledger.restore(&saved.recovered, away, now);
         if let Some(pin) = &saved.pinned {
             self.restore_pin(spec, pin);
         }
@@ -94,6 +97,9 @@ impl PoolLoop {
             };
             let backend = &mut self.backends[at];
             backend.restore(spec, &spec.backends[at], saved, away, now);
+            if let Some(age) = saved.recovered {
+                self.ledger.restore_backend(backend.row(), age, away, now);
+            }
             pasts.extend(saved.fault_past.map(|past| (backend.row(), past)));
             abilities.extend(saved.ability.map(|ability| (backend.row(), ability)));
             series.extend(saved.forecast.clone().map(|own| (Some(backend.row()), own)));

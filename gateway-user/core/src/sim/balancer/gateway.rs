@@ -515,6 +515,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             policy: scenario.policy.clone(),
             admission: None,
             autoscale: None,
+            recovery: None,
             http: HttpSpec { affinity: scenario.affinity.clone(), ..HttpSpec::default() },
             models: Stages::default(),
             canary: CanarySpec::default(),

@@ -19,8 +19,9 @@ mod saved;
 mod table;
 mod view;
 
+pub use crate::cluster::{Clusterer, Point};
 pub use facts::{RequestFacts, SEGMENTS_MAX, template};
-pub use fit::{Clusterer, Fit, FitJob, Point};
+pub use fit::{Fit, FitJob};
 pub(crate) use learner::Classes;
 pub(crate) use pace::Pace;
 pub use pace::PaceSeen;

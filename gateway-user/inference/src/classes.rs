@@ -61,9 +61,7 @@ impl Clusterer for KMeansClusterer {
             .tolerance(1e-4)
             .fit(&DatasetBase::from(rows));
         let model = fitted.ok()?;
-        let centre = |row: ndarray::ArrayView1<'_, f64>| -> Point {
-            std::array::from_fn(|at| row[at] as f32)
-        };
+        let centre = |row: ndarray::ArrayView1<'_, f64>| row.iter().map(|at| *at as f32).collect();
         Some(model.centroids().outer_iter().map(centre).collect())
     }
 }

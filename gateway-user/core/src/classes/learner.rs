@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
-use super::fit::{Clusterer, Fit, FitJob};
+use super::fit::{Fit, FitJob};
 use super::table::{ProfileRow, ProfileTable};
 use super::{ClassView, Profile, SavedClasses};
+use crate::cluster::Clusterer;
 use crate::ladder::Seat;
 use crate::observation::{RequestOutcome, Seen};
 

@@ -1,16 +1,12 @@
-//! What each profile of requests cost of late, in bounded memory.
-//!
-//! Profiles that come often have a row each; what was seen of the others is pooled in one, the rest. Who comes anew takes the row of who
-//! came least and inherits its count (Metwally, Agrawal, El Abbadi, "Space-Saving", ICDT 2005), so
-//! that whatever comes often has a row in the end. Everything fades with time.
+//! What each profile of requests cost of late, in bounded memory ([`crate::top`]).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Profile;
 use crate::features::profile::TRAITS;
+use crate::top::{Row, Top};
 
 /// Profiles with a row of their own, in one pool.
 pub const PROFILES_MAX: usize = 256;
@@ -63,7 +59,30 @@ impl ProfileRow {
         is_known && *traffic >= 0.0 && *weight > 0.0 && traits.iter().all(|own| own.is_finite())
     }
 
-    /// What a row that is given up was known by is the rest's.
+    fn add(&mut self, log_cost: f64, weight: f64) {
+        self.weight += weight;
+        let gain = weight / self.weight;
+        let off = log_cost - self.log_cost;
+        self.log_cost += gain * off;
+        self.variance += gain * (off * (log_cost - self.log_cost) - self.variance);
+        self.cost += gain * (log_cost.exp() - self.cost);
+    }
+}
+
+impl Row for ProfileRow {
+    type Name = u64;
+    const MOST: usize = PROFILES_MAX;
+    const HALF_LIFE: Duration = HALF_LIFE;
+    const TRAFFIC_MIN: f64 = WEIGHT_MIN;
+
+    fn name(&self) -> u64 {
+        self.id
+    }
+
+    fn traffic(&self) -> f64 {
+        self.traffic
+    }
+
     fn pool(&mut self, other: &ProfileRow) {
         let weight = self.weight + other.weight;
         if weight <= 0.0 {
@@ -80,34 +99,23 @@ impl ProfileRow {
         (self.weight, self.traffic) = (weight, self.traffic + other.weight);
     }
 
-    fn add(&mut self, log_cost: f64, weight: f64) {
-        self.weight += weight;
-        let gain = weight / self.weight;
-        let off = log_cost - self.log_cost;
-        self.log_cost += gain * off;
-        self.variance += gain * (off * (log_cost - self.log_cost) - self.variance);
-        self.cost += gain * (log_cost.exp() - self.cost);
+    fn fade(&mut self, left: f64) {
+        self.traffic *= left;
+        self.weight *= left;
     }
 }
 
 /// The profiles of a pool.
 #[derive(Clone, Debug, Default)]
-pub struct ProfileTable {
-    rows: Vec<ProfileRow>,
-    places: HashMap<u64, usize>,
-    /// What is known of profiles that lost their row, as one.
-    rest: Option<ProfileRow>,
-}
+pub struct ProfileTable(Top<ProfileRow>);
 
 impl ProfileTable {
     /// A request of this profile took so long (logarithm of seconds). `weight`: how much is
     /// believed of that, `0..=1`.
     pub fn add(&mut self, profile: &Profile, log_cost: f64, weight: f64) {
-        let place = match self.places.get(&profile.id) {
-            Some(place) => *place,
-            None => self.take_in(profile),
-        };
-        let row = &mut self.rows[place];
+        let new = |traffic| ProfileRow::new(profile, traffic);
+        let nobody = || ProfileRow::new(&Profile::default(), 0.0);
+        let row = self.0.entry(profile.id, new, nobody);
         row.traffic += 1.0;
         row.add(log_cost, weight);
     }
@@ -115,54 +123,22 @@ impl ProfileTable {
     /// A table of these rows, each of a profile of its own.
     pub fn from_rows(rows: &[ProfileRow]) -> ProfileTable {
         let (rest, rows): (Vec<ProfileRow>, _) = rows.iter().partition(|row| row.id == NOBODY);
-        let mut table = ProfileTable { rows, rest: rest.first().copied(), ..Default::default() };
-        table.index();
-        table
-    }
-
-    fn index(&mut self) {
-        self.places = self.rows.iter().enumerate().map(|(at, row)| (row.id, at)).collect();
-    }
-
-    fn take_in(&mut self, profile: &Profile) -> usize {
-        let place = if self.rows.len() < PROFILES_MAX {
-            self.rows.push(ProfileRow::new(profile, 0.0));
-            self.rows.len() - 1
-        } else {
-            let least = |(_, row): &(usize, &ProfileRow)| row.traffic;
-            let rows = self.rows.iter().enumerate();
-            let place = rows.min_by(|a, b| least(a).total_cmp(&least(b))).map_or(0, |(at, _)| at);
-            self.places.remove(&self.rows[place].id);
-            let nobody = ProfileRow::new(&Profile::default(), 0.0);
-            self.rest.get_or_insert(nobody).pool(&self.rows[place]);
-            self.rows[place] = ProfileRow::new(profile, self.rows[place].traffic);
-            place
-        };
-        self.places.insert(profile.id, place);
-        place
+        ProfileTable(Top::of_rows(rows, rest.first().copied()))
     }
 
     /// Time goes by.
     pub fn fade(&mut self, elapsed: Duration) {
-        let left = 0.5f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        for row in self.rows.iter_mut().chain(&mut self.rest) {
-            row.traffic *= left;
-            row.weight *= left;
-        }
-        if self.rows.iter().any(|row| row.traffic < WEIGHT_MIN) {
-            self.rows.retain(|row| row.traffic >= WEIGHT_MIN);
-            self.index();
-        }
+        self.0.fade(elapsed);
     }
 
     /// A profile's row.
     pub fn of(&self, id: u64) -> Option<&ProfileRow> {
-        self.places.get(&id).map(|place| &self.rows[*place])
+        self.0.of(id)
     }
 
     /// All that cost something, the rest among them.
     pub fn rows(&self) -> impl Iterator<Item = &ProfileRow> {
-        self.rows.iter().chain(&self.rest).filter(|row| row.weight > WEIGHT_MIN)
+        self.0.rows().filter(|row| row.weight > WEIGHT_MIN)
     }
 }
 
@@ -193,8 +169,7 @@ mod tests {
             table.add(&profile(number % 10 + 1), 0.0, 1.0);
             table.add(&profile(1_000 + number), 0.0, 1.0);
         }
-        assert_eq!(table.rows.len(), PROFILES_MAX);
-        assert_eq!(table.places.len(), PROFILES_MAX);
+        assert_eq!(table.0.own().len(), PROFILES_MAX);
         assert!((1..=10).all(|id| table.of(id).is_some_and(|row| row.weight > 4_000.0)));
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::classes::Profile;
 use crate::classes::table::{PROFILES_MAX, ProfileTable};
+use crate::cluster::Point;
 
 /// Classes of profiles that cost so much (ms), each with as many requests as is said.
 fn fit(profiles: &[(u64, f64, u32)], before: &ClassView) -> ClassView {
@@ -11,7 +12,7 @@ fn fit(profiles: &[(u64, f64, u32)], before: &ClassView) -> ClassView {
     }
     let rows = table.rows().copied().collect();
     let before = Arc::new(before.clone());
-    let job = FitJob { pool: 0, rows, before, clusterer: Arc::new(Gaps), seed: 1 };
+    let job = FitJob { pool: 0, rows, before, clusterer: Arc::new(GAPS), seed: 1 };
     job.run().view.unwrap()
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::classes::fit::Gaps;
+use crate::classes::fit::GAPS;
 use crate::classes::{ClassSummary, Point};
 use crate::ladder::Stage;
 
@@ -45,7 +45,7 @@ impl Pool {
             }
             self.now = self.now + TICK;
             self.classes.tick(self.now, TICK, &mut self.seat);
-            let gaps: Arc<dyn Clusterer> = Arc::new(Gaps);
+            let gaps: Arc<dyn Clusterer> = Arc::new(GAPS);
             if let Some(job) = self.classes.job(0, self.now, &gaps) {
                 self.classes.fitted(job.run());
             }
@@ -126,6 +126,6 @@ fn classes_begin_with_what_their_maker_knows_and_else_with_nothing() {
     classes.begin(Some(&knows));
     let profile = Profile { id: 7, ..Profile::default() };
     assert_eq!(classes.view().of(&profile).map(|class| class.id), Some(3));
-    classes.begin(Some(&Gaps));
+    classes.begin(Some(&GAPS));
     assert!(classes.view().classes().is_empty());
 }

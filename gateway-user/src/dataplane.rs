@@ -13,6 +13,7 @@
 
 mod attach;
 mod census;
+mod clients;
 mod counters;
 mod decap;
 mod error;
@@ -250,7 +251,7 @@ impl Dataplane {
 
     /// Goes on with the walk through the flow table, for about `budget` entries ([`SWEEP_BUDGET`]):
     /// frees flows that are over or silent, reports SYNs that nobody answered as failed connections
-    /// to `telemetry`, and puts in-flight counts right. To be called every tick.
+    /// and what clients had done to `telemetry`, and puts in-flight counts right. To be called every tick.
     pub fn sweep(&mut self, now: KtimeNs, budget: usize, telemetry: &Telemetry) -> Swept {
         let tables = sweep::Tables {
             flows: &self.maps.flows.table(),

@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn empty() -> SavedState {
-        SavedState { version: VERSION, pools: Vec::new() }
+        SavedState { version: VERSION, pools: Vec::new(), clients: None }
     }
 
     #[test]

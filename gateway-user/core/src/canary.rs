@@ -150,6 +150,7 @@ impl Canary {
             Seen::Connected { .. }
             | Seen::Closed { .. }
             | Seen::ResetByClient { .. }
+            | Seen::Client(_)
             | Seen::Probe { .. } => return,
         };
         let tally = &mut self.block[usize::from(class == CONTROL_CLASS)];

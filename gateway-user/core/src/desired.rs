@@ -1,6 +1,8 @@
 //! What the data plane should hold: the rows of a pool from its place, its members and their
 //! weights.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -8,7 +10,8 @@ use gateway_common::layout::{
     Backend, Pool, Vip, Weights, algorithm, backend_flag, pool_flag, vip_flag,
 };
 use gateway_common::limits::{
-    CLASSES_MAX, CONTROL_SHARE_WHOLE, NO_BACKEND, TRAFFIC_CLASSES_MAX, WEIGHT_MAX,
+    CLASSES_MAX, CLIENT_PREFIXES_MAX, CONTROL_SHARE_WHOLE, NO_BACKEND, TRAFFIC_CLASSES_MAX,
+    WEIGHT_MAX,
 };
 
 use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, Mode, PoolSpec, VipSpec};
@@ -63,15 +66,29 @@ pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32, control_share
     }
 }
 
-/// Client prefixes and their classes, as `CLIENT_CLASSES` holds them.
-pub(crate) fn set_client_classes(fleet: &Fleet, tables: &mut Tables) {
-    tables.client_classes = fleet
-        .client_classes
-        .iter()
-        .map(|&(network, prefix_len, class)| {
-            ((u32::from(prefix_len), network.octets()), u32::from(class))
-        })
-        .collect();
+/// Client prefixes and their classes, as `CLIENT_CLASSES` holds them: those that the operator
+/// configured and, so far as there is room, clients of learnt classes that are in none of them.
+pub(crate) fn client_classes(
+    fleet: &Fleet,
+    learnt: impl Iterator<Item = (Ipv4Addr, u8)>,
+) -> BTreeMap<(u32, [u8; 4]), u32> {
+    let configured = fleet.client_classes.iter().map(|&(network, prefix_len, class)| {
+        ((u32::from(prefix_len), network.octets()), u32::from(class))
+    });
+    let mut classes: BTreeMap<_, _> = configured.collect();
+    let is_configured = |addr: &Ipv4Addr| {
+        fleet.client_classes.iter().any(|&(network, len, _)| contains(network, len, *addr))
+    };
+    let room = (CLIENT_PREFIXES_MAX as usize).saturating_sub(classes.len());
+    let learnt = learnt.filter(|(addr, _)| !is_configured(addr)).take(room);
+    classes.extend(learnt.map(|(addr, class)| ((32, addr.octets()), u32::from(class))));
+    classes
+}
+
+/// Whether an address is in a network of a prefix of this length.
+fn contains(network: Ipv4Addr, prefix_len: u8, addr: Ipv4Addr) -> bool {
+    let differs = u32::from(network) ^ u32::from(addr);
+    differs.checked_shr(32 - u32::from(prefix_len.min(32))).unwrap_or(0) == 0
 }
 
 /// A share of the heaviest as an acceptance probability. What takes flows at all takes some.

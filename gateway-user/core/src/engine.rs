@@ -25,17 +25,18 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 
 use crate::classes::{Fit, FitJob};
+use crate::clients::{ClientFit, ClientFitJob, ClientView, Clients};
 use crate::decision::Decision;
-use crate::desired::{set_client_classes, vip_entry};
+use crate::desired::{client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
 use crate::fault::{Diagnosis, FaultWindow, LabelOutcome, Proof};
-use crate::fleet::{Fleet, WeightMode};
+use crate::fleet::{Fleet, Layer, PoolSpec, VipSpec, WeightMode};
 use crate::forecast::Report;
 use crate::history::History;
 use crate::ladder::{Stage, Task};
 use crate::models::Models;
 use crate::notice::Notice;
-use crate::observation::{BackendRow, Observation};
+use crate::observation::{BackendRow, Observation, Seen};
 use crate::recovery::{End, Order, Planned, Ticket};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
@@ -90,6 +91,7 @@ pub struct Engine {
     timing: Timing,
     /// Memory for what is kept to be exported, bytes.
     archive_max: usize,
+    clients: Clients,
     tick: u64,
     ticked_at: KtimeNs,
     observations: u64,
@@ -126,6 +128,7 @@ impl Engine {
             models: Models::default(),
             timing: Timing::default(),
             archive_max: 0,
+            clients: Clients::default(),
             tick: 0,
             ticked_at: now,
             observations: 0,
@@ -176,6 +179,11 @@ impl Engine {
             }
             _ => false,
         };
+        if let (true, Some((pool, backend)), Seen::Client(work)) = (taken, known, &observation.seen)
+        {
+            let costs = self.pools[pool].learning_mut().costs_mut();
+            self.clients.observe(backend, work, costs);
+        }
         if taken {
             self.observations += 1;
         } else {
@@ -189,6 +197,8 @@ impl Engine {
         self.tick += 1;
         let models = self.timing.awake(&self.models, now);
         let spent = self.timing.begin();
+        self.clients.tick(now, now.since(self.ticked_at));
+        let view = Arc::clone(self.clients.view());
         let context = TickContext {
             tick: self.tick,
             now,
@@ -197,6 +207,7 @@ impl Engine {
             models: &models,
             spent: &spent,
             too_slow: self.timing.too_slow(),
+            clients: &view,
             chance: mix(self.options.seed ^ self.tick),
             refresh_after: self.options.weights_age_max / 4,
         };
@@ -208,6 +219,7 @@ impl Engine {
         }
         let times = spent.into_times();
         let asked = self.timing.end(now, &times);
+        self.tables.client_classes = self.client_classes(now);
         self.ticked_at = now;
         let decisions: Arc<[Decision]> = std::mem::take(&mut record.decisions).into();
         self.history.push(Arc::clone(&decisions));
@@ -288,6 +300,34 @@ impl Engine {
         found.ok_or_else(|| RollbackError::NoSuchPool(pool.to_owned()))
     }
 
+    /// The classes of clients, and who is in them, whether they decide anything or not.
+    pub fn clients(&self) -> &Arc<ClientView> {
+        self.clients.view()
+    }
+
+    /// What `CLIENT_CLASSES` should hold: learnt classes only where some pool goes by them, and in no
+    /// gateway that has a `manual` pool, whose vectors have the meaning that its operator gives them.
+    fn client_classes(&self, now: KtimeNs) -> BTreeMap<(u32, [u8; 4]), u32> {
+        let is_manual = |spec: &PoolSpec| spec.weights == WeightMode::Manual;
+        let may = !self.fleet.pools.iter().any(is_manual)
+            && self.pools.iter().any(|pool| pool.tells_clients_apart(now));
+        let learnt = may.then(|| self.clients.view().members());
+        client_classes(&self.fleet, learnt.into_iter().flatten())
+    }
+
+    /// Classes of clients to be made, once it is time and any pool wants them; see
+    /// [`fit_jobs`](Engine::fit_jobs).
+    pub fn client_fit_job(&mut self) -> Option<ClientFitJob> {
+        let is_asked = |pool: &PoolLoop| pool.learning().seat(Task::Clients).stage() != Stage::Off;
+        let clusterer = self.models.classes.as_ref()?;
+        self.pools.iter().any(is_asked).then(|| self.clients.job(self.ticked_at, clusterer))?
+    }
+
+    /// Classes of clients that were made.
+    pub fn clients_fitted(&mut self, fit: ClientFit) {
+        self.clients.fitted(fit, self.ticked_at);
+    }
+
     /// Classes of requests to be made, once it is time. Running them takes milliseconds, and may be
     /// done elsewhere while the loop turns.
     pub fn fit_jobs(&mut self) -> Vec<FitJob> {
@@ -315,6 +355,9 @@ impl Engine {
             if models.version(task) != self.models.version(task) {
                 self.timing.replace(task);
             }
+        }
+        if self.models.version(Task::Clients) != models.version(Task::Clients) {
+            self.clients.forget_fit();
         }
         self.models = models;
     }
@@ -428,6 +471,12 @@ impl Engine {
         self.pools[0].learning_mut().know(view);
     }
 
+    /// The classes of clients from now on are these.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn know_clients(&mut self, view: ClientView) {
+        self.clients.know(view);
+    }
+
     /// Puts a made-up model of the first pool in its place.
     #[cfg(test)]
     pub(crate) fn plant(&mut self, contrived: crate::learning::Contrived, stage: Stage) {
@@ -439,6 +488,8 @@ impl Engine {
         self.by_row.clear();
         self.tables = Tables::default();
         for (position, (pool, spec)) in self.pools.iter_mut().zip(&self.fleet.pools).enumerate() {
+            let is_proxied = |vip: &VipSpec| vip.pool == position && vip.layer == Layer::L7;
+            pool.set_proxied(self.fleet.vips.iter().any(is_proxied));
             for (backend, row) in pool.rows().enumerate() {
                 self.by_row.insert(row.row, (position, backend));
             }
@@ -448,8 +499,8 @@ impl Engine {
             let row = vip_entry(spec, &self.fleet.pools[spec.pool], entry.index, entry.pool);
             self.tables.vips.insert(entry.key, row);
         }
-        set_client_classes(&self.fleet, &mut self.tables);
         self.limit_archives();
+        self.tables.client_classes = self.client_classes(now);
     }
 }
 

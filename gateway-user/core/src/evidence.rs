@@ -217,6 +217,7 @@ impl Memory {
                     self.window.utilization(at, report.utilization);
                 }
             }
+            Seen::Client(_) => {}
             Seen::Probe { healthy, .. } => {
                 if let Some(spec) = probe {
                     self.probe.probed(healthy, spec);

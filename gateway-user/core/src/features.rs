@@ -4,6 +4,7 @@
 //! that vector; both are in a file of its own below. A model file names the [`Schema`] that it was
 //! trained with, and is refused where that is another one than this program's.
 
+pub mod client;
 pub mod fault;
 pub mod load;
 pub mod profile;

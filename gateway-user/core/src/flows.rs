@@ -138,7 +138,10 @@ impl FlowTally {
                 self.duration.observe(after);
                 self.resets_by_backend += 1;
             }
-            Seen::ConnectFailed { .. } | Seen::Request { .. } | Seen::Probe { .. } => {}
+            Seen::ConnectFailed { .. }
+            | Seen::Request { .. }
+            | Seen::Client(_)
+            | Seen::Probe { .. } => {}
         }
     }
 }

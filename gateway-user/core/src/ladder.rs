@@ -32,17 +32,19 @@ const SCORES_REMEMBERED: f64 = SCORED_MIN as f64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// Which requests and clients are alike, and what they cost.
+    /// Which requests are alike, and what they cost.
     Classes,
     /// How much load will come.
     Forecast,
     /// Which backends are faulty.
     Fault,
+    /// Which clients are alike, and which of them are heavy.
+    Clients,
 }
 
 impl Task {
     /// All, for closed metric labels.
-    pub const ALL: [Task; 3] = [Task::Classes, Task::Forecast, Task::Fault];
+    pub const ALL: [Task; 4] = [Task::Classes, Task::Forecast, Task::Fault, Task::Clients];
 
     /// The metric label, and the name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Task {
             Task::Classes => "classes",
             Task::Forecast => "forecast",
             Task::Fault => "fault",
+            Task::Clients => "clients",
         }
     }
 }
@@ -93,6 +96,9 @@ pub struct Stages {
     pub forecast: Stage,
     /// Of fault detection.
     pub fault: Stage,
+    /// Of clients.
+    #[serde(default)]
+    pub clients: Stage,
 }
 
 impl Stages {
@@ -102,6 +108,7 @@ impl Stages {
             Task::Classes => self.classes,
             Task::Forecast => self.forecast,
             Task::Fault => self.fault,
+            Task::Clients => self.clients,
         }
     }
 }

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::limits::TRAFFIC_CLASSES_MAX;
 
 use crate::archive::{Archive, Limits};
 use crate::classes::{ClassView, Classes, Fit, FitJob, ProfileRow, SavedClasses};
+use crate::clients::{ClientView, Costs};
 use crate::decision::{Answer, Reason};
 use crate::fault::{FaultWindow, LabelOutcome, Watch};
 use crate::fleet::CanarySpec;
@@ -34,6 +36,7 @@ pub(crate) struct Learning {
     classes: Seat,
     forecast: Seat,
     fault: Seat,
+    clients: Seat,
     /// Versions of the models whose standing the seats hold, in the order of [`Task::ALL`].
     versions: [Option<String>; Task::ALL.len()],
     watch: Watch,
@@ -45,6 +48,11 @@ pub(crate) struct Learning {
     view: Arc<ClassView>,
     /// The view without classes.
     none: Arc<ClassView>,
+    /// What its clients cost.
+    costs: Costs,
+    /// What a request of each class of clients costs, in mean requests; `None`: they are not told
+    /// apart here.
+    cost_by_client: Option<[f32; TRAFFIC_CLASSES_MAX]>,
     #[cfg(test)]
     contrived: Option<Contrived>,
 }
@@ -70,6 +78,7 @@ impl Learning {
             classes: Seat::new(stages.classes),
             forecast: Seat::new(stages.forecast),
             fault: Seat::new(stages.fault),
+            clients: Seat::new(stages.clients),
             versions: Default::default(),
             watch: Watch::default(),
             forecasts: Forecasts::default(),
@@ -78,6 +87,8 @@ impl Learning {
             archive: Archive::default(),
             view: Arc::clone(&none),
             none,
+            costs: Costs::default(),
+            cost_by_client: None,
             #[cfg(test)]
             contrived: None,
         }
@@ -111,6 +122,8 @@ impl Learning {
                 Task::Fault => self.watch.forget_proof(),
                 Task::Forecast => self.forecasts.forget_model(),
                 Task::Classes => self.requests.begin(models.classes.as_deref()),
+                // The classes of clients are the gateway's.
+                Task::Clients => {}
             }
             changed = true;
         }
@@ -159,6 +172,7 @@ impl Learning {
             Task::Classes => &self.classes,
             Task::Forecast => &self.forecast,
             Task::Fault => &self.fault,
+            Task::Clients => &self.clients,
         }
     }
 
@@ -168,6 +182,7 @@ impl Learning {
             Task::Classes => &mut self.classes,
             Task::Forecast => &mut self.forecast,
             Task::Fault => &mut self.fault,
+            Task::Clients => &mut self.clients,
         }
     }
 
@@ -217,10 +232,39 @@ impl Learning {
         Arc::clone(&self.view)
     }
 
-    /// Takes in what was seen of a backend (its place in the pool). What the class of a request is
-    /// expected to cost, in mean requests; `None`: it has no class.
+    /// Takes in what was seen of a backend (its place in the pool). What the class of a request, or in
+    /// the packet path that of its client, is expected to cost, in mean requests; `None`: it has no
+    /// class.
     pub(crate) fn observe(&mut self, backend: usize, seen: &Seen) -> Option<f32> {
-        self.requests.observe(backend, seen)
+        match seen {
+            Seen::FirstResponse { class, .. } => {
+                self.cost_by_client?.get(usize::from(*class)).copied()
+            }
+            _ => self.requests.observe(backend, seen),
+        }
+    }
+
+    /// What the pool knows of its clients' costs.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// See [`costs`](Learning::costs).
+    pub(crate) fn costs_mut(&mut self) -> &mut Costs {
+        &mut self.costs
+    }
+
+    /// Scores the classes of clients. `apart`: they decide here.
+    pub(crate) fn see_clients(
+        &mut self,
+        now: KtimeNs,
+        elapsed: Duration,
+        view: &ClientView,
+        apart: bool,
+    ) {
+        let made = !view.classes().is_empty();
+        self.costs.tick(now, elapsed, made, &mut self.clients);
+        self.cost_by_client = apart.then(|| view.costs());
     }
 
     /// Scores the classes; whether others than before decide now.
@@ -445,7 +489,7 @@ impl Learning {
                 opinion.load = bands.expected(NEXT);
             }
         }
-        if self.classes.barrier(now).is_none() {
+        if self.classes.barrier(now).is_none() || self.cost_by_client.is_some() {
             let costs: Vec<_> = view.backends.iter().map(|own| own.by_class.cost).collect();
             for (opinion, speed) in opinions.iter_mut().zip(predictor::speeds(view, &costs)) {
                 opinion.speed = speed;

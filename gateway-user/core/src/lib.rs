@@ -16,6 +16,7 @@ pub mod archive;
 pub mod canary;
 mod capacity;
 pub mod classes;
+pub mod clients;
 mod cluster;
 mod concurrency;
 pub mod decision;

@@ -13,7 +13,7 @@ use crate::ladder::Task;
 /// The models at hand.
 #[derive(Clone, Debug, Default)]
 pub struct Models {
-    /// What makes classes of requests.
+    /// What makes classes, of requests and of clients.
     pub classes: Option<Arc<dyn Clusterer>>,
     /// Which backends are faulty.
     pub fault: Option<Arc<Forest>>,
@@ -25,7 +25,7 @@ impl Models {
     /// Version of the model of a task; `None`: there is none.
     pub fn version(&self, task: Task) -> Option<&str> {
         match task {
-            Task::Classes => self.classes.as_deref().map(Clusterer::version),
+            Task::Classes | Task::Clients => self.classes.as_deref().map(Clusterer::version),
             Task::Forecast => self.forecast.as_deref().map(|model| model.spec().version.as_str()),
             Task::Fault => self.fault.as_deref().map(Forest::version),
         }

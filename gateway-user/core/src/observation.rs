@@ -1,10 +1,12 @@
 //! What was seen of a backend, whoever saw it: the one input of the loop.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
 use crate::classes::Profile;
+use crate::fleet::Layer;
 
 /// A backend's row in the data plane's tables, and the generation that tells a reused row apart.
 #[derive(
@@ -90,6 +92,8 @@ pub enum Seen {
         /// What the backend reported of itself (ORCA), if it did.
         report: Option<LoadReport>,
     },
+    /// What some of one client's requests or connections came to. It says nothing of the backend.
+    Client(ClientWork),
     /// An active probe ended.
     Probe {
         /// Whether it succeeded.
@@ -97,6 +101,46 @@ pub enum Seen {
         /// How long it took.
         after: Duration,
     },
+}
+
+/// What a client had done by a backend: at the proxy one request, in the packet path the connections
+/// that ended since the last walk through the flow table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClientWork {
+    /// Who.
+    pub addr: Ipv4Addr,
+    /// Which path saw it.
+    pub layer: Layer,
+    /// Requests or connections.
+    pub count: u32,
+    /// Of these, how many failed or were cut off.
+    pub failed: u32,
+    /// What they took, all together.
+    pub took: Duration,
+    /// Mean of the logarithm of what each took, s.
+    pub log_took: f64,
+    /// How much is believed of that as what they cost, `0..=1`: among many a request has waited for
+    /// others.
+    pub trust: f64,
+    /// Bytes that they sent.
+    pub bytes_in: u64,
+    /// Bytes that they were sent.
+    pub bytes_out: u64,
+}
+
+impl ClientWork {
+    /// With more of the same client's by the same backend.
+    pub fn add(&mut self, more: &ClientWork) {
+        let (own, other) = (f64::from(self.count), f64::from(more.count));
+        let mean = |a: f64, b: f64| (own * a + other * b) / (own + other).max(1.0);
+        self.log_took = mean(self.log_took, more.log_took);
+        self.trust = mean(self.trust, more.trust);
+        self.count = self.count.saturating_add(more.count);
+        self.failed = self.failed.saturating_add(more.failed);
+        self.took = self.took.saturating_add(more.took);
+        self.bytes_in = self.bytes_in.saturating_add(more.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(more.bytes_out);
+    }
 }
 
 /// Whether a status says that the backend failed: 500 and above (RFC 9110, section 15: what is above

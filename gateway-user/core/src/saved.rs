@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::canary::SavedCanary;
 use crate::capacity::SavedSpeed;
 use crate::classes::SavedClasses;
+use crate::clients::SavedClients;
 use crate::concurrency::SavedConcurrency;
 use crate::decision::{Health, Reason};
 use crate::fault::Proof;
@@ -35,6 +36,9 @@ pub struct SavedState {
     pub version: u32,
     /// Of each pool.
     pub pools: Vec<SavedPool>,
+    /// Of clients.
+    #[serde(default)]
+    pub clients: Option<SavedClients>,
 }
 
 /// What is known of one pool.

@@ -106,6 +106,11 @@ impl<R: Row> Top<R> {
         }
     }
 
+    /// Does something to every row, the rest's too.
+    pub(crate) fn each(&mut self, act: impl FnMut(&mut R)) {
+        self.rows.iter_mut().chain(&mut self.rest).for_each(act);
+    }
+
     /// The row of this name.
     pub(crate) fn of(&self, name: R::Name) -> Option<&R> {
         self.places.get(&name).map(|place| &self.rows[*place])

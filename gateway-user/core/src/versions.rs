@@ -207,13 +207,13 @@ mod tests {
         KtimeNs(1) + Duration::from_secs(seconds)
     }
 
-    fn answers(stage: Stage, decides: bool) -> [Answer; 3] {
+    fn answers(stage: Stage, decides: bool) -> [Answer; Task::ALL.len()] {
         let barrier = (!decides).then_some(Barrier::Losing);
         Task::ALL.map(|task| Answer { task, stage, barrier })
     }
 
     /// Turns every second, with this weight and these answers each.
-    fn run(turns: impl IntoIterator<Item = (u64, f64, [Answer; 3])>) -> Versions {
+    fn run(turns: impl IntoIterator<Item = (u64, f64, [Answer; Task::ALL.len()])>) -> Versions {
         let mut versions = Versions::default();
         let row = BackendRow { row: 1, generation: 1 };
         for (second, weight, answers) in turns {

@@ -401,6 +401,10 @@ fn check(task: Task, artefact: &Artefact) -> Result<Checked, RegistryError> {
             let id = informed.version().to_owned();
             Ok(Checked { task, model: Model::Classes(Arc::new(informed)), id, took })
         }
+        Task::Clients => {
+            let known = TASKS.map(|(_, model)| model).join(", ");
+            Err(RegistryError::Unknown { path: artefact.path(""), known })
+        }
     }
 }
 

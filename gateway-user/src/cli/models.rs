@@ -69,12 +69,14 @@ struct ChangeArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TaskArg {
-    /// Which requests and clients are alike, and what they cost.
+    /// Which requests are alike, and what they cost.
     Classes,
     /// How much load will come.
     Forecast,
     /// Which backends are faulty.
     Fault,
+    /// Which clients are alike, and which of them are heavy.
+    Clients,
 }
 
 impl From<TaskArg> for Task {
@@ -83,6 +85,7 @@ impl From<TaskArg> for Task {
             TaskArg::Classes => Task::Classes,
             TaskArg::Forecast => Task::Forecast,
             TaskArg::Fault => Task::Fault,
+            TaskArg::Clients => Task::Clients,
         }
     }
 }

@@ -465,8 +465,12 @@ pub(super) fn read_header(section: &mut Section<'_, '_>, key: &'static str) -> O
 fn read_models(mut section: Section<'_, '_>) -> (Stages, CanarySpec) {
     let words = Stage::ALL.map(|stage| (stage.as_str(), stage));
     let mut stage = |key| section.word(key, &words).map_or(Stage::default(), Spanned::into_inner);
-    let stages =
-        Stages { classes: stage("classes"), forecast: stage("forecast"), fault: stage("fault") };
+    let stages = Stages {
+        classes: stage("classes"),
+        forecast: stage("forecast"),
+        fault: stage("fault"),
+        clients: stage("clients"),
+    };
     let default = CanarySpec::default();
     // Fewer than one in a hundred would take days to tell anything; with more than half in it, the
     // smaller group is the other.

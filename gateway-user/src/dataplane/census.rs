@@ -20,7 +20,7 @@ use super::expiry::is_open;
 
 /// The kernel's coarse clock, which stamps packets, is behind by up to a timer tick: 10 ms at the
 /// slowest common `CONFIG_HZ`, and twice that for what happens between stamp and count.
-const GRAIN: Duration = Duration::from_millis(20);
+pub(super) const GRAIN: Duration = Duration::from_millis(20);
 
 /// What [`Census`] compares with, and what it corrects.
 pub(super) trait Counts {

@@ -1,5 +1,5 @@
 //! The walk through the flow table: frees what is over or silent, finds SYNs that nobody answered,
-//! and counts what is open.
+//! counts what is open, and tells what clients had done.
 //!
 //! It goes a bounded number of entries at a time and begins anew at most every [`WALK_INTERVAL`].
 //! Packets go on meanwhile, so an entry is freed only if it is in the state that it was seen in.
@@ -16,6 +16,7 @@ use gateway_common::route::back_key;
 use gateway_core::observation::{BackendRow, Observation, Seen};
 
 use super::census::{Census, Counts, Drift};
+use super::clients::Tally;
 use super::expiry::{Ended, Fate, Standing, fate, is_open};
 
 /// Between the starts of two walks: nothing here is due more precisely than by seconds.
@@ -91,6 +92,7 @@ struct Walk {
     /// Whether it cleans the way back.
     cleans: bool,
     census: Census,
+    clients: Tally,
 }
 
 impl Sweeper {
@@ -123,6 +125,7 @@ impl Sweeper {
             for found in flows::bucket(tables.flows, walk.bucket) {
                 swept.visited += 1;
                 walk.census.see(&found.flow);
+                walk.clients.see(&found.flow);
                 if let Fate::Free(ended) = tables.fate(&found.flow, now) {
                     self.free(tables, &found, ended, now, &mut swept, report);
                 }
@@ -145,6 +148,7 @@ impl Sweeper {
         self.left_behind = self.left_behind.take().and_then(LeftBehind::next_walk);
         self.open = walk.census.open();
         swept.corrected = self.drift.correct(&walk.census, tables.counts);
+        walk.clients.report(now, report);
         swept.walk_completed = true;
         swept
     }
@@ -157,10 +161,11 @@ impl Sweeper {
         if self.started.is_some_and(|started| now.since(started) < WALK_INTERVAL) {
             return None;
         }
-        self.started = Some(now);
+        let clients = Tally::begin(self.started.replace(now), now);
         let cleans = self.clean_in == 0;
         self.clean_in = if cleans { CLEAN_EVERY } else { self.clean_in - 1 };
-        Some(Walk { bucket: 0, cleans, census: Census::begin(BACKENDS_MAX, counts, now) })
+        let census = Census::begin(BACKENDS_MAX, counts, now);
+        Some(Walk { bucket: 0, cleans, census, clients })
     }
 
     /// Frees a flow and its way back, unless a packet has changed it since.

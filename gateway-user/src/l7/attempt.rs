@@ -2,13 +2,17 @@
 //! as its client sees it. Whatever ends them, the client's going away included, each is counted
 //! exactly once and the backend's count of requests in flight goes down again.
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
+use gateway_core::fleet::Layer;
 use gateway_core::load::surplus_of;
-use gateway_core::observation::{BackendRow, LoadReport, Observation, RequestOutcome, Seen};
+use gateway_core::observation::{
+    BackendRow, ClientWork, LoadReport, Observation, RequestOutcome, Seen,
+};
 use gateway_core::snapshot::Demand;
 use http::{HeaderValue, Response, StatusCode};
 
@@ -24,6 +28,10 @@ use crate::clock;
 pub(super) struct Thought {
     pub(super) demand: Demand,
     pub(super) profile: Profile,
+    /// Who asks.
+    pub(super) client: Ipv4Addr,
+    /// Length of its body, where it is announced.
+    pub(super) body_bytes: u64,
     /// It asks a language model, by its pool's word.
     pub(super) is_llm: bool,
 }
@@ -41,6 +49,8 @@ pub(super) struct Attempt {
     /// The response is streamed, and its first event is not there yet.
     awaits_token: bool,
     report: Option<LoadReport>,
+    /// Bytes of the response's body so far.
+    bytes_out: u64,
     finished: bool,
 }
 
@@ -63,6 +73,7 @@ impl Attempt {
             first_byte_after: None,
             awaits_token: false,
             report: None,
+            bytes_out: 0,
             finished: false,
         }
     }
@@ -76,6 +87,7 @@ impl Attempt {
 
     /// Some of the response's body is there.
     pub(super) fn body_received(&mut self, data: &[u8]) {
+        self.bytes_out += data.len() as u64;
         if self.awaits_token && has_event(data) {
             let after = clock::now().since(self.started);
             self.awaits_token = false;
@@ -134,7 +146,30 @@ impl Attempt {
             among: self.among,
             report: self.report,
         };
+        self.tell_of_client(now, after, outcome);
         self.end(now, counted, seen);
+    }
+
+    /// What the client had done. One that went away had nothing.
+    fn tell_of_client(&self, at: KtimeNs, after: Duration, outcome: RequestOutcome) {
+        let failed = match outcome {
+            RequestOutcome::Answered => 0,
+            RequestOutcome::ServerError | RequestOutcome::Broken | RequestOutcome::TimedOut => 1,
+            RequestOutcome::Abandoned => return,
+        };
+        let work = ClientWork {
+            addr: self.thought.client,
+            layer: Layer::L7,
+            count: 1,
+            failed,
+            took: after,
+            log_took: after.as_secs_f64().max(1e-6).ln(),
+            trust: 1.0 / f64::from(self.among),
+            bytes_in: self.thought.body_bytes,
+            bytes_out: self.bytes_out,
+        };
+        let (backend, seen) = (self.backend, Seen::Client(work));
+        self.worker.telemetry.report(Observation { at, backend, seen });
     }
 
     fn end(&mut self, at: KtimeNs, counted: TryOutcome, seen: Seen) {

@@ -82,7 +82,9 @@ pub(super) fn only_chunked(headers: &HeaderMap) -> bool {
 /// What a connection knows of its client.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    /// The client's address, for `X-Forwarded-For`.
+    /// Its address.
+    pub(super) ip: Ipv4Addr,
+    /// The same for `X-Forwarded-For`.
     addr: HeaderValue,
     /// The VIP that it connected to, where it sent no `Host`.
     vip: HeaderValue,
@@ -91,7 +93,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(client: Ipv4Addr, vip: SocketAddrV4) -> Client {
         let vip = if vip.port() == 80 { vip.ip().to_string() } else { vip.to_string() };
-        Client { addr: header_value(&client.to_string()), vip: header_value(&vip) }
+        Client { ip: client, addr: header_value(&client.to_string()), vip: header_value(&vip) }
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn serve(
     };
     let facts = facts::of(&head, &said, vip.http.tenant_header.as_deref());
     let key = facts::key(&head, &said, &vip.http.affinity);
-    let thought = Thought { is_llm, ..worker.think(&view, vip.pool, &facts) };
+    let thought = Thought { is_llm, ..worker.think(&view, vip.pool, client.ip, &facts) };
     head::to_backend(&mut head, &client, &request_id);
     let mut outgoing = Outgoing::new(head, body);
     let note = Note::begin(&worker, vip, thought.demand, &request_id);

@@ -2,6 +2,7 @@
 //! random numbers. All of it is shared with no other thread, so that a request takes no lock.
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,10 +114,17 @@ impl Worker {
     }
 
     /// What is thought of a new request, at all of its tries.
-    pub(super) fn think(&self, view: &View, pool: usize, facts: &RequestFacts<'_>) -> Thought {
+    pub(super) fn think(
+        &self,
+        view: &View,
+        pool: usize,
+        client: Ipv4Addr,
+        facts: &RequestFacts<'_>,
+    ) -> Thought {
         let hash = self.rng.borrow_mut().next_u64();
         let (demand, profile) = view.snapshot.demand(pool, facts, hash);
-        Thought { demand, profile, is_llm: false }
+        let body_bytes = facts.body_bytes.unwrap_or(0);
+        Thought { demand, profile, client, body_bytes, is_llm: false }
     }
 
     /// A backend for a new request: its favourite, if it has a key and that has room.

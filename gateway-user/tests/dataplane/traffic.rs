@@ -9,7 +9,7 @@ use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, WEIGHT_MAX};
 use gateway_common::verdict::Verdict;
 use gateway_core::observation::{BackendRow, Observation, Seen};
 use gateway_core::tables::Write;
-use gateway_user::dataplane::{Dataplane, events};
+use gateway_user::dataplane::{Dataplane, SWEEP_BUDGET, events};
 use gateway_user::telemetry::Telemetry;
 
 use crate::lab::{FAR, Lab, NEAR, eventually, forward, ip, run, with_lab};
@@ -98,6 +98,56 @@ fn a_connection_is_counted_observed_and_outlives_the_daemon() {
         assert!(*after >= THINKING, "{after:?}");
     });
 }
+
+#[test]
+fn a_class_that_is_written_is_read_at_the_next_first_packet_and_the_walk_tells_whose_flow_it_was() {
+    with_lab(|lab| {
+        cable(lab);
+        let mut options = lab.options();
+        options.interfaces.push(BACK_NEAR.to_owned());
+        let mut dataplane = Dataplane::open(&options).unwrap();
+        dataplane.apply(&one_backend()).unwrap();
+        let (telemetry, observations) = Telemetry::new();
+        let reader = Reader::start(&mut dataplane, telemetry.clone(), observations);
+        // Before any flow, so that the next walk has one to compare with.
+        assert!(walks(&mut dataplane, &telemetry));
+        for write in [CLASSED, UNCLASSED] {
+            dataplane.apply(&[write]).unwrap();
+            let (mut client, mut server) = lab.far.run(connect);
+            exchange(&mut client, &mut server);
+            drop((client, server));
+        }
+        eventually("the flows to be over", || dataplane.rows().in_flight(ROW) == 0);
+        // The second is later than all that ended before the first.
+        (0..2).for_each(|_| eventually("a walk", || walks(&mut dataplane, &telemetry)));
+        let observed = reader.stop();
+        let classes: Vec<u8> = observed
+            .iter()
+            .filter_map(|observation| match observation.seen {
+                Seen::FirstResponse { class, .. } => Some(class),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(classes, [2, 0]);
+        let told = observed.iter().filter_map(|observation| match observation.seen {
+            Seen::Client(work) => Some((work.addr.octets(), work.count)),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        assert!(told.iter().all(|(addr, _)| *addr == CLIENT), "{told:?}");
+        assert_eq!(told.iter().map(|(_, count)| count).sum::<u32>(), 2, "{told:?}");
+    });
+}
+
+/// Whether a walk through the flow table was due, and came to its end.
+fn walks(dataplane: &mut Dataplane, telemetry: &Telemetry) -> bool {
+    dataplane.sweep(gateway_user::clock::now(), SWEEP_BUDGET, telemetry).walk_completed
+}
+
+/// The client's address, and a class for it and for nobody.
+const CLIENT: [u8; 4] = [10, 9, 0, 2];
+const CLASSED: Write = Write::ClientClass(32, CLIENT, 2);
+const UNCLASSED: Write = Write::RemoveClientClass(32, CLIENT);
 
 /// Addresses, the backend's cable, and what XDP needs of a veth's other end.
 fn cable(lab: &Lab) {

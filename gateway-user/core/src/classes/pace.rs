@@ -13,7 +13,7 @@ use gateway_common::clock::KtimeNs;
 use crate::capacity::{Cost, Sample, Speedometer};
 use crate::concurrency::{Concurrency, Estimate};
 use crate::evidence;
-use crate::observation::{RequestOutcome, Seen};
+use crate::observation::{RequestOutcome, Seen, is_server_error};
 use crate::window::{Failure, Window};
 
 /// What a request may be said to cost, at least and at most: beyond that a class is wrong.
@@ -54,12 +54,23 @@ impl Default for Pace {
 impl Pace {
     /// Takes in what was seen of a request that was expected to cost this many mean ones.
     pub(crate) fn observe(&mut self, at: KtimeNs, seen: &Seen, cost: f32) {
-        let Seen::Request { outcome, first_byte_after, after, among, report, .. } = *seen else {
-            return;
-        };
         let cost = if cost.is_finite() { cost.clamp(COST[0], COST[1]) } else { 1.0 };
         let mean = |took: Duration| took.div_f64(f64::from(cost));
         let window = self.window.get_or_insert_with(|| Window::new(at));
+        let (outcome, first_byte_after, after, among, report) = match *seen {
+            Seen::Request { outcome, first_byte_after, after, among, report, .. } => {
+                (outcome, first_byte_after, after, among, report)
+            }
+            Seen::FirstResponse { status, .. } if is_server_error(status) => {
+                return window.failed(at, Failure::ServerError);
+            }
+            Seen::FirstResponse { after, .. } => {
+                window.answered(at, mean(after));
+                self.cost += MEAN_GAIN * (f64::from(cost) - self.cost);
+                return;
+            }
+            _ => return,
+        };
         match outcome {
             RequestOutcome::Answered => {
                 window.answered(at, mean(first_byte_after));

@@ -19,6 +19,7 @@ use gateway_common::limits::{CONTROL_SHARE_WHOLE, NO_BACKEND};
 use crate::admission::{Gate, Valve};
 use crate::canary::{Canary, Comparison};
 use crate::capacity::{self, Excess, Sample};
+use crate::clients::ClientView;
 use crate::concurrency::{self, Estimate};
 use crate::decision::{ControlDecision, Decision, Health, Reason, WeightSource};
 use crate::desired::{self, Membership};
@@ -56,6 +57,7 @@ pub(super) struct TickContext<'a> {
     pub(super) spent: &'a Spent<'a>,
     /// Which of them are kept from deciding by that, in the order of [`Task::ALL`].
     pub(super) too_slow: [bool; Task::ALL.len()],
+    pub(super) clients: &'a ClientView,
     pub(super) chance: u64,
     /// Weights older than this are written again, so that they do not age while the loop turns;
     /// zero: they never age.
@@ -101,6 +103,8 @@ pub(super) struct PoolLoop {
     gate: Gate,
     announcer: Announcer,
     learning: Learning,
+    /// The proxy serves it, too.
+    is_proxied: bool,
     canary: Canary,
     damping: Damping,
     versions: Versions,
@@ -157,6 +161,7 @@ impl PoolLoop {
             gate: Gate::default(),
             announcer: Announcer::default(),
             learning: Learning::new(spec.models),
+            is_proxied: false,
             canary: Canary::default(),
             damping: Damping::default(),
             versions: Versions::default(),
@@ -212,6 +217,18 @@ impl PoolLoop {
 
     pub(super) fn learning_mut(&mut self) -> &mut Learning {
         &mut self.learning
+    }
+
+    /// Says whether the proxy serves it, too.
+    pub(super) fn set_proxied(&mut self, is_proxied: bool) {
+        self.is_proxied = is_proxied;
+    }
+
+    /// Whether classes of clients have weights of their own. Not where the proxy serves the pool:
+    /// classes of its requests have the same numbers.
+    pub(super) fn tells_clients_apart(&self, now: KtimeNs) -> bool {
+        let may_decide = self.learning.seat(Task::Clients).barrier(now).is_none();
+        may_decide && !self.is_proxied && self.versions.pinned().is_none()
     }
 
     /// What a simulation knows better from now on.
@@ -293,6 +310,8 @@ impl PoolLoop {
         self.compare_groups(context, spec, &mut turn.notices);
         self.calm(context, spec, &mut turn.notices);
         self.settle_drains(context, spec, &mut turn.notices);
+        let apart = self.tells_clients_apart(context.now);
+        self.learning.see_clients(context.now, context.elapsed, context.clients, apart);
         let evidence = self.evidence(context, spec);
         self.admit(context, spec, &evidence, &mut turn.notices);
         let Verdicts { mut verdicts, mut unaided } = self.verdicts(context, spec, &evidence);

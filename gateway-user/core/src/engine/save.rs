@@ -5,6 +5,7 @@ use std::time::Duration;
 use gateway_common::clock::KtimeNs;
 
 use super::Engine;
+use crate::ladder::Task;
 use crate::saved::{OtherVersion, Restored, SavedState, VERSION};
 
 impl Engine {
@@ -14,6 +15,7 @@ impl Engine {
         SavedState {
             version: VERSION,
             pools: pools.map(|(pool, spec)| pool.save(spec, now)).collect(),
+            clients: Some(self.clients.save(self.models.version(Task::Clients))),
         }
     }
 
@@ -42,6 +44,11 @@ impl Engine {
             restored.backends += of_pool.backends;
             restored.models += of_pool.models;
             restored.lost.extend(of_pool.lost);
+        }
+        if let Some(clients) = &saved.clients
+            && !self.clients.restore(clients, self.models.version(Task::Clients), away)
+        {
+            restored.lost.push("clients that make no sense".to_owned());
         }
         self.lay_out(now);
         Ok(restored)

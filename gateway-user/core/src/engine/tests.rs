@@ -425,6 +425,7 @@ fn an_operator_ejects_within_the_budget_and_never_the_last() {
 }
 
 mod classes;
+mod clients;
 mod headroom;
 mod recovery;
 mod slow_model;

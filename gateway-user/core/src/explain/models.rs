@@ -60,6 +60,7 @@ pub(super) fn write(text: &mut String, decision: &Decision, pool: Option<&PoolSt
 fn line(answer: &Answer, model: Option<&ModelState>) -> String {
     let what = match answer.task {
         Task::Classes => "the model of classes",
+        Task::Clients => "the model of clients",
         Task::Forecast => "the model of load",
         Task::Fault => "the model of faults",
     };

@@ -38,6 +38,8 @@ pub struct Aids {
     pub classes: Arm,
     /// How much load will come.
     pub forecast: Arm,
+    /// Which clients are heavy.
+    pub clients: Arm,
     /// Whether weights are a split of the load that is forecast, instead of speeds.
     pub shaped: bool,
     /// Those that are asked.
@@ -54,6 +56,7 @@ impl Aids {
             (Task::Fault, self.fault),
             (Task::Classes, self.classes),
             (Task::Forecast, self.forecast),
+            (Task::Clients, self.clients),
         ];
         arms.into_iter().filter(move |(_, own)| *own == arm).map(|(task, _)| task)
     }
@@ -65,8 +68,9 @@ impl Aids {
             Arm::Model | Arm::Trusted | Arm::Shuffled => Stage::On,
             Arm::Off | Arm::Substitute | Arm::Oracle => Stage::default(),
         };
-        let classes = if self.classes == Arm::Oracle { Stage::On } else { stage(self.classes) };
-        Stages { fault: stage(self.fault), classes, forecast: stage(self.forecast) }
+        let told = |arm| if arm == Arm::Oracle { Stage::On } else { stage(arm) };
+        let (classes, clients) = (told(self.classes), told(self.clients));
+        Stages { fault: stage(self.fault), classes, forecast: stage(self.forecast), clients }
     }
 }
 

@@ -273,6 +273,7 @@ impl Maker {
             super::Cost::LogNormal { mean: 10.0, sigma: 0.5 },
         );
         let come = |at: f64| [(at, 0.0), (at + 0.1, 1.0), (at + 10.0, 1.0), (at + 10.1, 0.0)];
+        heavy.clients = 1;
         heavy.presence = Profile::through([come(35.0), come(55.0)].concat());
         // It comes on top of the others.
         scenario.rate *= 1.03;

@@ -3,6 +3,7 @@
 //! Everything about a request (when it comes, its class, its cost, its luck) is drawn from streams
 //! that no policy touches, so that two policies under one seed meet the same requests.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use gateway_common::hash::mix;
@@ -13,6 +14,12 @@ use super::shapes::llm_work;
 
 /// Later than any run ends, s.
 const NEVER: f64 = 1e9;
+
+/// Clients of a class, unless it says otherwise.
+const CLIENTS: u16 = 50;
+
+/// The question of a request's luck that says whose it is.
+const WHOSE: u64 = 0x636c_6965_6e74;
 
 /// What one request costs, as multiples of a backend's mean service time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,6 +135,8 @@ pub struct ClassSpec {
     pub profiles: Vec<ProfileSpec>,
     /// How its share changes over time: a heavy client comes and goes.
     pub presence: Profile,
+    /// How many clients ask for it, each as often as the others.
+    pub clients: u16,
 }
 
 impl ClassSpec {
@@ -139,7 +148,7 @@ impl ClassSpec {
     /// A class of these profiles, whose shares are relative to those of the other classes, too.
     pub fn of(name: &'static str, profiles: Vec<ProfileSpec>) -> ClassSpec {
         let share = profiles.iter().map(|profile| profile.share).sum();
-        ClassSpec { name, share, profiles, presence: Profile::flat() }
+        ClassSpec { name, share, profiles, presence: Profile::flat(), clients: CLIENTS }
     }
 
     /// Mean cost.
@@ -220,10 +229,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// Who makes it, where it is of this class.
+    pub(super) fn client(&self, class: &ClassSpec) -> Ipv4Addr {
+        client(self.class, (self.chance(WHOSE) * f64::from(class.clients)) as u16)
+    }
+
     /// A number in `0..1` for one question about one try, the same whoever asks when.
     pub fn chance(&self, question: u64) -> f64 {
         (mix(self.luck ^ mix(question)) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+/// The client of this number in a class of this index.
+pub(in crate::sim) fn client(class: u8, number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(10, class, high, low)
 }
 
 /// The requests of a run, one after another: a Poisson process whose rate follows a profile.

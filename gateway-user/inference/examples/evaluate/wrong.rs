@@ -128,8 +128,8 @@ impl Clusterer for Nonsense {
         "nonsense"
     }
 
-    fn cluster(&self, _: &[Point], _: &[f64], k: usize, _: u64) -> Option<Vec<Point>> {
-        Some(vec![[f32::NAN; std::mem::size_of::<Point>() / 4]; k])
+    fn cluster(&self, points: &[Point], _: &[f64], k: usize, _: u64) -> Option<Vec<Point>> {
+        Some(vec![vec![f32::NAN; points.first()?.len()]; k])
     }
 }
 

@@ -9,7 +9,8 @@ pub(super) fn built_in(task: Task) -> &'static BuiltIn {
     match task {
         Task::Fault => &FAULT,
         Task::Forecast => &FORECAST,
-        Task::Classes => &CLASSES,
+        // What makes classes of requests makes those of clients.
+        Task::Classes | Task::Clients => &CLASSES,
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a pool puts into the tables: its backends' weights, its row and its Maglev table.
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::limits::TRAFFIC_CLASSES_MAX;
 
 use super::backend::BackendLoop;
 use super::{PoolLoop, TickContext};
+use crate::clients;
 use crate::decision::Health;
 use crate::desired::{self, Accepted};
 use crate::fleet::{BackendSpec, PoolSpec, WeightMode};
@@ -18,10 +20,7 @@ impl PoolLoop {
         now: KtimeNs,
         context: Option<&TickContext<'_>>,
     ) {
-        let heaviest = |weight: fn(&BackendLoop) -> f64| -> f64 {
-            self.backends.iter().map(weight).fold(0.0, f64::max)
-        };
-        let heaviest = [heaviest(BackendLoop::weight), heaviest(BackendLoop::control_weight)];
+        let heaviest = self.backends.iter().map(BackendLoop::control_weight).fold(0.0, f64::max);
         let configured = |backend: &BackendLoop, capacity: f64| {
             let equal = matches!(spec.weights, WeightMode::Equal | WeightMode::Manual);
             // What takes flows now goes on taking them: in a panic that is a backend whose health
@@ -42,16 +41,32 @@ impl PoolLoop {
             weights.iter().map(|weight| desired::acceptance(*weight, heaviest)).collect()
         };
         let (capacities, equals) = (of_all(|spec| spec.capacity), of_all(|_| 1.0));
-        for ((backend, capacity), equal) in self.backends.iter_mut().zip(capacities).zip(equals) {
-            let traffic = desired::acceptance(backend.weight(), heaviest[0]);
-            let control = desired::acceptance(backend.control_weight(), heaviest[1]);
-            let accepted = Accepted { control, capacity, equal, ..Accepted::always(traffic) };
+        let by_class = self.by_class(context);
+        let places = self.backends.iter_mut().zip(by_class);
+        for (((backend, traffic), capacity), equal) in places.zip(capacities).zip(equals) {
+            let control = desired::acceptance(backend.control_weight(), heaviest);
+            let accepted = Accepted { traffic, control, capacity, equal };
             backend.write(spec.weights, accepted, now, context);
             match backend.written() {
                 Some(written) => tables.weights.insert(backend.row().row, written),
                 None => tables.weights.remove(&backend.row().row),
             };
         }
+    }
+
+    /// What each backend accepts of each class: the same of all, unless classes of clients decide.
+    fn by_class(&self, context: Option<&TickContext<'_>>) -> Vec<[u16; TRAFFIC_CLASSES_MAX]> {
+        let weights: Vec<f64> = self.backends.iter().map(BackendLoop::weight).collect();
+        let shares = self.learning.costs().shares();
+        let split = context
+            .filter(|context| self.tells_clients_apart(context.now))
+            .and_then(|context| clients::split(&weights, context.clients, &shares))
+            .unwrap_or_else(|| std::array::from_fn(|_| weights.clone()));
+        let heaviest = split.each_ref().map(|own| own.iter().copied().fold(0.0, f64::max));
+        let accepted = |backend: usize| {
+            std::array::from_fn(|class| desired::acceptance(split[class][backend], heaviest[class]))
+        };
+        (0..weights.len()).map(accepted).collect()
     }
 
     /// The pool's row and table; whether they changed.

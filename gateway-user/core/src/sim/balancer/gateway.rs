@@ -1,6 +1,6 @@
 //! This gateway: the real engine, the real draw and the real plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use super::super::invariants::{check_decisions, check_plan};
 use super::super::prompts::Prompt;
 use super::super::scenario::{Scenario, Signal};
 use super::super::server::Server;
-use super::super::traffic::{ProfileSpec, Request};
+use super::super::traffic::{self, ClassSpec, ProfileSpec, Request};
 use super::{Ask, Balancer, Ended, Outcome, Path};
 use crate::affinity::{Key, PrefixTable};
 use crate::classes::{ClassSummary, ClassView, Profile, RequestFacts};
+use crate::clients::{ClientClass, ClientView, NO_CLASS};
 use crate::decision::Decision;
 use crate::directory::DirectoryError;
 use crate::engine::{Engine, EngineOptions};
 use crate::fault::FaultWindow;
+use crate::features::client;
 use crate::features::profile::{scaled_to_prompt, traits};
 use crate::fleet::{
     Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PoolSpec, Protocol, VipSpec,
@@ -30,7 +32,7 @@ use crate::fleet::{
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
 use crate::models::Models;
-use crate::observation::{BackendRow, Observation, RequestOutcome, Seen};
+use crate::observation::{BackendRow, ClientWork, Observation, RequestOutcome, Seen};
 use crate::prefix::BLOCKS_MAX;
 use crate::rows::{HeapRows, Rows};
 use crate::snapshot::{Demand, Snapshot};
@@ -42,6 +44,9 @@ const CHARS_PER_TOKEN: u32 = 4;
 /// A client whose SYN was refused, and the refusal kept from it, sends the next after this long
 /// (RFC 6298, initial timeout).
 const SYN_RETRY: Duration = Duration::from_secs(1);
+
+/// Between the starts of two walks through the flow table, as in the daemon.
+const WALK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the engine was shown, in order: enough to reproduce every decision.
 #[derive(Clone, Debug)]
@@ -76,10 +81,14 @@ pub(super) struct Gateway {
     applied: Tables,
     /// Which backends report their load.
     reports: Vec<bool>,
-    /// What requests look like, by class and profile.
-    asked: Vec<Vec<ProfileSpec>>,
-    /// What their classes are called.
-    names: Vec<&'static str>,
+    /// What requests look like, and who makes them.
+    asked: Vec<ClassSpec>,
+    /// The connections of each client to each server that ended since the last walk through the flow
+    /// table.
+    ended: BTreeMap<(usize, Ipv4Addr), ClientWork>,
+    walked_at: KtimeNs,
+    /// Which clients are heavy, if that is known.
+    heavy: Option<ClientView>,
     /// What each of them costs, if that is known.
     truth: Option<ClassView>,
     /// What was thought of a request when it was last sent to a backend.
@@ -108,7 +117,7 @@ impl Gateway {
         aids: &Aids,
     ) -> Result<Gateway, DirectoryError> {
         let options = EngineOptions { weights_age_max: Duration::from_secs(30), seed };
-        let mut fleet = fleet(scenario, servers.clone());
+        let mut fleet = fleet(scenario, servers.clone(), path);
         fleet.pools[0].models = aids.stages();
         fleet.pools[0].admission.clone_from(&aids.admission);
         let mut engine = Engine::new(fleet.clone(), Tables::default(), options, KtimeNs(0))?;
@@ -124,8 +133,10 @@ impl Gateway {
             rows: HeapRows::default(),
             applied: Tables::default(),
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
-            asked: scenario.classes.iter().map(|class| class.profiles.clone()).collect(),
-            names: scenario.classes.iter().map(|class| class.name).collect(),
+            asked: scenario.classes.clone(),
+            ended: BTreeMap::new(),
+            walked_at: KtimeNs(0),
+            heavy: (aids.clients == Arm::Oracle).then(|| heavy(scenario)),
             truth: (aids.classes == Arm::Oracle).then(|| truth(scenario)),
             begun: HashMap::new(),
             near: PrefixTable::default(),
@@ -149,6 +160,9 @@ impl Gateway {
     fn teach(&mut self) {
         if let Some(truth) = &self.truth {
             self.engine.know(truth.clone());
+        }
+        if let Some(heavy) = &self.heavy {
+            self.engine.know_clients(heavy.clone());
         }
     }
 
@@ -188,10 +202,11 @@ impl Gateway {
     /// What is thought of a request.
     fn demand(&self, request: &Request) -> (Demand, Profile) {
         if self.path == Path::L4 {
-            let class = self.snapshot.class_of(0, Demand::PLAIN.class, mix(request.luck));
+            let class = self.snapshot.class_of(0, self.client_class(request), mix(request.luck));
             return (Demand { class, ..Demand::PLAIN }, Profile::default());
         }
-        let spec = &self.asked[usize::from(request.class)][usize::from(request.profile)];
+        let profiles = &self.asked[usize::from(request.class)].profiles;
+        let spec = &profiles[usize::from(request.profile)];
         let prompt = self.prompts.as_ref().and_then(|all| all.get(request.prompt as usize));
         let seen = facts(spec);
         let facts = RequestFacts {
@@ -200,6 +215,63 @@ impl Gateway {
             ..seen
         };
         self.snapshot.demand(0, &facts, mix(request.luck))
+    }
+
+    fn client(&self, request: &Request) -> Ipv4Addr {
+        request.client(&self.asked[usize::from(request.class)])
+    }
+
+    /// The class of its client, as the packet path finds it: no simulated operator configures any.
+    fn client_class(&self, request: &Request) -> u8 {
+        let prefix = (32, self.client(request).octets());
+        self.applied.client_classes.get(&prefix).map_or(NO_CLASS, |class| *class as u8)
+    }
+
+    /// What its client had done, as whoever serves it sees that.
+    fn client_work(&self, ended: &Ended, layer: Layer, among: u32) -> Option<ClientWork> {
+        let spec = &self.asked[usize::from(ended.request.class)].profiles;
+        let failed = match ended.outcome {
+            Outcome::Refused => return None,
+            Outcome::Answered => 0,
+            Outcome::Error | Outcome::Broken | Outcome::TimedOut => 1,
+        };
+        Some(ClientWork {
+            addr: self.client(&ended.request),
+            layer,
+            count: 1,
+            failed,
+            took: ended.after,
+            log_took: ended.after.as_secs_f64().max(1e-6).ln(),
+            trust: 1.0 / f64::from(among),
+            bytes_in: spec[usize::from(ended.request.profile)].body_bytes,
+            bytes_out: 0,
+        })
+    }
+
+    /// Notes what the client had done: the proxy tells it at once, the packet path with the next
+    /// walk.
+    fn note_client(&mut self, ended: &Ended, among: u32) {
+        if self.path == Path::L7 {
+            if let Some(work) = self.client_work(ended, Layer::L7, among) {
+                self.see(ended.now, ended.server, Seen::Client(work));
+            }
+        } else if let Some(work) = self.client_work(ended, Layer::L4, 1) {
+            self.ended
+                .entry((ended.server, work.addr))
+                .and_modify(|sum| sum.add(&work))
+                .or_insert(work);
+        }
+    }
+
+    /// Tells what connections ended, once it is time for a walk through the flow table.
+    fn walk(&mut self, now: KtimeNs) {
+        if now.since(self.walked_at) < WALK_INTERVAL {
+            return;
+        }
+        self.walked_at = now;
+        for ((server, _), work) in std::mem::take(&mut self.ended) {
+            self.see(now, server, Seen::Client(work));
+        }
     }
 
     /// What was thought of it when it was sent, or is now.
@@ -257,7 +329,7 @@ impl Balancer for Gateway {
         let tried = ask.tried.filter(|_| self.path == Path::L7).map(|server| self.row(server));
         let (snapshot, rows, now) = (&self.snapshot, &self.rows, ask.now.0);
         if self.path == Path::L7 && ask.turn == 0 {
-            let class = self.names[usize::from(ask.request.class)];
+            let class = self.asked[usize::from(ask.request.class)].name;
             // Who is refused hears it at once, and does not try again here.
             snapshot.admit(0, "/", Some(class), mix(ask.hash)).ok()?;
         }
@@ -305,6 +377,8 @@ impl Balancer for Gateway {
         if let Some(seen) = seen {
             self.see(ended.now, ended.server, seen);
         }
+        let among = self.begun(&ended.request).among;
+        self.note_client(ended, among);
         self.begun.remove(&ended.request.luck);
     }
 
@@ -325,6 +399,10 @@ impl Balancer for Gateway {
         if self.truth.is_some() {
             self.engine.prove(Task::Classes);
         }
+        if self.heavy.is_some() {
+            self.engine.prove(Task::Clients);
+        }
+        self.walk(now);
         if let Some((_, recording)) = &mut self.kept {
             let backends = &self.snapshot.pools[0].backends;
             let in_flight = backends.iter().map(|b| self.rows.in_flight(b.row.row)).collect();
@@ -332,6 +410,7 @@ impl Balancer for Gateway {
         }
         let turn = self.engine.tick(now, &self.rows);
         fit(&mut self.engine, self.aids.classes);
+        fit_clients(&mut self.engine, self.aids.clients);
         check_decisions(&self.engine.fleet().pools[0], &turn.decisions)?;
         if turn.snapshot_changed {
             self.snapshot = self.engine.snapshot();
@@ -387,6 +466,40 @@ fn fit(engine: &mut Engine, arm: Arm) {
         }
         engine.fitted(fit);
     }
+}
+
+/// The same for classes of clients.
+fn fit_clients(engine: &mut Engine, arm: Arm) {
+    let Some(job) = engine.client_fit_job() else { return };
+    let mut fit = job.run();
+    if arm == Arm::Shuffled {
+        fit.view = fit.view.map(ClientView::shuffled);
+    }
+    engine.clients_fitted(fit);
+}
+
+/// Which clients are heavy: those of classes that cost more than twice the mean.
+fn heavy(scenario: &Scenario) -> ClientView {
+    let cost = |class: &ClassSpec| class.mean() / scenario.cost_mean();
+    let id = |class: &ClassSpec| if cost(class) > 2.0 { 2 } else { 1 };
+    let class = |number: u8| {
+        let own = || scenario.classes.iter().filter(|class| id(class) == number);
+        let shares: f64 = own().map(|class| class.share).sum();
+        let mean = own().map(|class| class.share * cost(class)).sum::<f64>() / shares;
+        (shares > 0.0).then(|| ClientClass {
+            id: number,
+            cost: mean as f32,
+            log_cost: mean.ln() as f32,
+            share: (shares * mean) as f32,
+            clients: own().map(|class| u32::from(class.clients)).sum(),
+            centre: [0.0; client::COUNT],
+        })
+    };
+    let all = scenario.classes.iter().zip(0u8..);
+    let members = all.flat_map(|(class, at)| {
+        (0..class.clients).map(move |number| (traffic::client(at, number), id(class)))
+    });
+    ClientView::new([1, 2].into_iter().filter_map(class).collect()).with_members(members.collect())
 }
 
 /// What a proxy could know at most: the true mean of what each kind of request costs.
@@ -455,6 +568,7 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
                     places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
                 decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
                 fit(&mut engine, Arm::Trusted);
+                fit_clients(&mut engine, Arm::Trusted);
                 apply(&engine, &rows);
             }
         }
@@ -487,7 +601,7 @@ impl Rows for ReplayedRows {
     fn shift_surplus(&self, _row: u32, _thousandths: i64) {}
 }
 
-fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
+fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
     let backends = servers.map(|index| BackendSpec {
         name: format!("s{index}"),
         addr: SocketAddrV4::new(Ipv4Addr::from(0x0a01_0000 + index as u32 + 1), 8080),
@@ -500,7 +614,10 @@ fn fleet(scenario: &Scenario, servers: Range<usize>) -> Fleet {
             name: "web".to_owned(),
             addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 80),
             protocol: Protocol::Tcp,
-            layer: Layer::L7,
+            layer: match path {
+                Path::L4 => Layer::L4,
+                Path::L7 => Layer::L7,
+            },
             pool: 0,
         }],
         pools: vec![PoolSpec {

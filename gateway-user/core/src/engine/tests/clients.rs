@@ -1,0 +1,135 @@
+//! Classes of clients that decide: what becomes of weights and of `CLIENT_CLASSES`.
+
+use std::collections::HashMap;
+
+use gateway_common::limits::TRAFFIC_CLASSES_MAX;
+
+use super::*;
+use crate::clients::{ClientClass, ClientView};
+use crate::features::client::COUNT;
+use crate::fleet::{Layer, Protocol, VipSpec};
+use crate::ladder::{Stage, Stages, Task};
+use crate::observation::ClientWork;
+
+const LIGHT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const HEAVY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+fn view() -> ClientView {
+    let class = |id, cost: f32, share| ClientClass {
+        id,
+        cost,
+        log_cost: cost.ln(),
+        share,
+        clients: 1,
+        centre: [0.0; COUNT],
+    };
+    ClientView::new(vec![class(1, 1.0, 0.5), class(2, 10.0, 0.5)])
+        .with_members(HashMap::from([(LIGHT, 1), (HEAVY, 2)]))
+}
+
+/// A pool of unlike backends whose classes of clients have this stage and are trusted.
+fn trusted(stage: Stage, change: impl FnOnce(&mut Fleet)) -> Bench {
+    let mut fleet = web(WeightMode::Static);
+    fleet.pools[0].backends[0].capacity = 2.0;
+    fleet.pools[0].models = Stages { clients: stage, ..Stages::default() };
+    change(&mut fleet);
+    let mut bench = Bench::new(fleet);
+    bench.engine.know_clients(view());
+    bench.engine.prove(Task::Clients);
+    for _ in 0..4 {
+        for (addr, took) in [(LIGHT, 10), (HEAVY, 100)] {
+            let took = Duration::from_millis(took);
+            bench.see(
+                0,
+                Seen::Client(ClientWork {
+                    addr,
+                    layer: Layer::L4,
+                    count: 5,
+                    failed: 0,
+                    took: took * 5,
+                    log_took: took.as_secs_f64().ln(),
+                    trust: 1.0,
+                    bytes_in: 0,
+                    bytes_out: 0,
+                }),
+            );
+        }
+        bench.tick();
+    }
+    bench
+}
+
+/// Whether weights of some class are others than those of no class.
+fn is_split(bench: &Bench) -> bool {
+    let all = || bench.applied.weights.values().map(|row| row.by_class);
+    all().any(|own| own[..TRAFFIC_CLASSES_MAX].iter().any(|weight| *weight != own[0]))
+}
+
+fn written(bench: &Bench) -> Vec<([u8; 4], u32)> {
+    let all = bench.applied.client_classes.iter();
+    all.map(|((len, addr), class)| (*len == 32).then_some((*addr, *class)).unwrap()).collect()
+}
+
+#[test]
+fn clients_that_are_told_apart_reach_the_tables_and_leave_them() {
+    let mut bench = trusted(Stage::On, |_| ());
+    assert_eq!(written(&bench), [(LIGHT.octets(), 1), (HEAVY.octets(), 2)]);
+    let row = |bench: &Bench, at: u32| bench.applied.weights[&at].by_class;
+    assert_eq!(row(&bench, 0)[2], WEIGHT_MAX);
+    assert!(row(&bench, 1)[2] < row(&bench, 1)[1], "heavy ones are drawn to the fastest");
+    assert_eq!(row(&bench, 1)[0], row(&bench, 1)[1]);
+    let (_, writes) = bench.tick();
+    let is_class = |write: &Write| matches!(write, Write::ClientClass(..));
+    assert!(!writes.iter().any(is_class), "what is there is not written again");
+    bench.engine.know_clients(view().with_members(HashMap::from([(HEAVY, 1)])));
+    let (_, writes) = bench.tick();
+    let of_clients: Vec<&Write> = writes
+        .iter()
+        .filter(|write| is_class(write) || matches!(write, Write::RemoveClientClass(..)))
+        .collect();
+    assert_eq!(of_clients.len(), 2, "only what differs: {of_clients:?}");
+    assert_eq!(written(&bench), [(HEAVY.octets(), 1)]);
+}
+
+#[test]
+fn in_shadow_clients_have_classes_that_nothing_goes_by() {
+    let bench = trusted(Stage::Shadow, |_| ());
+    assert_eq!(bench.engine.clients().of(HEAVY), 2);
+    assert!(written(&bench).is_empty() && !is_split(&bench));
+}
+
+#[test]
+fn prefixes_of_an_operator_come_first() {
+    let bench = trusted(Stage::On, |fleet| {
+        fleet.client_classes = vec![("192.0.2.2".parse().unwrap(), 32, 6)];
+    });
+    assert_eq!(written(&bench), [(LIGHT.octets(), 1), (HEAVY.octets(), 6)]);
+}
+
+#[test]
+fn a_pool_that_the_proxy_serves_has_one_vector_for_all_clients() {
+    let bench = trusted(Stage::On, |fleet| {
+        let addr = "10.0.0.9:80".parse().unwrap();
+        fleet.vips.push(VipSpec {
+            name: "http".to_owned(),
+            addr,
+            protocol: Protocol::Tcp,
+            layer: Layer::L7,
+            pool: 0,
+        });
+    });
+    assert!(written(&bench).is_empty() && !is_split(&bench));
+}
+
+#[test]
+fn beside_a_manual_pool_no_client_has_a_learnt_class() {
+    let bench = trusted(Stage::On, |fleet| {
+        let mut manual = fleet.pools[0].clone();
+        (manual.name, manual.weights) = ("manual".to_owned(), WeightMode::Manual);
+        for (at, backend) in manual.backends.iter_mut().enumerate() {
+            backend.addr.set_port(9_000 + at as u16);
+        }
+        fleet.pools.push(manual);
+    });
+    assert!(written(&bench).is_empty());
+}

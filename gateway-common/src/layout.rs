@@ -20,6 +20,8 @@ pub const LAYOUT_VERSION: u32 = 6;
 pub mod map_name {
     /// [`super::VipKey`] → [`super::Vip`].
     pub const VIPS: &str = "VIPS";
+    /// IPv4 address of VIPs → [`super::address_flag`]s.
+    pub const VIP_ADDRS: &str = "VIP_ADDRS";
     /// Pool index → [`super::Pool`].
     pub const POOLS: &str = "POOLS";
     /// Table index → [`super::MaglevTable`].
@@ -90,6 +92,12 @@ pub mod vip_flag {
     pub const L7: u32 = 1;
     /// A segment of a connection that is lost is answered by RST.
     pub const RESET_LOST: u32 = 2;
+}
+
+/// What the VIPs of one address are, whatever their ports.
+pub mod address_flag {
+    /// One is of L4, so that the program answers for the address.
+    pub const L4: u32 = 1;
 }
 
 /// A pool as the packet path sees it. Written last, after the rows and the table it names.
@@ -368,8 +376,10 @@ pub mod program {
     pub const ENCAPSULATE: u32 = 1;
     /// A client hears that its connection is lost ([`crate::route::reset`]).
     pub const RESET: u32 = 2;
+    /// A packet of ICMP ([`crate::route::icmp`]).
+    pub const ICMP: u32 = 3;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 3;
+    pub const PROGRAMS_LEN: u32 = 4;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.

@@ -23,14 +23,17 @@ pub const UDP_LEN: usize = 8;
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
 
 /// Ethernet's number of IPv4.
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 /// Bytes of a TCP or UDP header that name its ports.
 const PORTS_LEN: usize = 4;
-/// The more-fragments bit and the 13 bits of offset (RFC 791, section 3.1).
-const MORE_FRAGMENTS: u16 = 0x2000;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+/// The bit that says that more fragments follow (RFC 791, section 3.1).
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The bits that say where in its packet a fragment belongs.
+pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// Bits of a TCP header's flags byte (RFC 9293, section 3.1).
 pub mod tcp_flag {
@@ -163,54 +166,93 @@ impl Packet {
     }
 }
 
-/// Decodes a frame up to its ports, or says where its journey ends.
-///
-/// A later fragment has no ports and passes to the host; its first fragment, which has them, is
-/// what a VIP's [`Verdict::DropFragment`] counts.
+/// An IPv4 header: enough to know what kind of packet it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Source address.
+    pub source_addr: [u8; 4],
+    /// Target address.
+    pub target_addr: [u8; 4],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Type of service.
+    pub tos: u8,
+    /// Time to live.
+    pub ttl: u8,
+    /// The header and everything after it, in bytes; the frame may be longer, by padding.
+    pub ip_len: u16,
+    /// The header with options, in bytes: 20 to 60.
+    pub header_len: u16,
+    /// [`MORE_FRAGMENTS`] and [`FRAGMENT_OFFSET`].
+    pub fragment: u16,
+}
+
+/// Decodes a frame's IPv4 header, or says where its journey ends.
 #[inline(always)]
-pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
+pub fn header<F: Frame>(frame: &F) -> Result<Header, Verdict> {
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
     if ethernet.two::<12>() != ETHERTYPE_IPV4 {
         return Err(Verdict::PassNotIpv4);
     }
     let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
     let [version_and_len, tos, len_high, len_low] = ip.four::<0>();
-    let ip_header_len = (version_and_len as u16 & 0x0f) * 4;
+    let header_len = (version_and_len as u16 & 0x0f) * 4;
     let ip_len = u16::from_be_bytes([len_high, len_low]);
-    if version_and_len >> 4 != 4
-        || (ip_header_len as usize) < IPV4_LEN_MIN
-        || ip_len < ip_header_len
-    {
+    if version_and_len >> 4 != 4 || (header_len as usize) < IPV4_LEN_MIN || ip_len < header_len {
         return Err(Verdict::DropMalformed);
     }
     if ETHERNET_LEN + ip_len as usize > frame.size() {
         return Err(Verdict::DropTruncated);
     }
-    let fragment = u16::from_be_bytes(ip.two::<6>());
     let [ttl, protocol] = ip.two::<8>();
+    Ok(Header {
+        source_addr: ip.four::<12>(),
+        target_addr: ip.four::<16>(),
+        protocol,
+        tos,
+        ttl,
+        ip_len,
+        header_len,
+        fragment: u16::from_be_bytes(ip.two::<6>()),
+    })
+}
+
+/// Decodes a frame up to its ports, or says where its journey ends.
+#[inline(always)]
+pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
+    transport(frame, &header(frame)?)
+}
+
+/// Decodes the ports of a packet of TCP or UDP.
+///
+/// A later fragment has no ports and passes to the host; its first fragment, which has them, is
+/// what a VIP's [`Verdict::DropFragment`] counts.
+#[inline(always)]
+pub fn transport<F: Frame>(frame: &F, header: &Header) -> Result<Packet, Verdict> {
+    let Header { protocol, ip_len, header_len, fragment, .. } = *header;
     if (protocol != TCP && protocol != UDP) || fragment & FRAGMENT_OFFSET != 0 {
         return Err(Verdict::PassNotOurs);
     }
     // Padding may follow the packet in its frame, so the frame's end alone does not bound it.
-    if (ip_len as usize) < ip_header_len as usize + PORTS_LEN {
+    if (ip_len as usize) < header_len as usize + PORTS_LEN {
         return Err(Verdict::DropTruncated);
     }
     let ports = frame
-        .bytes::<PORTS_LEN>(ETHERNET_LEN + ip_header_len as usize)
+        .bytes::<PORTS_LEN>(ETHERNET_LEN + header_len as usize)
         .ok_or(Verdict::DropTruncated)?;
     Ok(Packet {
         key: FlowKey {
-            source_addr: ip.four::<12>(),
-            target_addr: ip.four::<16>(),
+            source_addr: header.source_addr,
+            target_addr: header.target_addr,
             source_port: ports.two::<0>(),
             target_port: ports.two::<2>(),
             protocol,
             reserved: [0; 3],
         },
         ip_len,
-        ip_header_len,
-        tos,
-        ttl,
+        ip_header_len: header_len,
+        tos: header.tos,
+        ttl: header.ttl,
         fragment: fragment & MORE_FRAGMENTS,
     })
 }

@@ -28,14 +28,7 @@ pub fn rewrite<F: Frame>(
     hop: &Hop,
 ) -> Result<(), Verdict> {
     let from = &packet.key;
-    let addresses = Delta::default()
-        .replace4(from.source_addr, to.source_addr)
-        .replace4(from.target_addr, to.target_addr);
-
-    // The checksums of TCP and UDP cover the addresses too, by their pseudo header.
-    let ports = addresses
-        .replace2(from.source_port, to.source_port)
-        .replace2(from.target_port, to.target_port);
+    let ports = ports(from, to);
     if from.protocol == UDP {
         rewrite_udp(frame, packet, to, ports)?;
     } else {
@@ -46,8 +39,19 @@ pub fn rewrite<F: Frame>(
         tcp.set_two::<2>(to.target_port);
     }
 
+    rewrite_header(frame, from, to, hop)
+}
+
+/// Gives a packet the addresses of `to`, one less time to live and its hop's link addresses.
+#[inline(always)]
+pub fn rewrite_header<F: Frame>(
+    frame: &F,
+    from: &FlowKey,
+    to: &FlowKey,
+    hop: &Hop,
+) -> Result<(), Verdict> {
     let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
-    age(ip, addresses);
+    age(ip, addresses(from, to));
     ip.set_four::<12>(to.source_addr);
     ip.set_four::<16>(to.target_addr);
 
@@ -88,8 +92,34 @@ pub(crate) fn address<B: Bytes>(ethernet: B, source: [u8; 6], target: [u8; 6]) {
     ethernet.set_four::<8>([c, d, e, f]);
 }
 
-/// The same for a datagram's header. A checksum of zero says that there is none, so one that comes
-/// out as zero is sent as its other form (RFC 768).
+/// How a checksum over an IP header changes.
+#[inline(always)]
+pub fn addresses(from: &FlowKey, to: &FlowKey) -> Delta {
+    Delta::default()
+        .replace4(from.source_addr, to.source_addr)
+        .replace4(from.target_addr, to.target_addr)
+}
+
+/// How the checksum of TCP or UDP changes, which covers the addresses too, by its pseudo header.
+#[inline(always)]
+pub fn ports(from: &FlowKey, to: &FlowKey) -> Delta {
+    addresses(from, to)
+        .replace2(from.source_port, to.source_port)
+        .replace2(from.target_port, to.target_port)
+}
+
+/// The checksum of a datagram after a change. Zero says that there is none, so one that comes out
+/// as zero is sent as its other form (RFC 768).
+#[inline(always)]
+pub fn udp_checksum(before: [u8; 2], changed: Delta) -> [u8; 2] {
+    match changed.apply(before) {
+        _ if before == [0; 2] => before,
+        [0, 0] => [0xff; 2],
+        after => after,
+    }
+}
+
+/// The same as [`rewrite`] for a datagram's header.
 #[inline(always)]
 fn rewrite_udp<F: Frame>(
     frame: &F,
@@ -98,11 +128,7 @@ fn rewrite_udp<F: Frame>(
     changed: Delta,
 ) -> Result<(), Verdict> {
     let udp = frame.bytes::<UDP_LEN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
-    let before = udp.two::<6>();
-    if before != [0; 2] {
-        let after = changed.apply(before);
-        udp.set_two::<6>(if after == [0; 2] { [0xff; 2] } else { after });
-    }
+    udp.set_two::<6>(udp_checksum(udp.two::<6>(), changed));
     udp.set_two::<0>(to.source_port);
     udp.set_two::<2>(to.target_port);
     Ok(())

@@ -9,6 +9,7 @@
 //! backend answers the client by itself, and the flow is one-sided.
 
 mod established;
+mod icmp;
 mod one_sided;
 mod open;
 mod reset;
@@ -20,10 +21,11 @@ use crate::layout::{
     Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings,
     Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
 };
-use crate::packet::{self, Frame, Packet, Segment};
+use crate::packet::{self, Frame, ICMP, Packet, Segment};
 use crate::rewrite::{Hop, rewrite};
 use crate::verdict::Verdict;
 
+pub use self::icmp::icmp;
 pub use self::open::open;
 pub use self::reset::{RESET_LEN, reset};
 
@@ -35,6 +37,10 @@ pub trait Tables: FlowTable {
     fn settings(&self) -> Option<&Settings>;
     /// The VIP that this is sent to.
     fn vip(&self, key: &VipKey) -> Option<Vip>;
+    /// [`address_flag`]s of an address.
+    ///
+    /// [`address_flag`]: crate::layout::address_flag
+    fn address_flags(&self, addr: [u8; 4]) -> u32;
     /// A pool.
     fn pool(&self, index: u32) -> Option<Pool>;
     /// The members of a pool, by table.
@@ -98,6 +104,8 @@ pub enum Step {
     /// To a segment whose connection is lost, as its client is to hear: [`reset`] answers it. If
     /// nobody does, the packet ends so.
     Lost(Verdict),
+    /// To ICMP: [`icmp`] goes on.
+    Icmp,
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
@@ -108,6 +116,7 @@ pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
             let verdict = reset(frame).err().unwrap_or(Verdict::ResetLost);
             Step::Ended(Routed { verdict, interface: 0 })
         }
+        Step::Icmp => icmp(frame, tables),
         step => step,
     }
 }
@@ -123,7 +132,11 @@ pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
 
 #[inline(always)]
 fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
-    let packet = packet::decode(frame)?;
+    let header = packet::header(frame)?;
+    if header.protocol == ICMP {
+        return Ok(Step::Icmp);
+    }
+    let packet = packet::transport(frame, &header)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
 
     // Only a backend's answer is sent to one of our source ports, so the rest need not be looked

@@ -66,6 +66,10 @@ verdicts! {
     DropTables = 19, "drop_tables";
     /// Its connection is lost, and its client was told so by RST.
     ResetLost = 20, "reset_lost";
+    /// An ICMP error about a packet of a flow: forwarded to whose packet it was.
+    ForwardError = 21, "forward_error";
+    /// An ICMP echo request to an L4 VIP's address: answered.
+    EchoAnswered = 22, "echo_answered";
 }
 
 /// Rows of `VERDICTS`.

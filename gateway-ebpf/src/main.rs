@@ -21,7 +21,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
-use gateway_common::route::{RESET_LEN, Routed, Step, arrive, open, reset};
+use gateway_common::route::{RESET_LEN, Routed, Step, arrive, icmp, open, reset};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
@@ -91,6 +91,15 @@ pub fn gateway_reset(ctx: XdpContext) -> u32 {
     end(&ctx, &tables, Routed { verdict, interface: 0 })
 }
 
+/// Goes on with errors of the network, and with echo.
+#[xdp]
+#[inline(always)]
+pub fn gateway_icmp(ctx: XdpContext) -> u32 {
+    let tables = MapTables::new(&ctx);
+    let step = icmp(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
+}
+
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
 fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
@@ -105,6 +114,11 @@ fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
         Step::Encapsulates => {
             // SAFETY: see above.
             unsafe { maps::PROGRAMS.tail_call(ctx, program::ENCAPSULATE) };
+            Verdict::DropTables
+        }
+        Step::Icmp => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::ICMP) };
             Verdict::DropTables
         }
         Step::Lost(verdict) => {
@@ -127,7 +141,7 @@ fn end(ctx: &XdpContext, tables: &MapTables, routed: Routed) -> u32 {
 fn action(ctx: &XdpContext, routed: Routed) -> u32 {
     match routed.verdict {
         Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIpv4 => XDP_PASS,
-        Verdict::ForwardIn | Verdict::ForwardOut => {
+        Verdict::ForwardIn | Verdict::ForwardOut | Verdict::ForwardError => {
             if routed.interface == ctx.ingress_ifindex() as u32 {
                 XDP_TX
             } else {
@@ -136,7 +150,9 @@ fn action(ctx: &XdpContext, routed: Routed) -> u32 {
         }
         // Not XDP_TX: a virtual card (veth) wakes its peer for that only if the peer has a program of
         // its own, and what is answered here is rare.
-        Verdict::ResetLost => tables::redirect(ctx.ingress_ifindex() as u32),
+        Verdict::ResetLost | Verdict::EchoAnswered => {
+            tables::redirect(ctx.ingress_ifindex() as u32)
+        }
         _ => XDP_DROP,
     }
 }

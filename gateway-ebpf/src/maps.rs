@@ -20,6 +20,8 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map(name = "VIPS")]
 pub static VIPS: HashMap<VipKey, Vip, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "VIP_ADDRS")]
+pub static VIP_ADDRS: HashMap<[u8; 4], u32, { limits::VIPS_MAX as usize }> = HashMap::new();
 #[btf_map(name = "POOLS")]
 pub static POOLS: Array<Pool, { limits::POOLS_MAX as usize }> = Array::new();
 #[btf_map(name = "MAGLEV")]

@@ -146,6 +146,12 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
+    fn address_flags(&self, addr: [u8; 4]) -> u32 {
+        // SAFETY: copied at once; see `vip`.
+        unsafe { maps::VIP_ADDRS.get(&addr).copied().unwrap_or(0) }
+    }
+
+    #[inline(always)]
     fn pool(&self, index: u32) -> Option<Pool> {
         maps::POOLS.get(index).copied()
     }

@@ -1,6 +1,7 @@
 //! Packets for tests: built by a few words, taken apart and their checksums checked by
 //! `etherparse`, which shares no code with the gateway.
 
+mod icmp;
 pub mod tunnel;
 mod udp;
 
@@ -12,6 +13,7 @@ use etherparse::{
     TransportSlice,
 };
 
+pub use self::icmp::{Icmp, SeenIcmp};
 pub use self::udp::Udp;
 
 /// Flags of a TCP header as in its 14th byte: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32.

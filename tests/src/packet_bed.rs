@@ -16,7 +16,7 @@ use gateway_common::flows;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
     Backend, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool, Settings, Traffic,
-    Vip, VipKey, Weights, backend_flag, map_name,
+    Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -260,11 +260,14 @@ impl Bed {
         self.vip_of(vip_key(addr), vip)
     }
 
-    /// Sets a VIP of any protocol.
+    /// Sets a VIP of any protocol, and that its address has one.
     ///
     /// # Errors
-    /// The map cannot be written.
+    /// The maps cannot be written.
     pub fn vip_of(&mut self, key: VipKey, vip: Vip) -> Result<()> {
+        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
+        let mut addrs = self.hash::<[u8; 4], u32>(map_name::VIP_ADDRS)?;
+        addrs.insert(key.addr, flags, 0).context("setting an address")?;
         self.hash(map_name::VIPS)?.insert(key, vip, 0).context("setting a VIP")
     }
 

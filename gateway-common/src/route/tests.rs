@@ -12,7 +12,7 @@ use super::*;
 use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
-use crate::layout::{LAYOUT_VERSION, algorithm, event_kind, pool_flag};
+use crate::layout::{LAYOUT_VERSION, address_flag, algorithm, event_kind, pool_flag};
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
 
@@ -151,6 +151,10 @@ impl Tables for HeapTables {
     fn vip(&self, key: &VipKey) -> Option<Vip> {
         let is_vip = key.addr == VIP && u16::from_be_bytes(key.port) == 80;
         is_vip.then_some(Vip { index: 0, pool: 0, flags: self.vip_flags.get() })
+    }
+
+    fn address_flags(&self, addr: [u8; 4]) -> u32 {
+        if addr == VIP { address_flag::L4 } else { 0 }
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {

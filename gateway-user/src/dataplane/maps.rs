@@ -11,7 +11,8 @@ use aya::maps::{
 };
 use bytemuck::Zeroable;
 use gateway_common::layout::{
-    Backend, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, backend_flag, map_name,
+    Backend, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag,
+    backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND, POOLS_MAX,
@@ -27,6 +28,7 @@ use super::rows::MappedRows;
 /// Every map, typed.
 pub(super) struct Maps {
     vips: HashMap<MapData, VipKey, Vip>,
+    vip_addrs: HashMap<MapData, [u8; 4], u32>,
     pools: Array<MapData, Pool>,
     maglev: Array<MapData, MaglevTable>,
     backends: Array<MapData, Backend>,
@@ -69,6 +71,7 @@ impl Maps {
         let live = data(source, map_name::LIVE)?;
         Ok(Maps {
             vips: typed(source, map_name::VIPS)?,
+            vip_addrs: typed(source, map_name::VIP_ADDRS)?,
             pools: typed(source, map_name::POOLS)?,
             maglev: typed(source, map_name::MAGLEV)?,
             backends: typed(source, map_name::BACKENDS)?,
@@ -203,8 +206,12 @@ impl Maps {
                 };
             }
             Write::Pool(pool, value) => self.pools.set(*pool, value, 0),
-            Write::Vip(key, vip) => self.vips.insert(key, vip, 0),
-            Write::RemoveVip(key) => gone_is_fine(self.vips.remove(key)),
+            Write::Vip(key, vip) => {
+                self.vips.insert(key, vip, 0).and_then(|()| self.write_address(key.addr))
+            }
+            Write::RemoveVip(key) => {
+                gone_is_fine(self.vips.remove(key)).and_then(|()| self.write_address(key.addr))
+            }
             Write::ClientClass(len, network, class) => {
                 self.classes.insert(&Key::new(*len, *network), class, 0)
             }
@@ -213,6 +220,22 @@ impl Maps {
             }
         };
         result.map_err(|source| DataplaneError::Write { write: words(write), source })
+    }
+
+    /// Says of an address what the VIPs are that it has now.
+    fn write_address(&mut self, addr: [u8; 4]) -> Result<(), MapError> {
+        let mut flags = None;
+        for entry in self.vips.iter() {
+            let (key, vip) = entry?;
+            if key.addr == addr {
+                let is_l4 = vip.flags & vip_flag::L7 == 0;
+                *flags.get_or_insert(0) |= if is_l4 { address_flag::L4 } else { 0 };
+            }
+        }
+        match flags {
+            Some(flags) => self.vip_addrs.insert(addr, flags, 0),
+            None => gone_is_fine(self.vip_addrs.remove(&addr)),
+        }
     }
 
     /// Begins the counters of a VIP's row at zero.

@@ -15,6 +15,7 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::OPEN, "gateway_open"),
     (program::ENCAPSULATE, "gateway_encapsulate"),
     (program::RESET, "gateway_reset"),
+    (program::ICMP, "gateway_icmp"),
 ];
 
 /// Loads all programs of an object and puts those that are called where they are called from.

@@ -20,8 +20,9 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 7] = [
+const READ_ONLY: [&str; 8] = [
     map_name::VIPS,
+    map_name::VIP_ADDRS,
     map_name::POOLS,
     map_name::MAGLEV,
     map_name::BACKENDS,

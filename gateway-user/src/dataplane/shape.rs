@@ -39,6 +39,7 @@ const fn shape<K, V>(name: &'static str, entries: Entries) -> Shape {
 /// All maps that are pinned.
 pub(super) const SHAPES: &[Shape] = &[
     shape::<VipKey, Vip>(map_name::VIPS, Entries::Fixed(VIPS_MAX)),
+    shape::<[u8; 4], u32>(map_name::VIP_ADDRS, Entries::Fixed(VIPS_MAX)),
     shape::<u32, Pool>(map_name::POOLS, Entries::Fixed(POOLS_MAX)),
     shape::<u32, MaglevTable>(map_name::MAGLEV, Entries::Fixed(MAGLEV_TABLES)),
     shape::<u32, Backend>(map_name::BACKENDS, Entries::Fixed(BACKENDS_MAX)),
@@ -107,6 +108,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 18);
+        assert_eq!(names.len(), 19);
     }
 }

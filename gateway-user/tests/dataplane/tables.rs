@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use bytemuck::Zeroable;
 use gateway_common::clock::{KtimeNs, coarse};
 use gateway_common::layout::{
     Backend, Flow, FlowControl, FlowKey, Live, Pool, Settings, Traffic, Vip, VipKey, Weights,
-    algorithm, backend_flag, flow_state, map_name,
+    address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
 };
 use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
 use gateway_core::observation::{BackendRow, Seen};
@@ -115,6 +115,31 @@ fn what_is_applied_is_what_is_read() {
         assert!(left.vips.is_empty());
         assert_eq!(left.backends.keys().collect::<Vec<_>>(), [&4_000]);
         assert_eq!(left.client_classes.len(), 1);
+    });
+}
+
+#[test]
+fn an_address_is_answered_for_while_a_vip_of_l4_has_it() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let addrs = Map::HashMap(data(lab, map_name::VIP_ADDRS));
+        let addrs: HashMap<MapData, [u8; 4], u32> = addrs.try_into().unwrap();
+        let flags = || addrs.get(&VIP.addr, 0).ok();
+        let port = |port| VipKey { port: [0, port], ..VIP };
+        let vip = |flags| Vip { index: 2, pool: 1, flags };
+        assert_eq!(flags(), None);
+        for (write, expected) in [
+            (Write::Vip(port(80), vip(vip_flag::L7)), Some(0)),
+            (Write::Vip(port(81), vip(0)), Some(address_flag::L4)),
+            (Write::Vip(port(82), vip(0)), Some(address_flag::L4)),
+            (Write::RemoveVip(port(81)), Some(address_flag::L4)),
+            (Write::Vip(port(82), vip(vip_flag::L7)), Some(0)),
+            (Write::RemoveVip(port(82)), Some(0)),
+            (Write::RemoveVip(port(80)), None),
+        ] {
+            dataplane.apply(std::slice::from_ref(&write)).unwrap();
+            assert_eq!(flags(), expected, "{write:?}");
+        }
     });
 }
 

@@ -4,9 +4,9 @@ use gateway_common::layout::{Backend, Vip, event_kind, map_name, mode};
 use gateway_common::packet::UDP;
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::tunnel::{self, Around};
-use gateway_tests::packet::{SENDER_MAC, TTL, Tcp, Udp, flag, see};
+use gateway_tests::packet::{Icmp, SENDER_MAC, TTL, Tcp, Udp, flag, see};
 use gateway_tests::packet_bed::{
-    Action, BACKEND_MAC, BACKEND_SIDE, Bed, Ran, Side, backend, vip_key,
+    Action, BACKEND_MAC, BACKEND_SIDE, Bed, ROUTER, Ran, Side, backend, vip_key,
 };
 
 use super::{CLIENT, GENERATION, VIP, addr, run, steer_to, to_vip};
@@ -222,5 +222,23 @@ fn without_the_program_that_makes_room_nothing_is_sent_half_done() {
         bed.remove_program(gateway_common::layout::program::ENCAPSULATE).unwrap();
         let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
         assert_eq!((ran.verdict, ran.action), (Verdict::DropTables, Action::Drop));
+    });
+}
+
+#[test]
+fn an_error_about_what_the_backend_sent_reaches_it_as_it_was() {
+    check("an_error_about_what_the_backend_sent_reaches_it_as_it_was", &MODES, |bed, mode| {
+        run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
+        let answer = Tcp::new(addr(VIP), addr(CLIENT), flag::ACK).payload(b"an answer");
+        let quote = answer.frame().unwrap()[14..].to_vec();
+        for len in 28..=quote.len() {
+            let error = Icmp::new(ROUTER, *addr(VIP).ip(), (3, 4), &quote[..len]);
+            let error = Icmp { rest: [0, 0, 5, 0], ..error };
+            let ran = bed.run(Side::Client, &error.frame().unwrap()).unwrap();
+            assert_eq!((ran.verdict, ran.action), (Verdict::ForwardIn, Action::Redirect));
+            let (_, inner) = delivered(mode, &ran);
+            let seen = Icmp::see(&inner).unwrap();
+            assert_eq!((seen.target_mac, seen.icmp), (BACKEND_MAC, Icmp { ttl: TTL - 1, ..error }));
+        }
     });
 }

@@ -4,6 +4,7 @@
 
 mod datagrams;
 mod direct;
+mod icmp;
 mod journeys;
 mod lost;
 mod steering;

@@ -13,6 +13,10 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
         Verdict::PassNotIpv4 => "it is not IPv4, so this host's own network stack takes it",
         Verdict::ForwardIn => "it is sent to the backend",
         Verdict::ForwardOut => "it is sent back to the client",
+        Verdict::ForwardError => {
+            "it tells of a flow's packet, and is sent to whose packet that was"
+        }
+        Verdict::EchoAnswered => "it is answered: it asks whether the VIP is there",
         Verdict::DropTruncated => {
             "dropped: it is shorter than its headers say; if it was captured, capture whole packets \
              (`tcpdump -s 0`)"

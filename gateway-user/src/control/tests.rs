@@ -315,9 +315,13 @@ async fn requests_of_unlike_costs_come_to_be_told_apart() {
     fleet.pools[0].models.classes = Stage::On;
     let (telemetry, observations) = Telemetry::new();
     let engine = EngineOptions { weights_age_max: Duration::from_secs(30), seed: 7 };
-    let (options, plane) = (Options { tick: TICK, engine }, Box::new(HeapPlane::default()));
+    // A quarter of a turn is what making classes may take, in an unoptimised build, too.
+    let tick = 4 * TICK;
+    let (options, plane) = (Options { tick, engine }, Box::new(HeapPlane::default()));
     let control = Control::start(fleet, options, plane, observations, Metrics::default()).unwrap();
-    let models = gateway_inference::registry::Registry::new(None).models();
+    let mut registry = gateway_inference::registry::Registry::new(None);
+    registry.look();
+    let models = registry.models();
     control.handle().ask(|engine| engine.set_models(models)).await.unwrap();
     let snapshot = control.handle().published().snapshot();
     let classes = eventually("classes decide", || {

@@ -5,8 +5,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, Rin
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic,
-    Vip, VipKey, Weights, program,
+    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags,
+    Traffic, Vip, VipKey, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;

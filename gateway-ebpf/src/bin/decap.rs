@@ -49,8 +49,8 @@ fn decap(ctx: &XdpContext, mode: u16) -> Outcome {
     if let Err(outcome) = unwrap(&frame, mode, is_allowed) {
         return outcome;
     }
-    let taken_off = carry(&frame, overhead(mode))
-        .and_then(|()| cursor::move_start(ctx, overhead(mode) as i32));
+    let taken_off =
+        carry(&frame, overhead(mode)).and_then(|()| cursor::move_start(ctx, overhead(mode) as i32));
     if taken_off.is_some() { Outcome::Unwrapped } else { Outcome::DropMalformed }
 }
 

@@ -8,7 +8,7 @@
 //! journey can end), [`route`] (the journey), [`flows`] (the flow table), [`draw`] (how a backend is picked),
 //! [`sight`] (what is read of HTTP), [`tunnel`] (packets in packets).
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "host")), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod checksum;
@@ -17,6 +17,8 @@ pub mod draw;
 pub mod flows;
 pub mod hash;
 pub mod hop;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod layout;
 pub mod limits;
 pub mod packet;

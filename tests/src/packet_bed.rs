@@ -200,12 +200,16 @@ impl Bed {
     /// A test packet's `struct xdp_md` (`linux/bpf.h`): data, data_end, data_meta, ingress_ifindex,
     /// rx_queue_index, egress_ifindex.
     pub fn context(&self, side: Side, len: usize) -> Vec<u8> {
-        let interface = match side {
+        let fields = [0, len as u32, 0, self.interface(side), 0, 0];
+        fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
+    }
+
+    /// The number of an interface.
+    pub fn interface(&self, side: Side) -> u32 {
+        match side {
             Side::Client => self.client_interface,
             Side::Backend => self.backend_interface,
-        };
-        let fields = [0, len as u32, 0, interface, 0, 0];
-        fields.iter().flat_map(|field| field.to_ne_bytes()).collect()
+        }
     }
 
     /// Packets by verdict so far, over all CPUs.

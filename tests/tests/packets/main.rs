@@ -8,6 +8,7 @@ mod icmp;
 mod journeys;
 mod lost;
 mod steering;
+mod twin;
 mod verdicts;
 
 use std::net::SocketAddrV4;

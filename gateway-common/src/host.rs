@@ -1,0 +1,315 @@
+//! [`Tables`] on the heap: the packet path as a library, for tests that put it beside the kernel's and
+//! for fuzzing.
+//!
+//! What the daemon would write into maps is set here by plain fields. The kernel's routes are a list
+//! of prefixes, and time stands still until it is moved.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+
+use crate::flows::{self, AtomicTable, FlowTable, LINE_WORDS};
+use crate::layout::{
+    Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Opening, Outer, Pool, Settings, Traffic,
+    Vip, VipKey, Weights, address_flag, vip_flag,
+};
+use crate::packet::{Packet, SliceFrame};
+use crate::rewrite::Hop;
+use crate::route::{Step, Tables, route};
+use crate::verdict::Verdict;
+
+/// A route of the host: how packets to a prefix leave, or why they do not.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// The prefix.
+    pub addr: [u8; 4],
+    /// Its length in bits.
+    pub len: u32,
+    /// What the kernel would answer.
+    pub answer: Result<Hop, Verdict>,
+}
+
+impl Way {
+    fn leads_to(&self, target: [u8; 4]) -> bool {
+        let [ours, theirs] = [self.addr, target].map(u32::from_be_bytes);
+        self.len == 0 || (ours ^ theirs) >> (32 - self.len) == 0
+    }
+}
+
+/// A backend's row in all maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// `BACKENDS`.
+    pub backend: Backend,
+    /// `WEIGHTS`.
+    pub weights: Weights,
+}
+
+/// The maps of one gateway, and the routes of its host.
+pub struct HostTables {
+    /// `SETTINGS`; `flows_max` is the size of the flow table, set by [`HostTables::new`].
+    pub settings: Settings,
+    /// `POOLS`.
+    pub pools: Vec<Pool>,
+    /// Longest prefix first.
+    pub ways: Vec<Way>,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub now_ns: u64,
+    vips: HashMap<VipKey, Vip>,
+    addresses: HashMap<[u8; 4], u32>,
+    classes: HashMap<[u8; 4], u8>,
+    maglev: Vec<Box<MaglevTable>>,
+    rows: Vec<Row>,
+    live: Vec<Cell<Live>>,
+    flows: [Box<[AtomicU64]>; 3],
+    opening: OnceCell<Opening>,
+    outer: Cell<Option<Outer>>,
+    events: RefCell<Vec<FlowEvent>>,
+    traffic: RefCell<HashMap<(&'static str, u32), Traffic>>,
+}
+
+impl HostTables {
+    /// Empty ones, with room for `settings.flows_max` flows.
+    pub fn new(settings: Settings) -> HostTables {
+        let words = AtomicTable::words(settings.flows_max);
+        HostTables {
+            settings,
+            pools: Vec::new(),
+            ways: Vec::new(),
+            now_ns: 1,
+            vips: HashMap::new(),
+            addresses: HashMap::new(),
+            classes: HashMap::new(),
+            maglev: Vec::new(),
+            rows: Vec::new(),
+            live: Vec::new(),
+            flows: words.map(|words| (0..words).map(|_| AtomicU64::new(0)).collect()),
+            opening: OnceCell::new(),
+            outer: Cell::new(None),
+            events: RefCell::default(),
+            traffic: RefCell::default(),
+        }
+    }
+
+    /// Sets a VIP, and that its address has one.
+    pub fn set_vip(&mut self, key: VipKey, vip: Vip) {
+        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
+        *self.addresses.entry(key.addr).or_default() |= flags;
+        self.vips.insert(key, vip);
+    }
+
+    /// Sets the class of one client.
+    pub fn set_class(&mut self, client: [u8; 4], class: u8) {
+        self.classes.insert(client, class);
+    }
+
+    /// Adds a Maglev table whose slots name `members` in turn.
+    pub fn add_table(&mut self, members: &[u16]) {
+        let mut table: Box<MaglevTable> = Box::new(bytemuck::Zeroable::zeroed());
+        for (slot, row) in table.slots.iter_mut().zip(members.iter().cycle()) {
+            *slot = *row;
+        }
+        self.maglev.push(table);
+    }
+
+    /// Adds a backend in the next row.
+    pub fn add_backend(&mut self, row: Row) {
+        self.rows.push(row);
+        self.live.push(Cell::new(bytemuck::Zeroable::zeroed()));
+    }
+
+    /// The row of a backend, to be changed.
+    pub fn backend_mut(&mut self, row: usize) -> Option<&mut Row> {
+        self.rows.get_mut(row)
+    }
+
+    /// What becomes of a packet, which is changed as the kernel's program would change it.
+    pub fn route(&mut self, frame: &mut [u8]) -> Step {
+        self.opening.take();
+        self.outer.set(None);
+        route(&SliceFrame::new(frame), &At(self))
+    }
+
+    /// The headers that the last packet is to get around it.
+    pub fn outer(&self) -> Option<Outer> {
+        self.outer.get()
+    }
+
+    /// The flows that are tracked.
+    pub fn flows(&self) -> Vec<Flow> {
+        self.table().all().collect()
+    }
+
+    /// Cells of the way back that lead to a flow, whichever.
+    pub fn ways_back(&self) -> usize {
+        self.table().ways_back()
+    }
+
+    /// What changes with every flow of a backend.
+    pub fn live(&self, row: usize) -> Option<Live> {
+        self.live.get(row).map(Cell::get)
+    }
+
+    /// Counters of a row of `VIP_TRAFFIC` or `BACKEND_TRAFFIC`.
+    pub fn traffic(&self, map: &'static str, row: u32) -> Traffic {
+        self.traffic.borrow().get(&(map, row)).copied().unwrap_or_default()
+    }
+
+    /// Events since the last call.
+    pub fn events(&mut self) -> Vec<FlowEvent> {
+        self.events.take()
+    }
+
+    /// What does not hold of the tables, though it must after any packet.
+    ///
+    /// # Errors
+    /// Which property does not hold, and of what.
+    pub fn check(&self) -> Result<(), std::string::String> {
+        let mut live = std::vec![0; self.rows.len()];
+        for flow in self.flows() {
+            let found = flows::find(&At(self), &flow.key, self.hash(&flow.key));
+            if found.is_none_or(|found| found.flow != flow) {
+                return Err(std::format!("a flow is not found by its key: {flow:?}"));
+            }
+            if flow.control.state & crate::layout::flow_state::OVER == 0 {
+                let row = flow.control.backend as usize;
+                *live.get_mut(row).ok_or(std::format!("no such backend: {flow:?}"))? += 1;
+            }
+        }
+        let counted: Vec<u64> = self.live.iter().map(|live| live.get().in_flight).collect();
+        if counted == live {
+            Ok(())
+        } else {
+            Err(std::format!("{counted:?} flows are counted in flight, {live:?} are"))
+        }
+    }
+
+    fn hash(&self, key: &FlowKey) -> u64 {
+        crate::hash::flow_hash(key, self.settings.hash_seed)
+    }
+
+    fn table(&self) -> AtomicTable<'_> {
+        let [flows, tags, returns] = &self.flows;
+        AtomicTable::new(flows, tags, returns)
+    }
+
+    fn change(&self, row: u32, change: impl FnOnce(&mut Live)) {
+        if let Some(cell) = self.live.get(row as usize) {
+            let mut live = cell.get();
+            change(&mut live);
+            cell.set(live);
+        }
+    }
+}
+
+/// The tables as one packet has them.
+struct At<'a>(&'a HostTables);
+
+impl<'a> FlowTable for At<'a> {
+    type Line = &'a [AtomicU64; LINE_WORDS];
+
+    fn flows_max(&self) -> u32 {
+        self.0.settings.flows_max
+    }
+
+    fn tags(&self, bucket: u32) -> Option<Self::Line> {
+        self.0.table().tags(bucket)
+    }
+
+    fn flow(&self, index: u32) -> Option<Self::Line> {
+        self.0.table().flow(index)
+    }
+
+    fn returns(&self, bucket: u32) -> Option<Self::Line> {
+        self.0.table().returns(bucket)
+    }
+}
+
+impl Tables for At<'_> {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.0.settings)
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        self.0.vips.get(key).copied()
+    }
+
+    fn address_flags(&self, addr: [u8; 4]) -> u32 {
+        self.0.addresses.get(&addr).copied().unwrap_or(0)
+    }
+
+    fn pool(&self, index: u32) -> Option<Pool> {
+        self.0.pools.get(index as usize).copied()
+    }
+
+    fn maglev(&self, table: u32) -> Option<&MaglevTable> {
+        self.0.maglev.get(table as usize).map(|table| &**table)
+    }
+
+    fn backend(&self, row: u32) -> Option<Backend> {
+        self.0.rows.get(row as usize).map(|row| row.backend)
+    }
+
+    fn weights(&self, row: u32) -> Option<Weights> {
+        self.0.rows.get(row as usize).map(|row| row.weights)
+    }
+
+    fn class(&self, client: [u8; 4]) -> u8 {
+        self.0.classes.get(&client).copied().unwrap_or(0)
+    }
+
+    fn in_flight(&self, row: u32) -> u64 {
+        self.0.live.get(row as usize).map_or(0, |live| live.get().in_flight)
+    }
+
+    fn begin(&self, row: u32) {
+        self.0.change(row, |live| live.in_flight += 1);
+    }
+
+    fn end(&self, row: u32) {
+        self.0.change(row, |live| live.in_flight = live.in_flight.saturating_sub(1));
+    }
+
+    fn next_port(&self, row: u32) -> u64 {
+        let next = self.0.live.get(row as usize).map_or(0, |live| live.get().next_port);
+        self.0.change(row, |live| live.next_port = next.wrapping_add(1));
+        next
+    }
+
+    fn next_hop(&self, _packet: &Packet, to: &FlowKey, _now_ns: u64) -> Result<Hop, Verdict> {
+        let way = self.0.ways.iter().find(|way| way.leads_to(to.target_addr));
+        way.map_or(Err(Verdict::DropNoRoute), |way| way.answer)
+    }
+
+    fn set_opening(&self, opening: &Opening) {
+        // A packet begins one flow at most.
+        let _ = self.0.opening.set(*opening);
+    }
+
+    fn opening(&self) -> Option<&Opening> {
+        self.0.opening.get()
+    }
+
+    fn set_outer(&self, outer: &Outer) {
+        self.0.outer.set(Some(*outer));
+    }
+
+    fn report(&self, event: &FlowEvent) {
+        self.0.events.borrow_mut().push(*event);
+    }
+
+    fn count(&self, vip: u32, backend: u32, more: Traffic) {
+        use crate::layout::map_name::{BACKEND_TRAFFIC, VIP_TRAFFIC};
+        let mut traffic = self.0.traffic.borrow_mut();
+        *traffic.entry((VIP_TRAFFIC, vip)).or_default() += more;
+        *traffic.entry((BACKEND_TRAFFIC, backend)).or_default() += more;
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns
+    }
+
+    fn now_coarse_ns(&self) -> u64 {
+        self.0.now_ns
+    }
+}

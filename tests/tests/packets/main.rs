@@ -7,6 +7,7 @@ mod direct;
 mod icmp;
 mod journeys;
 mod lost;
+mod states;
 mod steering;
 mod twin;
 mod verdicts;

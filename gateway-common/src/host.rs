@@ -4,6 +4,8 @@
 //! What the daemon would write into maps is set here by plain fields. The kernel's routes are a list
 //! of prefixes, and time stands still until it is moved.
 
+pub mod fuzzed;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;

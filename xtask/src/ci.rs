@@ -28,6 +28,9 @@ pub(crate) fn run_all() -> Result<ExitCode> {
     step("format of the BPF side", &mut || {
         run(&mut cargo(["fmt", "--manifest-path", "gateway-ebpf/Cargo.toml", "--check"]))
     });
+    step("format of the fuzz targets", &mut || {
+        run(&mut cargo(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+    });
     step("lints", &mut || {
         let lints = ["clippy", "--workspace", "--all-targets", "--all-features"];
         run(cargo(lints).args(["--", "-D", "warnings"]))

@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod doctor;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod machine;
 mod model;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::Args),
     /// Build the BPF objects, or with --check compare them with their source.
     Ebpf(ebpf::Args),
+    /// Let libFuzzer loose on the packet path.
+    Fuzz(fuzz::Args),
     /// Compare policies in the simulator.
     Sim(sim::Args),
     /// Record, train, evaluate, export and check models.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Doctor => doctor::run(),
         Task::Test(args) => test::run(&args),
         Task::Ebpf(args) => ebpf::run(args).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(args) => fuzz::run_target(&args).map(|()| ExitCode::SUCCESS),
         Task::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Model(args) => model::run(&args),
         Task::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),

@@ -1,0 +1,234 @@
+//! What must hold of any bytes. The fuzz targets (`fuzz/`) call these with what libFuzzer thinks of,
+//! and a test replays the committed corpus.
+
+use std::vec;
+use std::vec::Vec;
+
+use bytemuck::Zeroable;
+
+use super::{HostTables, Row, Way};
+use crate::checksum;
+use crate::layout::{
+    Backend, LAYOUT_VERSION, Pool, Settings, Vip, VipKey, Weights, algorithm, backend_flag, mode,
+    pool_flag, vip_flag,
+};
+use crate::limits::{CLASSES_MAX, FLOWS_MIN, WEIGHT_MAX};
+use crate::packet::{
+    ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, SliceFrame, TCP, UDP, UDP_LEN, decode, segment,
+};
+use crate::rewrite::Hop;
+use crate::route::{RESET_LEN, Step};
+use crate::sight;
+use crate::tunnel::{GUE_PORT, overhead, unwrap, wrap};
+use crate::verdict::Verdict;
+
+/// Longest frame of a journey.
+const FRAME_MAX: usize = 1_600;
+
+const HOP: Hop = Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], target: [2, 0, 0, 0, 0, 2] };
+
+/// One frame: it is decoded within its bounds, and what decoding says of it is in it.
+///
+/// # Panics
+/// A property does not hold.
+pub fn frame(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    let before = bytes.clone();
+    let len = bytes.len();
+    let frame = SliceFrame::new(&mut bytes);
+    if let Ok(packet) = decode(&frame) {
+        let ip_end = ETHERNET_LEN + packet.ip_len as usize;
+        assert!(packet.transport_offset() + 4 <= ip_end && ip_end <= len, "{packet:?}");
+        seen(&frame, &packet);
+    }
+    for mode in [mode::DSR_IPIP, mode::DSR_GUE] {
+        if unwrap(&frame, mode, |_| true).is_ok() {
+            assert!(len > ETHERNET_LEN + overhead(mode), "{mode}");
+        }
+    }
+    assert_eq!(bytes, before, "looking at a frame changed it");
+}
+
+fn seen<F: Frame>(frame: &F, packet: &Packet) {
+    let Ok(segment) = segment(frame, packet) else { return };
+    assert_eq!(segment.is_datagram, packet.key.protocol == UDP);
+    assert!(
+        packet.ip_header_len + segment.payload_len <= packet.ip_len,
+        "more payload than packet: {segment:?}"
+    );
+    if !segment.is_datagram {
+        let begins = sight::begins_request(frame, packet, &segment, 0);
+        assert!(!begins || segment.payload_len > 0, "a request of nothing");
+        if let (sight::Answer::Head(status), _) = sight::answer(frame, packet, &segment) {
+            assert!(status == 101 || (200..1_000).contains(&status), "status {status}");
+        }
+    }
+}
+
+/// Frames one after the other through one gateway: each ends, none breaks the tables, what is not
+/// forwarded is not changed, and a checksum that was right is right afterwards.
+///
+/// Each frame is preceded by its length in two bytes, least first. A length of zero is followed by
+/// one byte that changes a backend: its row in the lowest three bits, then whether it takes new
+/// flows, whether it is another one now, whether it is there.
+///
+/// # Panics
+/// A property does not hold.
+pub fn journey(bytes: &[u8]) {
+    let mut tables = tables();
+    let mut rest = bytes;
+    while let Some((len, after)) = rest.split_first_chunk::<2>() {
+        let len = u16::from_le_bytes(*len) as usize;
+        if len == 0 {
+            let Some((&change, after)) = after.split_first() else { return };
+            change_backend(&mut tables, change);
+            rest = after;
+            continue;
+        }
+        let (frame, after) = after.split_at(len.min(FRAME_MAX).min(after.len()));
+        rest = after;
+        tables.now_ns += 1 << 20;
+        one(&mut tables, frame);
+    }
+    tables.check().unwrap_or_else(|what| panic!("{what}"));
+}
+
+fn one(tables: &mut HostTables, before: &[u8]) {
+    let mut frame = before.to_vec();
+    let verdict = match tables.route(&mut frame) {
+        Step::Ended(routed) => routed.verdict,
+        Step::Encapsulates => {
+            let outer = tables.outer().expect("headers for what is to be encapsulated");
+            let mut longer = vec![0; overhead(outer.mode)];
+            longer.append(&mut frame);
+            wrap(&SliceFrame::new(&mut longer), &outer).expect("there is room");
+            assert!(ip_is_right(&longer[ETHERNET_LEN..]), "the outer header's checksum");
+            return;
+        }
+        step => panic!("{step:?} is no end"),
+    };
+    match verdict {
+        Verdict::ForwardIn | Verdict::ForwardOut | Verdict::ForwardError => {
+            assert_eq!(frame.len(), before.len());
+            check_checksums(before, &frame);
+        }
+        Verdict::ResetLost => assert!(transport_is_right(&frame[..RESET_LEN])),
+        Verdict::EchoAnswered => assert_eq!(frame.len(), before.len()),
+        _ => assert_eq!(frame, before, "{verdict:?} changed the packet"),
+    }
+}
+
+fn check_checksums(before: &[u8], after: &[u8]) {
+    if ip_is_right(&before[ETHERNET_LEN..]) {
+        assert!(ip_is_right(&after[ETHERNET_LEN..]), "the IP header's checksum");
+    }
+    if transport_is_right(before) {
+        assert!(transport_is_right(after), "the checksum of TCP or UDP");
+    }
+}
+
+/// Whether the sum over an IPv4 header is right (RFC 1071).
+fn ip_is_right(ip: &[u8]) -> bool {
+    let len = (ip[0] & 0x0f) as usize * 4;
+    ip.get(..len).is_some_and(|header| checksum::full(header) == [0; 2])
+}
+
+/// Whether the sum over a TCP segment or UDP datagram and its pseudo header is right.
+fn transport_is_right(frame: &[u8]) -> bool {
+    let mut copy = frame.to_vec();
+    let Ok(packet) = decode(&SliceFrame::new(&mut copy)) else { return false };
+    let at = packet.transport_offset();
+    let mut end = ETHERNET_LEN + packet.ip_len as usize;
+    if packet.key.protocol == UDP {
+        let Some(&[a, b, c, d]) = frame.get(at + 4..at + UDP_LEN).and_then(|h| h.first_chunk())
+        else {
+            return false;
+        };
+        if [c, d] == [0; 2] {
+            return false;
+        }
+        end = end.min(at + u16::from_be_bytes([a, b]) as usize);
+    }
+    let Some(transport) = frame.get(at..end) else { return false };
+    let addresses = &frame[ETHERNET_LEN + IPV4_LEN_MIN - 8..ETHERNET_LEN + IPV4_LEN_MIN];
+    let mut summed: Vec<u8> = addresses.to_vec();
+    summed.extend([0, packet.key.protocol]);
+    summed.extend((transport.len() as u16).to_be_bytes());
+    summed.extend(transport);
+    checksum::full(&summed) == [0; 2]
+}
+
+fn change_backend(tables: &mut HostTables, change: u8) {
+    let Some(row) = tables.backend_mut((change & 7) as usize) else { return };
+    let acceptance = if change & 8 == 0 { WEIGHT_MAX } else { 0 };
+    row.weights.by_class = [acceptance; CLASSES_MAX];
+    if change & 16 != 0 {
+        row.backend.generation += 1;
+    }
+    row.backend.flags &= backend_flag::MODE;
+    if change & 32 == 0 {
+        row.backend.flags |= backend_flag::PRESENT;
+    }
+}
+
+/// A gateway with a VIP in each mode, one of the proxy's, and one that tells its clients of lost
+/// connections.
+fn tables() -> HostTables {
+    let mut tables = HostTables::new(Settings {
+        layout_version: LAYOUT_VERSION,
+        // Few, so that flows take over each other's.
+        nat_port_first: 10_000,
+        nat_port_last: 10_007,
+        weights_age_max_ns: 0,
+        hash_seed: 1,
+        flows_max: FLOWS_MIN,
+        reserved: 0,
+    });
+    let modes = [mode::NAT, mode::DSR_L2, mode::DSR_IPIP, mode::DSR_GUE];
+    for (index, mode) in (0..).zip(modes) {
+        add_pool(&mut tables, index, mode);
+        for protocol in [TCP, UDP] {
+            let vip = Vip { index, pool: index, flags: 0 };
+            tables.set_vip(vip_key(100 + index as u8, protocol), vip);
+        }
+    }
+    let reset_lost = Vip { index: 4, pool: 0, flags: vip_flag::RESET_LOST };
+    tables.set_vip(vip_key(104, TCP), reset_lost);
+    tables.set_vip(vip_key(105, TCP), Vip { index: 5, pool: 0, flags: vip_flag::L7 });
+    tables.ways = vec![
+        Way { addr: [10, 9, 0, 0], len: 16, answer: Err(Verdict::DropNoNeighbour) },
+        Way { addr: [0; 4], len: 0, answer: Ok(HOP) },
+    ];
+    tables
+}
+
+/// A pool of two backends.
+fn add_pool(tables: &mut HostTables, index: u32, mode: u16) {
+    let rows = [2 * index as u16, 2 * index as u16 + 1];
+    tables.add_table(&rows);
+    tables.pools.push(Pool {
+        table: index,
+        algorithm: algorithm::P2C,
+        fallback: rows[0] as u32,
+        flags: pool_flag::RETRY_REFUSED,
+        control_share: 0,
+    });
+    for row in rows {
+        let port = if mode == mode::DSR_GUE { GUE_PORT } else { 8_080 };
+        tables.add_backend(Row {
+            backend: Backend {
+                addr: [10, 1, 0, 10 + row as u8],
+                nat_addr: [10, 1, 0, 1],
+                port: port.to_be_bytes(),
+                flags: backend_flag::PRESENT | mode,
+                generation: 1,
+                pool: index,
+            },
+            weights: Weights { by_class: [WEIGHT_MAX; CLASSES_MAX], ..Weights::zeroed() },
+        });
+    }
+}
+
+fn vip_key(host: u8, protocol: u8) -> VipKey {
+    VipKey { addr: [10, 0, 0, host], port: 80_u16.to_be_bytes(), protocol, reserved: 0 }
+}

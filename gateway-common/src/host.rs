@@ -7,10 +7,11 @@
 pub mod fuzzed;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 
 use crate::flows::{self, AtomicTable, FlowTable, LINE_WORDS};
+use crate::guard::List;
 use crate::layout::{
     Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Opening, Outer, Pool, Settings, Traffic,
     Vip, VipKey, Weights, address_flag, vip_flag,
@@ -60,6 +61,7 @@ pub struct HostTables {
     vips: HashMap<VipKey, Vip>,
     addresses: HashMap<[u8; 4], u32>,
     classes: HashMap<[u8; 4], u8>,
+    listed: HashSet<(List, [u8; 4])>,
     maglev: Vec<Box<MaglevTable>>,
     rows: Vec<Row>,
     live: Vec<Cell<Live>>,
@@ -82,6 +84,7 @@ impl HostTables {
             vips: HashMap::new(),
             addresses: HashMap::new(),
             classes: HashMap::new(),
+            listed: HashSet::new(),
             maglev: Vec::new(),
             rows: Vec::new(),
             live: Vec::new(),
@@ -103,6 +106,11 @@ impl HostTables {
     /// Sets the class of one client.
     pub fn set_class(&mut self, client: [u8; 4], class: u8) {
         self.classes.insert(client, class);
+    }
+
+    /// Puts one source on a list of the guard.
+    pub fn list(&mut self, list: List, source: [u8; 4]) {
+        self.listed.insert((list, source));
     }
 
     /// Adds a Maglev table whose slots name `members` in turn.
@@ -258,6 +266,10 @@ impl Tables for At<'_> {
 
     fn class(&self, client: [u8; 4]) -> u8 {
         self.0.classes.get(&client).copied().unwrap_or(0)
+    }
+
+    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
+        self.0.listed.contains(&(list, addr))
     }
 
     fn in_flight(&self, row: u32) -> u64 {

@@ -14,7 +14,7 @@ use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
 use crate::packet::Packet;
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {
@@ -40,6 +40,10 @@ pub mod map_name {
     pub const RETURNS: &str = "RETURNS";
     /// Client prefix → class.
     pub const CLIENT_CLASSES: &str = "CLIENT_CLASSES";
+    /// Prefixes of sources whose packets to guarded VIPs are dropped ([`crate::guard`]).
+    pub const DENY: &str = "DENY";
+    /// Prefixes of sources whose packets the guard lets through, whatever else it would do.
+    pub const ALLOW: &str = "ALLOW";
     /// [`crate::hop::HopQuery::row`] → [`crate::hop::HopRow`], per CPU.
     pub const HOPS: &str = "HOPS";
     /// One row: [`super::Settings`].
@@ -92,6 +96,8 @@ pub mod vip_flag {
     pub const L7: u32 = 1;
     /// A segment of a connection that is lost is answered by RST.
     pub const RESET_LOST: u32 = 2;
+    /// The guard looks at what comes for it ([`crate::guard`]).
+    pub const GUARDED: u32 = 4;
 }
 
 /// What the VIPs of one address are, whatever their ports.

@@ -15,6 +15,7 @@ pub mod checksum;
 pub mod clock;
 pub mod draw;
 pub mod flows;
+pub mod guard;
 pub mod hash;
 pub mod hop;
 #[cfg(feature = "host")]

@@ -83,6 +83,13 @@ pub const HOPS_MAX: u32 = 1_024;
 /// Client prefixes with a class of their own.
 pub const CLIENT_PREFIXES_MAX: u32 = 65_536;
 
+/// Prefixes of one list of the guard. Memory is taken by what is put in alone, some 100 bytes each, so
+/// this bounds mistakes: all addresses of a /8, one by one.
+pub const GUARD_PREFIXES_MAX: u32 = 1 << 24;
+
+/// Prefixes of one list of the guard that are added at run time, which the state file keeps.
+pub const GUARD_ADDED_MAX: usize = 65_536;
+
 /// Prefixes of gateways whose packets one backend takes apart.
 pub const DECAP_SOURCES_MAX: u32 = 1_024;
 

@@ -16,6 +16,7 @@ mod reset;
 
 use crate::draw;
 use crate::flows::{self, FlowTable, Found};
+use crate::guard::{self, List};
 use crate::hash::flow_hash;
 use crate::layout::{
     Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings,
@@ -51,6 +52,8 @@ pub trait Tables: FlowTable {
     fn weights(&self, row: u32) -> Option<Weights>;
     /// The class of a client by its longest known prefix; 0 if none is known.
     fn class(&self, client: [u8; 4]) -> u8;
+    /// Whether an address is in a prefix of a list.
+    fn lists(&self, list: List, addr: [u8; 4]) -> bool;
 
     /// Flows and requests in flight at a backend.
     fn in_flight(&self, row: u32) -> u64;
@@ -151,6 +154,9 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     }
 
     let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
+    if vip.flags & vip_flag::GUARDED != 0 {
+        guard::admit(tables, &packet)?;
+    }
     let hash = flow_hash(&packet.key, settings.hash_seed);
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let opening = match flows::find(tables, &packet.key, hash) {

@@ -70,6 +70,8 @@ verdicts! {
     ForwardError = 21, "forward_error";
     /// An ICMP echo request to an L4 VIP's address: answered.
     EchoAnswered = 22, "echo_answered";
+    /// Its source is denied, and not allowed, at a VIP that is guarded.
+    DropDenied = 23, "drop_denied";
 }
 
 /// Rows of `VERDICTS`.

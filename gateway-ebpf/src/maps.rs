@@ -51,6 +51,10 @@ pub static ROUTE: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
 #[btf_map(name = "CLIENT_CLASSES")]
 pub static CLIENT_CLASSES: LpmTrie<[u8; 4], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
     LpmTrie::new();
+#[btf_map(name = "DENY")]
+pub static DENY: LpmTrie<[u8; 4], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
+#[btf_map(name = "ALLOW")]
+pub static ALLOW: LpmTrie<[u8; 4], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
 #[btf_map(name = "SETTINGS")]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "EVENTS")]

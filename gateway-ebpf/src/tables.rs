@@ -17,6 +17,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::FlowTable;
+use gateway_common::guard::List;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
     Backend, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, VipKey,
@@ -174,6 +175,15 @@ impl Tables for MapTables {
     #[inline(always)]
     fn class(&self, client: [u8; 4]) -> u8 {
         maps::CLIENT_CLASSES.get(&Key::new(32, client)).map_or(0, |&class| class as u8)
+    }
+
+    #[inline(always)]
+    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
+        let key = Key::new(32, addr);
+        match list {
+            List::Deny => maps::DENY.get(&key).is_some(),
+            List::Allow => maps::ALLOW.get(&key).is_some(),
+        }
     }
 
     #[inline(always)]

@@ -6,6 +6,7 @@
 
 mod error;
 mod forecast;
+mod guard;
 mod history;
 mod label;
 mod models;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 
 use self::error::AdminError;
 pub use self::forecast::{Ahead, Forecast};
+pub use self::guard::{Guard, GuardChange, GuardChanged, GuardList};
 pub use self::history::HistoryPart;
 pub use self::label::{Label, Labelled};
 pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
@@ -75,6 +77,7 @@ const PAGES: &[&str] = &[
     "/v1/route",
     "/v1/forecast",
     "/v1/recover",
+    "/v1/guard",
 ];
 
 /// Why the admin address cannot be served.
@@ -99,6 +102,10 @@ pub struct Pages {
     pub rows: Arc<dyn Rows>,
     /// The models in use.
     pub models: Keeper,
+    /// The guard's lists.
+    pub guard: crate::guard::Keeper,
+    /// Whether what is changed outlives the daemon.
+    pub keeps_state: bool,
     /// The proxy's last requests.
     pub recent: Arc<Recent>,
     /// File of the token that changes ask for; `None`: nothing can be changed.
@@ -142,6 +149,7 @@ fn router(pages: Pages) -> Router {
         .route("/v1/route", post(route::route))
         .route("/v1/forecast", get(forecast::forecast))
         .route("/v1/recover", post(recover::recover))
+        .route("/v1/guard", get(guard::show).post(guard::change))
         .fallback(no_such_page)
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))

@@ -33,7 +33,7 @@ use tokio::sync::watch::Sender;
 
 use crate::config::{Config, Origin};
 use crate::control::{self, Control};
-use crate::{admin, dataplane, l7, models, notify};
+use crate::{admin, dataplane, guard, l7, models, notify};
 
 use self::metrics::Metrics;
 use self::signals::{Signal, Signals};
@@ -115,6 +115,7 @@ struct Daemon {
     tasks: Tasks,
     metrics: Metrics,
     models: models::Keeper,
+    guard: guard::Keeper,
     /// The last reload was taken over, but not all of its writes are done.
     is_late: bool,
     /// Told `true` when the daemon is about to stop: `/readyz` says so.
@@ -131,7 +132,8 @@ impl Daemon {
         let model_metrics = models::Metrics::default();
         let mut registry = registry(&metrics, &model_metrics, &steering);
         notifier.register(&mut registry);
-        let Steering { control, proxy, rows, telemetry, ring, listener, place, .. } = steering;
+        let Steering { control, proxy, rows, guard, telemetry, ring, listener, place, .. } =
+            steering;
         let dir = config.gateway.models.clone();
         let models = models::Keeper::start(dir, control.handle(), model_metrics).await;
 
@@ -146,7 +148,7 @@ impl Daemon {
         let (stopping, is_stopping) = tokio::sync::watch::channel(false);
         let control_handle = control.handle();
         if let Some(path) = config.gateway.state.clone() {
-            tasks.keep_state(control.handle(), path);
+            tasks.keep_state(control.handle(), guard.clone(), path);
         }
         // Before anybody can ask: until then the pages would say that the configuration was refused.
         metrics.reloaded();
@@ -158,6 +160,8 @@ impl Daemon {
                 place,
                 rows,
                 models: models.clone(),
+                guard: guard.clone(),
+                keeps_state: config.gateway.state.is_some(),
                 recent: proxy.recent(),
                 token_file: config.gateway.admin_token_file.clone(),
                 stopping: is_stopping,
@@ -172,6 +176,7 @@ impl Daemon {
             tasks,
             metrics,
             models,
+            guard,
             is_late: false,
             stopping,
         })
@@ -227,7 +232,7 @@ impl Daemon {
         }
         self.tasks.end().await;
         if let Some(path) = &self.config.gateway.state
-            && let Err(error) = state::write(&self.control.handle(), path).await
+            && let Err(error) = state::write(&self.control.handle(), &self.guard, path).await
         {
             tracing::error!(error = format!("{error:#}"), "what was learnt could not be saved");
         }
@@ -242,6 +247,7 @@ fn registry(metrics: &Metrics, models: &models::Metrics, steering: &Steering) ->
     metrics.register(&mut registry);
     models.register(&mut registry);
     steering.loop_metrics.register(&mut registry);
+    steering.guard.metrics().register(&mut registry);
     steering.proxy.metrics().register(&mut registry);
     let published = steering.control.handle().published().clone();
     let telemetry = steering.telemetry.clone();
@@ -250,7 +256,7 @@ fn registry(metrics: &Metrics, models: &models::Metrics, steering: &Steering) ->
 }
 
 fn log_start(config: &Config) {
-    let Config { gateway, fleet, doubts } = config;
+    let Config { gateway, fleet, doubts, .. } = config;
     tell_doubts(doubts);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

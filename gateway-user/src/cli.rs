@@ -7,6 +7,7 @@ mod client;
 mod decap;
 mod explain;
 mod flows;
+mod guard;
 mod history;
 mod label;
 mod logging;
@@ -71,6 +72,8 @@ enum Command {
     Label(label::LabelArgs),
     /// Write down what the daemon saw, to train models on it.
     History(history::HistoryArgs),
+    /// Deny or allow sources at guarded VIPs, and show who is.
+    Guard(guard::GuardArgs),
     /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
     Rollback(rollback::RollbackArgs),
     /// At a backend: take apart the packets that a gateway sends in modes `dsr-ipip` and `dsr-gue`.
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
         Command::History(args) => history::run(args),
+        Command::Guard(args) => guard::run(args),
         Command::Rollback(args) => rollback::run(args),
         Command::Decap(args) => decap::run(args),
         Command::Detach(args) => detach(args),

@@ -8,6 +8,7 @@
 mod admission;
 mod autoscale;
 mod gateway;
+mod guard;
 mod host;
 mod llm;
 mod mistake;
@@ -30,8 +31,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use self::gateway::{GatewaySpec, XdpMode};
+pub use self::guard::{GuardSpec, PrefixFile};
 pub use self::mistake::Mistakes;
 
+use self::guard::GuardDraft;
 use self::mistake::{Log, Mistake};
 use self::pool::{PoolDraft, Unique};
 use self::section::{Item, Section};
@@ -45,6 +48,8 @@ pub struct Config {
     pub gateway: GatewaySpec,
     /// What it serves.
     pub fleet: Fleet,
+    /// The guard's lists.
+    pub guard: GuardSpec,
     /// What on this host may keep it from working as wanted, one line each, with its place.
     pub doubts: Vec<String>,
 }
@@ -54,6 +59,7 @@ pub struct Config {
 pub struct Checked {
     gateway: GatewaySpec,
     fleet: Fleet,
+    guard: GuardDraft,
     sources: Sources,
     /// One for each of the gateway's interfaces.
     interfaces_at: Vec<Span>,
@@ -205,6 +211,7 @@ fn merge<'t>(below: &mut DeTable<'t>, over: DeTable<'t>) {
 /// What was read, right or wrong.
 struct Draft {
     gateway: GatewaySpec,
+    guard: GuardDraft,
     /// One for each of the gateway's interfaces.
     interfaces_at: Vec<Span>,
     pools: Vec<PoolDraft>,
@@ -215,13 +222,15 @@ struct Draft {
 fn read(table: &Spanned<DeTable<'_>>, log: &Log) -> Draft {
     let mut top = Section::top(table, log);
     let (gateway, interfaces_at) = gateway::read(top.section("gateway"));
+    let guard = guard::read(top.section("guard"));
     let pools = read_pools(&mut top);
     let vips = vip::read_all(&mut top, &gateway, &pools);
     let client_classes = vip::read_client_classes(&mut top);
     vip::check_together(log, &gateway, &vips, &pools);
+    guard::check_used(log, &guard, &vips);
     check_limits(&top, &pools, vips.len());
     top.finish();
-    Draft { gateway, interfaces_at, pools, vips, client_classes }
+    Draft { gateway, guard, interfaces_at, pools, vips, client_classes }
 }
 
 fn read_pools(top: &mut Section<'_, '_>) -> Vec<PoolDraft> {
@@ -269,7 +278,7 @@ fn check_limits(top: &Section<'_, '_>, pools: &[PoolDraft], vips: usize) {
 impl Draft {
     /// The checked whole. Called when nothing was noted, so every part is there.
     fn finish(self, sources: Sources) -> Result<Checked, Mistakes> {
-        let Draft { gateway, interfaces_at, pools, vips, client_classes } = self;
+        let Draft { gateway, guard, interfaces_at, pools, vips, client_classes } = self;
         let routes = routes_wanted(&pools, &vips);
         let programs = pools.iter().filter_map(|pool| pool.program.clone()).collect();
         let vips: Option<Vec<_>> = vips.into_iter().map(|vip| vip.spec).collect();
@@ -277,7 +286,7 @@ impl Draft {
         match vips.zip(pools) {
             Some((vips, pools)) => {
                 let fleet = Fleet { vips, pools, client_classes };
-                Ok(Checked { gateway, fleet, sources, interfaces_at, routes, programs })
+                Ok(Checked { gateway, fleet, guard, sources, interfaces_at, routes, programs })
             }
             None => {
                 let whole = Mistake::at(0..0, "a VIP or pool is wrong in a way not known here");

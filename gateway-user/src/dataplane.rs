@@ -20,6 +20,7 @@ mod error;
 pub mod events;
 mod expiry;
 mod flows;
+mod guard;
 mod host;
 mod interface;
 mod load;
@@ -56,6 +57,7 @@ pub use self::decap::{Decap, DecapOptions, Tunnel};
 pub use self::error::DataplaneError;
 pub use self::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HALF_CLOSED_TIMEOUT, IDLE_TIMEOUT};
 pub use self::flows::FlowMaps;
+pub use self::guard::GuardTries;
 pub use self::host::{KERNEL_MIN, KernelVersion};
 pub use self::pins::Detached;
 pub use self::rehearsal::FRAME_MAX;
@@ -224,6 +226,15 @@ impl Dataplane {
     pub fn events(&mut self) -> Result<EventRing, DataplaneError> {
         let events = self.maps.events.take().ok_or(DataplaneError::EventsTaken)?;
         Ok(EventRing { events, log: self.log.take() })
+    }
+
+    /// The guard's lists. They have one writer.
+    ///
+    /// # Errors
+    ///
+    /// If they were taken before.
+    pub fn guard_tries(&mut self) -> Result<GuardTries, DataplaneError> {
+        self.maps.guard.take().ok_or(DataplaneError::GuardTaken)
     }
 
     /// What the packet path counted.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod guard;
 pub mod l7;
 pub mod models;
 pub mod neighbours;

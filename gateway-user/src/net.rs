@@ -1,6 +1,26 @@
 //! What the shells that open connections share.
 
 use std::io;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// A prefix as a person writes it, or an address alone, which is one of 32 bits; else what is wrong
+/// with it.
+pub(crate) fn prefix(text: &str) -> Result<Ipv4Net, String> {
+    if let Ok(addr) = text.parse::<Ipv4Addr>() {
+        return Ok(addr.into());
+    }
+    let net: Ipv4Net = text.parse().map_err(|_| {
+        format!("{text:?} is no IPv4 prefix or address, such as \"192.0.2.0/24\" or \"192.0.2.7\"")
+    })?;
+    let network = net.trunc();
+    if network != net {
+        let len = net.prefix_len();
+        return Err(format!("{net} has bits set beyond its {len}; write \"{network}\""));
+    }
+    Ok(net)
+}
 
 /// Whether the gateway itself is out of something that a connection needs (files, ports, memory),
 /// which says nothing of the peer.
@@ -9,4 +29,22 @@ pub(crate) fn is_own_lack(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_an_address_or_a_network_and_nothing_else() {
+        let net = |text: &str| prefix(text).unwrap().to_string();
+        assert_eq!(net("192.0.2.7"), "192.0.2.7/32");
+        assert_eq!(net("192.0.2.0/24"), "192.0.2.0/24");
+        assert_eq!(net("0.0.0.0/0"), "0.0.0.0/0");
+        let error = prefix("192.0.2.7/24").unwrap_err();
+        assert!(error.ends_with("write \"192.0.2.0/24\""), "{error}");
+        for wrong in ["", "192.0.2", "192.0.2.0/33", "2001:db8::/32", "192.0.2.0/", "a"] {
+            assert!(prefix(wrong).unwrap_err().contains("is no IPv4 prefix"), "{wrong}");
+        }
+    }
 }

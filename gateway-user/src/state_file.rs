@@ -152,6 +152,8 @@ fn checksum(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use gateway_core::saved::SavedGuard;
+
     use super::*;
 
     /// A file of its own in a folder that goes with it.
@@ -177,7 +179,12 @@ mod tests {
     }
 
     fn empty() -> SavedState {
-        SavedState { version: VERSION, pools: Vec::new(), clients: None }
+        SavedState {
+            version: VERSION,
+            pools: Vec::new(),
+            clients: None,
+            guard: SavedGuard::default(),
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Vip {
     pub layer: &'static str,
     /// Name of its pool.
     pub pool: String,
+    /// Further lines, such as `guard = true`.
+    pub lines: String,
 }
 
 /// A pool.
@@ -74,12 +76,12 @@ impl GatewayConfig {
             self.gateway_lines
         );
         for vip in &self.vips {
-            let Vip { name, addr, protocol, layer, pool } = vip;
+            let Vip { name, addr, protocol, layer, pool, lines } = vip;
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
                 "[[vip]]\nname = {name:?}\naddress = \"{addr}\"\nprotocol = {protocol:?}\n\
-                 layer = {layer:?}\npool = {pool:?}\n"
+                 layer = {layer:?}\npool = {pool:?}\n{lines}\n"
             );
         }
         for pool in &self.pools {
@@ -114,7 +116,8 @@ impl GatewayConfig {
         backends: Vec<Backend>,
     ) -> GatewayConfig {
         let web = "web".to_owned();
-        let vip = Vip { name: web.clone(), addr, protocol: "tcp", layer, pool: web.clone() };
+        let (name, pool, lines) = (web.clone(), web.clone(), String::new());
+        let vip = Vip { name, addr, protocol: "tcp", layer, pool, lines };
         let pool = Pool {
             name: web,
             weights,

@@ -13,6 +13,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf
 use aya::programs::{Program, ProgramInfo, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions};
 use gateway_common::flows;
+use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
     Backend, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool, Settings, Traffic,
@@ -331,6 +332,20 @@ impl Bed {
         let map = self.ebpf.map_mut(map_name::CLIENT_CLASSES).context("no map CLIENT_CLASSES")?;
         let mut classes: LpmTrie<_, [u8; 4], u32> = map.try_into()?;
         classes.insert(&Key::new(len, prefix.octets()), class, 0).context("setting a class")
+    }
+
+    /// Puts a prefix on a list of the guard.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn list(&mut self, list: List, prefix: Ipv4Addr, len: u32) -> Result<()> {
+        let name = match list {
+            List::Deny => map_name::DENY,
+            List::Allow => map_name::ALLOW,
+        };
+        let map = self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
+        let mut prefixes: LpmTrie<_, [u8; 4], u32> = map.try_into()?;
+        prefixes.insert(&Key::new(len, prefix.octets()), 1, 0).context("listing a prefix")
     }
 
     /// The flows that are tracked.

@@ -198,7 +198,14 @@ fn start_gateway<'a>(testbed: &'a Testbed, plan: &Plan) -> Result<GatewayNode<'a
             _ => testbed.l4_vip(stream.number),
         };
         let (name, pool) = (stream.name.to_owned(), stream.name.to_owned());
-        vips.push(Vip { name: name.clone(), addr, protocol: "tcp", layer: stream.layer, pool });
+        vips.push(Vip {
+            name: name.clone(),
+            addr,
+            protocol: "tcp",
+            layer: stream.layer,
+            pool,
+            lines: String::new(),
+        });
         let numbers = 1..=plan.service_ms.len();
         pools.push(Pool {
             name,

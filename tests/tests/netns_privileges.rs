@@ -94,6 +94,7 @@ fn a_running_daemon_keeps_what_reloads_need_on_every_thread() {
         addr,
         layer,
         pool: "more".to_owned(),
+        lines: String::new(),
     };
     config.vips.push(vip(2, "l4", testbed.l4_vip(2)));
     reload(&testbed, &mut gateway, &config, 2);

@@ -33,6 +33,8 @@ struct HeapTables {
     weight: Cell<u16>,
     vip_flags: Cell<u32>,
     control_share: Cell<u32>,
+    /// Sources on the guard's lists.
+    listed: RefCell<Vec<(List, [u8; 4])>>,
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
     hop: Cell<Result<Hop, Verdict>>,
@@ -73,6 +75,7 @@ impl HeapTables {
             weight: Cell::new(WEIGHT_MAX),
             vip_flags: Cell::default(),
             control_share: Cell::new(0),
+            listed: RefCell::default(),
             in_flight: Cell::new(0),
             next_port: Default::default(),
             hop: Cell::new(Ok(HOP)),
@@ -192,6 +195,10 @@ impl Tables for HeapTables {
     fn class(&self, client: [u8; 4]) -> u8 {
         // More than there are, to see it masked.
         client[3]
+    }
+
+    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
+        self.listed.borrow().contains(&(list, addr))
     }
 
     fn in_flight(&self, _row: u32) -> u64 {
@@ -567,5 +574,6 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
 
 mod datagrams;
 mod exchange;
+mod guard;
 mod lost;
 mod one_sided;

@@ -49,7 +49,8 @@ pub(crate) fn vip_entry(spec: &VipSpec, pool_spec: &PoolSpec, index: u32, pool: 
         Layer::L7 => vip_flag::L7,
     };
     let lost = if pool_spec.reset_lost { vip_flag::RESET_LOST } else { 0 };
-    Vip { index, pool, flags: layer | lost }
+    let guarded = if spec.guard { vip_flag::GUARDED } else { 0 };
+    Vip { index, pool, flags: layer | lost | guarded }
 }
 
 /// A pool's row in `POOLS`. `control_share` of the hashes, `0..=1`, is the control group's.

@@ -28,6 +28,7 @@ pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
         protocol: Protocol::Tcp,
         layer: Layer::L4,
         pool,
+        guard: false,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct VipSpec {
     pub layer: Layer,
     /// Index in [`Fleet::pools`].
     pub pool: usize,
+    /// Whether the guard looks at what comes for it.
+    pub guard: bool,
 }
 
 /// What clients of a VIP speak over IP.

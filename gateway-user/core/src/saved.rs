@@ -39,6 +39,18 @@ pub struct SavedState {
     /// Of clients.
     #[serde(default)]
     pub clients: Option<SavedClients>,
+    /// What the guard was told at run time.
+    #[serde(default)]
+    pub guard: SavedGuard,
+}
+
+/// What an operator added to the guard's lists at run time: network and prefix length.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedGuard {
+    /// To the deny list.
+    pub deny: Vec<(Ipv4Addr, u8)>,
+    /// To the allow list.
+    pub allow: Vec<(Ipv4Addr, u8)>,
 }
 
 /// What is known of one pool.

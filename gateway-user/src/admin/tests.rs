@@ -52,6 +52,11 @@ fn fleet() -> Fleet {
     checked.unwrap_or_else(|mistakes| panic!("{mistakes}")).fleet().clone()
 }
 
+fn guard() -> crate::guard::Keeper {
+    let tries = Box::new(crate::guard::NoTries);
+    crate::guard::Keeper::start(tries, Default::default(), &Default::default()).unwrap()
+}
+
 async fn site() -> Site {
     let (telemetry, observations) = Telemetry::new();
     let engine = EngineOptions { weights_age_max: Duration::ZERO, seed: 7 };
@@ -78,6 +83,8 @@ async fn site() -> Site {
         control: control.handle(),
         registry,
         place: Place { attachments: vec![attachment], privileges },
+        guard: guard(),
+        keeps_state: false,
         recent: Arc::default(),
         token_file: Some(token.path().to_owned()),
         stopping: is_stopping,

@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::guard::List;
 use gateway_core::rows::Rows;
 use gateway_core::tables::{Tables, Write};
+use ipnet::Ipv4Net;
 
 use crate::admin;
-use crate::config::{GatewaySpec, XdpMode};
+use crate::config::{GatewaySpec, GuardSpec, PrefixFile, XdpMode};
 use crate::control::{Counters, Plane, PlaneError};
-use crate::dataplane::{self, Dataplane, SWEEP_BUDGET};
+use crate::dataplane::{self, Dataplane, GuardTries, SWEEP_BUDGET};
+use crate::guard::{self, Tries, TriesError};
 use crate::telemetry::Telemetry;
 
 /// The XDP data plane and where it reports what its sweep finds.
@@ -47,6 +50,32 @@ impl Plane for XdpPlane {
     fn counters(&self) -> Result<Counters, PlaneError> {
         Ok(self.dataplane.counters()?)
     }
+}
+
+/// The data plane's tries, as the guard wants them.
+pub(super) struct XdpTries(pub(super) GuardTries);
+
+impl Tries for XdpTries {
+    fn read(&self, list: List) -> Result<BTreeSet<Ipv4Net>, TriesError> {
+        Ok(self.0.read(list)?)
+    }
+
+    fn insert(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+        Ok(self.0.insert(list, prefix)?)
+    }
+
+    fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+        Ok(self.0.remove(list, prefix)?)
+    }
+}
+
+/// What the guard needs to know of the configuration.
+pub(super) fn files(guard: &GuardSpec) -> guard::Files {
+    let listed = |file: &PrefixFile| guard::Listed {
+        path: file.path.clone(),
+        prefixes: Arc::clone(&file.prefixes),
+    };
+    guard::Files { deny: guard.deny.as_ref().map(listed), allow: guard.allow.as_ref().map(listed) }
 }
 
 /// What the data plane needs to know of the configuration.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use gateway_core::snapshot::Snapshot;
 
-use super::{Daemon, tell_doubts};
+use super::{Daemon, plane, tell_doubts};
 use crate::causes::with_causes;
 use crate::config::{Config, ConfigError, GatewaySpec};
 use crate::control::ControlError;
+use crate::guard::GuardError;
 use crate::l7::L7Error;
 
 /// Why a configuration is not taken over.
@@ -26,6 +27,8 @@ enum ReloadError {
     Control(#[source] ControlError),
     #[error("the loop could not apply it")]
     NotInForce(#[source] ControlError),
+    #[error("the guard's lists could not all be written; reload again")]
+    Guard(#[source] GuardError),
 }
 
 impl From<ControlError> for ReloadError {
@@ -60,7 +63,7 @@ impl Daemon {
                 tell_doubts(&self.config.doubts);
                 self.metrics.reloaded();
             }
-            Err(error @ ReloadError::NotInForce(_)) => {
+            Err(error @ (ReloadError::NotInForce(_) | ReloadError::Guard(_))) => {
                 let error = with_causes(&error);
                 tracing::error!(why, error, "configuration reloaded, but not in force yet");
                 self.metrics.late();
@@ -95,6 +98,8 @@ impl Daemon {
         let outcome = reloaded.map_err(ReloadError::from);
         if let Ok(()) | Err(ReloadError::NotInForce(_)) = &outcome {
             self.config = new;
+            let files = plane::files(&self.config.guard);
+            self.guard.relist(files).await.map_err(ReloadError::Guard)?;
         } else {
             self.proxy.reconfigure(&self.snapshot_of(&self.config))?;
         }

@@ -3,17 +3,19 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_core::engine::EngineOptions;
 use gateway_core::rows::Rows;
+use gateway_core::saved::{SavedGuard, SavedState};
 
-use super::plane::{self, XdpPlane};
+use super::plane::{self, XdpPlane, XdpTries};
 use super::{privileges, state};
 use crate::config::{Config, GatewaySpec};
 use crate::control::{self, Control, HeapPlane, Plane, Surroundings};
 use crate::dataplane::{self, Dataplane, events::EventRing};
 use crate::telemetry::Telemetry;
-use crate::{admin, clock, l7};
+use crate::{admin, clock, guard, l7};
 
 /// What steers traffic.
 pub(super) struct Steering {
@@ -23,6 +25,8 @@ pub(super) struct Steering {
     pub(super) rows: Arc<dyn Rows>,
     /// What the loop counts.
     pub(super) loop_metrics: control::Metrics,
+    /// The guard's lists.
+    pub(super) guard: guard::Keeper,
     /// Where everything that is seen goes.
     pub(super) telemetry: Telemetry,
     /// What the data plane tells of flows; `None` where there is no XDP.
@@ -46,12 +50,30 @@ pub(super) async fn start(
     config: &Config,
     outside: Outside,
 ) -> anyhow::Result<Steering> {
-    let Ground { plane, ring, is_new, telemetry, observations, .. } = ground;
+    let Ground { plane, tries, ring, is_new, telemetry, observations, .. } = ground;
     let rows = plane.rows();
-    match start_on(plane, config, &telemetry, observations, outside).await {
-        Ok((control, proxy, loop_metrics)) => {
+    let saved = config.gateway.state.as_deref().and_then(state::read);
+    let guarded = start_guard(tries, config, saved.as_ref());
+    let started = match guarded {
+        Ok(guard) => start_on(plane, config, saved, &telemetry, observations, outside)
+            .await
+            .map(|running| (guard, running)),
+        Err(error) => Err(error),
+    };
+    match started {
+        Ok((guard, (control, proxy, loop_metrics))) => {
             let (listener, place) = (ground.listener, ground.place);
-            Ok(Steering { control, proxy, rows, loop_metrics, telemetry, ring, listener, place })
+            Ok(Steering {
+                control,
+                proxy,
+                rows,
+                loop_metrics,
+                guard,
+                telemetry,
+                ring,
+                listener,
+                place,
+            })
         }
         Err(error) => {
             // Its maps are open as long as the ring is.
@@ -73,17 +95,28 @@ fn undone(is_new: bool, gateway: &GatewaySpec, error: anyhow::Error) -> anyhow::
     }
 }
 
+/// Before the loop, so that who is denied is so before the first VIP is there.
+fn start_guard(
+    tries: Box<dyn guard::Tries>,
+    config: &Config,
+    saved: Option<&(SavedState, Duration)>,
+) -> anyhow::Result<guard::Keeper> {
+    let none = SavedGuard::default();
+    let saved = saved.map_or(&none, |(state, _)| &state.guard);
+    Ok(guard::Keeper::start(tries, plane::files(&config.guard), saved)?)
+}
+
 /// The loop first: the proxy picks by what it publishes.
 async fn start_on(
     plane: Box<dyn Plane>,
     config: &Config,
+    saved: Option<(SavedState, Duration)>,
     telemetry: &Telemetry,
     observations: control::Observations,
     outside: Outside,
 ) -> anyhow::Result<(Control, l7::Proxy, control::Metrics)> {
     let metrics = control::Metrics::default();
     let rows = plane.rows();
-    let saved = config.gateway.state.as_deref().and_then(state::read);
     let fleet = config.fleet.clone();
     let options =
         control::Options { tick: config.gateway.tick, engine: engine_options(&config.gateway) };
@@ -119,6 +152,7 @@ pub(super) struct Ground {
     telemetry: Telemetry,
     observations: control::Observations,
     plane: Box<dyn Plane>,
+    tries: Box<dyn guard::Tries>,
     ring: Option<EventRing>,
     place: admin::Place,
     /// Whether this start made something in the kernel.
@@ -132,9 +166,10 @@ impl Ground {
         let listener = admin::bind(gateway.admin)?;
         let (telemetry, observations) = Telemetry::new();
         let opened = Opened::new(gateway, &telemetry)?;
-        let Opened { plane, ring, attachments, is_new } = opened;
+        let Opened { plane, tries, ring, attachments, is_new } = opened;
         let place = admin::Place { attachments, privileges: admin::Privileges::default() };
-        let mut ground = Ground { listener, telemetry, observations, plane, ring, place, is_new };
+        let mut ground =
+            Ground { listener, telemetry, observations, plane, tries, ring, place, is_new };
         match privileges::settle(gateway, config) {
             Ok(privileges) => {
                 ground.place.privileges = privileges;
@@ -156,6 +191,7 @@ impl Ground {
 /// The data plane.
 struct Opened {
     plane: Box<dyn Plane>,
+    tries: Box<dyn guard::Tries>,
     ring: Option<EventRing>,
     attachments: Vec<admin::Attachment>,
     is_new: bool,
@@ -165,10 +201,12 @@ impl Opened {
     fn new(gateway: &GatewaySpec, telemetry: &Telemetry) -> anyhow::Result<Opened> {
         if gateway.interfaces.is_empty() {
             let plane = Box::new(HeapPlane::default());
-            return Ok(Opened { plane, ring: None, attachments: Vec::new(), is_new: false });
+            let tries = Box::new(guard::NoTries);
+            return Ok(Opened { plane, tries, ring: None, attachments: Vec::new(), is_new: false });
         }
         let mut dataplane = Dataplane::open(&plane::options(gateway))?;
         Ok(Opened {
+            tries: Box::new(XdpTries(dataplane.guard_tries()?)),
             ring: Some(dataplane.events()?),
             attachments: plane::attachments(&dataplane),
             is_new: !dataplane.adopted(),

@@ -1,4 +1,5 @@
-//! What was learnt, kept over a restart: read at the start, written every minute and at the end.
+//! What was learnt, and what the guard was told, kept over a restart: read at the start, written every
+//! minute, when the guard's lists were changed, and at the end.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::causes::with_causes;
 use crate::control::Handle;
-use crate::state_file;
+use crate::{guard, state_file};
 
 /// Between two writes: what a crash loses at most.
 const EVERY: Duration = Duration::from_secs(60);
@@ -35,13 +36,20 @@ pub(super) fn read(path: &Path) -> Option<(SavedState, Duration)> {
 }
 
 /// Writes what was learnt, now and then.
-pub(super) async fn keep(handle: Handle, path: PathBuf) -> anyhow::Result<()> {
+pub(super) async fn keep(
+    handle: Handle,
+    guard: guard::Keeper,
+    path: PathBuf,
+) -> anyhow::Result<()> {
     let mut turns = interval_at(Instant::now() + EVERY, EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
-        turns.tick().await;
-        match write(&handle, &path).await {
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = guard.changed() => {}
+        }
+        match write(&handle, &guard, &path).await {
             Ok(()) if failing => {
                 failing = false;
                 tracing::info!(path = %path.display(), "what was learnt can be saved again");
@@ -57,8 +65,13 @@ pub(super) async fn keep(handle: Handle, path: PathBuf) -> anyhow::Result<()> {
 }
 
 /// Writes what was learnt.
-pub(super) async fn write(handle: &Handle, path: &Path) -> anyhow::Result<()> {
-    let (state, path) = (handle.save().await?, path.to_owned());
+pub(super) async fn write(
+    handle: &Handle,
+    guard: &guard::Keeper,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let state = SavedState { guard: guard.save(), ..handle.save().await? };
+    let path = path.to_owned();
     // A disk may be slow, and the thread is the loop's.
     tokio::task::spawn_blocking(move || state_file::write(&path, &state)).await??;
     Ok(())

@@ -21,7 +21,7 @@ use crate::dataplane::events::{self, EventRing};
 use crate::l7::Resets;
 use crate::notify::Deliveries;
 use crate::telemetry::Telemetry;
-use crate::{admin, neighbours, probe};
+use crate::{admin, guard, neighbours, probe};
 
 /// How long tasks that were told to end may take.
 pub(super) const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,11 +75,11 @@ impl Tasks {
     }
 
     /// Writes what was learnt to a file, now and then.
-    pub(super) fn keep_state(&mut self, handle: Handle, path: PathBuf) {
+    pub(super) fn keep_state(&mut self, handle: Handle, guard: guard::Keeper, path: PathBuf) {
         let end = self.until_end();
         self.spawn("the keeper of what was learnt", async move {
             tokio::select! {
-                kept = state::keep(handle, path) => kept,
+                kept = state::keep(handle, guard, path) => kept,
                 () = end => Ok(()),
             }
         });

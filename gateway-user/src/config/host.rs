@@ -7,14 +7,15 @@ use rustix::fs::{Access, access};
 use super::mistake::{Log, Mistake};
 use super::section::nearest;
 use super::way::{self, Way};
-use super::{Checked, Config, Mistakes, RouteWanted};
+use super::{Checked, Config, Mistakes, RouteWanted, guard};
 
 /// Fills in what the configuration leaves to the host, and checks what it names on it.
 pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
     let (log, doubts) = (Log::default(), Log::default());
     check_interfaces(&checked, &log);
     check_programs(&checked, &log);
-    let Checked { gateway, mut fleet, sources, routes, .. } = checked;
+    let Checked { gateway, mut fleet, guard, sources, routes, .. } = checked;
+    let guard = guard::settle(&log, guard);
     for route in routes {
         let Some(pool) = fleet.pools.get_mut(route.pool) else { continue };
         let Some(backend) = pool.backends.get_mut(route.backend) else { continue };
@@ -35,7 +36,7 @@ pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
                 none if none.is_empty() => Vec::new(),
                 list => Mistakes::new(&sources, list).lines().collect(),
             };
-            Ok(Config { gateway, fleet, doubts })
+            Ok(Config { gateway, fleet, guard, doubts })
         }
         list => Err(Mistakes::new(&sources, list)),
     }

@@ -92,6 +92,8 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
             "rule =",
             "affinity_h",
             "port = 8081",
+            "_file = \"/etc/gateway/deny",
+            "_file = \"/etc/gateway/allow",
         ]
         .iter()
         .any(|k| line.contains(k)) =>
@@ -799,4 +801,46 @@ fn refusals_that_nobody_sees_cannot_be_kept_from_clients() {
     has_one(&text, "7:17", &["retry_refused", "dsr-gue", "mode = \"nat\""]);
     let text = text.replace("true", "false");
     assert!(!checked(&text).fleet.pools[0].retry_refused);
+}
+
+/// An L4 configuration whose VIP is guarded.
+fn guarded(vip: &str, guard: &str) -> String {
+    L4.replacen("[[pool]]", &format!("{vip}\n[[pool]]"), 1) + guard
+}
+
+#[test]
+fn a_vip_is_guarded_where_it_says_so() {
+    assert!(!checked(L4).fleet.vips[0].guard);
+    assert!(checked(&guarded("guard = true", "")).fleet.vips[0].guard);
+    has_one(&guarded("guard = 1", ""), "5:9", &["vip.guard", "true or false"]);
+    let alone = FIVE_LINES.replacen("[[pool]]", "guard = true\n[[pool]]", 1);
+    has_one(&alone, "3:9", &["vip.guard", "interfaces"]);
+}
+
+#[test]
+fn a_list_that_no_vip_asks_for_is_a_mistake() {
+    let list = "[guard]\ndeny_file = \"/etc/gateway/deny\"\n";
+    checked(&guarded("guard = true", list));
+    has_one(&guarded("", list), "10:13", &["guard.deny_file", "no VIP is guarded"]);
+    let typo = guarded("guard = true", "[guard]\ndeny_files = \"/etc/gateway/deny\"\n");
+    has_one(&typo, "10:1", &["guard.deny_files", "did you mean `deny_file`"]);
+    let short = guarded("guard = true", "[guard]\nallow_file = \"allow\"\n");
+    has_one(&short, "10:14", &["guard.allow_file", "an absolute path"]);
+}
+
+#[test]
+fn lists_are_read_when_the_host_is_asked_and_their_mistakes_shown_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("deny");
+    let guard = format!("[guard]\ndeny_file = {file:?}\n");
+    let text = guarded("guard = true", &guard).replace("\"eth0\"", "\"lo\"");
+    let settled = || {
+        let outcome = checked(&text).settle();
+        outcome.map_err(|mistakes| mistakes.lines().collect::<Vec<_>>().join("\n"))
+    };
+    let error = settled().unwrap_err();
+    assert!(error.contains("deny cannot be read: No such file"), "{error}");
+    std::fs::write(&file, "10.0.0.0/8\n\n10.0.0.1/8 # not so\n").unwrap();
+    let error = settled().unwrap_err();
+    assert!(error.contains("deny:3: 10.0.0.1/8 has bits set beyond its 8"), "{error}");
 }

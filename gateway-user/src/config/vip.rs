@@ -80,6 +80,7 @@ fn read(
     if let Some(addr) = &addr {
         addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
     }
+    let guard = read_guard(&mut section, gateway);
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
         name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
@@ -87,8 +88,22 @@ fn read(
         protocol,
         layer,
         pool,
+        guard,
     });
     VipDraft { spec, layer_at }
+}
+
+/// Whether it is guarded, which XDP alone can do.
+fn read_guard(section: &mut Section<'_, '_>, gateway: &GatewaySpec) -> bool {
+    let Some(guard) = section.get::<bool>("guard") else { return false };
+    if *guard.get_ref() && gateway.interfaces.is_empty() {
+        section.mistake(
+            Mistake::at(guard.span(), "`vip.guard` guards nothing without an interface")
+                .label("the guard looks at packets, which XDP alone sees")
+                .help("add `interfaces = [\"eth0\"]` to `[gateway]`, or leave it out"),
+        );
+    }
+    guard.into_inner()
 }
 
 /// What a VIP is called that has no name.

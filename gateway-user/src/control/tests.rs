@@ -54,6 +54,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         protocol: Protocol::Tcp,
         layer: Layer::L7,
         pool: 0,
+        guard: false,
     };
     Fleet { vips: vec![vip], pools: vec![pool], client_classes: Vec::new() }
 }

@@ -409,6 +409,10 @@ pub enum DataplaneError {
     #[error("the flow events are being read already")]
     EventsTaken,
 
+    /// The guard's lists have been taken already.
+    #[error("the guard's lists are being written already")]
+    GuardTaken,
+
     /// The event ring could not be watched.
     #[error("could not watch the ring of flow events")]
     Events {

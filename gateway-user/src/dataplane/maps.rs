@@ -23,6 +23,7 @@ use gateway_core::tables::{FREE_POOL, Slots, Tables, VipKeyOrd, Write};
 
 use super::error::DataplaneError;
 use super::flows::FlowMaps;
+use super::guard::GuardTries;
 use super::rows::MappedRows;
 
 /// Every map, typed.
@@ -33,6 +34,8 @@ pub(super) struct Maps {
     maglev: Array<MapData, MaglevTable>,
     backends: Array<MapData, Backend>,
     classes: LpmTrie<MapData, [u8; 4], u32>,
+    /// `DENY` and `ALLOW`, until somebody takes them.
+    pub(super) guard: Option<GuardTries>,
     settings: Array<MapData, Settings>,
     vip_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -76,6 +79,10 @@ impl Maps {
             maglev: typed(source, map_name::MAGLEV)?,
             backends: typed(source, map_name::BACKENDS)?,
             classes: typed(source, map_name::CLIENT_CLASSES)?,
+            guard: Some(GuardTries {
+                deny: typed(source, map_name::DENY)?,
+                allow: typed(source, map_name::ALLOW)?,
+            }),
             settings: typed(source, map_name::SETTINGS)?,
             vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
             backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
@@ -305,7 +312,7 @@ fn stored(slots: &Slots) -> Box<MaglevTable> {
 }
 
 /// Removing what is gone already leaves what was asked for.
-fn gone_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn gone_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(libc::ENOENT) =>

@@ -20,7 +20,7 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 8] = [
+const READ_ONLY: [&str; 10] = [
     map_name::VIPS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
@@ -28,6 +28,8 @@ const READ_ONLY: [&str; 8] = [
     map_name::BACKENDS,
     map_name::WEIGHTS,
     map_name::CLIENT_CLASSES,
+    map_name::DENY,
+    map_name::ALLOW,
     map_name::SETTINGS,
 ];
 

@@ -8,8 +8,8 @@ use gateway_common::layout::{
     Traffic, Vip, VipKey, Weights, map_name, program,
 };
 use gateway_common::limits::{
-    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS, MAGLEV_TABLES,
-    POOLS_MAX, VIPS_MAX,
+    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
+    GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, VIPS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
 
@@ -49,6 +49,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Tags>(map_name::TAGS, Entries::Flows { each: FLOW_WAYS }),
     shape::<u32, Returns>(map_name::RETURNS, Entries::Flows { each: FLOWS_PER_RETURNS }),
     shape::<ClientPrefix, u32>(map_name::CLIENT_CLASSES, Entries::Fixed(CLIENT_PREFIXES_MAX)),
+    shape::<ClientPrefix, u32>(map_name::DENY, Entries::Fixed(GUARD_PREFIXES_MAX)),
+    shape::<ClientPrefix, u32>(map_name::ALLOW, Entries::Fixed(GUARD_PREFIXES_MAX)),
     shape::<u32, Settings>(map_name::SETTINGS, Entries::Fixed(1)),
     // Ring buffers have no keys and no values of fixed size.
     shape::<(), ()>(map_name::EVENTS, Entries::Fixed(EVENTS_BYTES)),
@@ -108,6 +110,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 19);
+        assert_eq!(names.len(), 21);
     }
 }

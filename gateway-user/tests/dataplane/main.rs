@@ -5,6 +5,7 @@
 mod lab;
 
 mod asking;
+mod guard;
 mod lifecycle;
 mod refusals;
 mod tables;

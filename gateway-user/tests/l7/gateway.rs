@@ -176,6 +176,7 @@ pub(crate) fn snapshot(
         protocol: Protocol::Tcp,
         layer: Layer::L7,
         pool: 0,
+        guard: false,
     });
     let specs = backends.iter().enumerate().map(|(index, &addr)| BackendSpec {
         name: format!("b{index}"),

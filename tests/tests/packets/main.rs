@@ -4,6 +4,7 @@
 
 mod datagrams;
 mod direct;
+mod guard;
 mod icmp;
 mod journeys;
 mod lost;

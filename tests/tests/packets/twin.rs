@@ -130,12 +130,13 @@ fn walk(bed: &mut Bed, seed: u64) {
 /// A walk that does not get about compares nothing.
 fn assert_met(met: &[usize], packets: usize) {
     use Verdict::{
-        DropBackendGone, DropMalformed, DropNoBackend, DropNoFlow, DropNoNeighbour, DropNoRoute,
-        DropRefusedRetry, DropTruncated, DropTtl, EchoAnswered, ForwardError, ForwardIn,
-        ForwardOut, PassNotOurs, PassToProxy, ResetLost,
+        DropBackendGone, DropDenied, DropMalformed, DropNoBackend, DropNoFlow, DropNoNeighbour,
+        DropNoRoute, DropRefusedRetry, DropTruncated, DropTtl, EchoAnswered, ForwardError,
+        ForwardIn, ForwardOut, PassNotOurs, PassToProxy, ResetLost,
     };
     for verdict in [
         DropBackendGone,
+        DropDenied,
         DropMalformed,
         DropNoBackend,
         DropNoFlow,

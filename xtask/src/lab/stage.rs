@@ -262,6 +262,7 @@ fn config(
             protocol: "tcp",
             layer: part.layer,
             pool: part.name(),
+            lines: String::new(),
         });
         let numbers = 1..=play.machines.len();
         let models = if part.learned { models } else { Models::Off };

@@ -175,6 +175,7 @@ pub(crate) fn config(
         protocol: "tcp",
         layer: stream.layer,
         pool: stream.pool.to_owned(),
+        lines: String::new(),
     });
     let pool = |stream: &Stream, weights, models: Models| Pool {
         name: stream.pool.to_owned(),

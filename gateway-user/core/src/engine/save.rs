@@ -6,7 +6,7 @@ use gateway_common::clock::KtimeNs;
 
 use super::Engine;
 use crate::ladder::Task;
-use crate::saved::{OtherVersion, Restored, SavedState, VERSION};
+use crate::saved::{OtherVersion, Restored, SavedGuard, SavedState, VERSION};
 
 impl Engine {
     /// What outlives the daemon, as of now.
@@ -16,6 +16,8 @@ impl Engine {
             version: VERSION,
             pools: pools.map(|(pool, spec)| pool.save(spec, now)).collect(),
             clients: Some(self.clients.save(self.models.version(Task::Clients))),
+            // Its lists are not the engine's.
+            guard: SavedGuard::default(),
         }
     }
 

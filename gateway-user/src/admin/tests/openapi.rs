@@ -125,6 +125,7 @@ fn example(path: &str) -> Value {
         "/v1/models/rollback" => json!({ "task": "fault" }),
         "/v1/label" => json!({ "backend": "a", "faulty": true, "from_seconds_ago": 30 }),
         "/v1/route" => json!({ "pool": "web", "path": "/users/1", "body_bytes": 9 }),
+        "/v1/guard" => json!({ "list": "deny", "add": ["192.0.2.0/24"] }),
         "/v1/recover" => json!({ "backend": "a", "act": true }),
         path => panic!("no example for {path}: add one"),
     }
@@ -151,6 +152,7 @@ async fn every_answer_is_what_is_documented() {
         "/v1/models",
         "/v1/forecast?pool=web",
         "/v1/history?pool=web",
+        "/v1/guard",
     ] {
         let answer = site.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);

@@ -72,6 +72,10 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
             "answered by RST: its connection is lost, and the pool wants its client to hear so \
              (`reset_lost`)"
         }
+        Verdict::DropDenied => {
+            "dropped: its source is on the deny list of the guard, and not on the allow list; \
+             `gateway guard deny list` shows what was added to it"
+        }
         Verdict::DropTables => {
             "dropped: the tables contradict each other; a daemon is writing them at this moment, or \
              one is needed that does: try again, else see its log"

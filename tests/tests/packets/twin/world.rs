@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
+use gateway_common::guard::List;
 use gateway_common::host::{HostTables, Row, Way};
 use gateway_common::layout::{
     Backend, Flow, Pool, Vip, VipKey, flow_state, mode, pool_flag, vip_flag,
@@ -51,7 +52,7 @@ const VIPS: [(&str, u8, Vip); 7] = [
     ("10.0.0.101:80", TCP, Vip { index: 1, pool: 0, flags: vip_flag::L7 }),
     ("10.0.0.102:80", TCP, Vip { index: 2, pool: 4, flags: vip_flag::RESET_LOST }),
     ("10.0.0.100:80", UDP, Vip { index: 3, pool: 0, flags: 0 }),
-    ("10.0.0.103:80", TCP, Vip { index: 4, pool: 1, flags: 0 }),
+    ("10.0.0.103:80", TCP, Vip { index: 4, pool: 1, flags: vip_flag::GUARDED }),
     ("10.0.0.104:80", TCP, Vip { index: 5, pool: 2, flags: 0 }),
     ("10.0.0.105:80", UDP, Vip { index: 6, pool: 3, flags: 0 }),
 ];
@@ -61,6 +62,9 @@ const CLIENTS: [&str; 5] = ["192.168.7.7", "172.16.9.9", "10.1.0.19", "10.0.0.77
 
 /// Ports of each client: few, so that they come again.
 const PORTS: std::ops::Range<u16> = 2_000..2_006;
+
+/// Denied at guarded VIPs.
+const DENIED: Ipv4Addr = Ipv4Addr::new(172, 16, 9, 9);
 
 /// Combinations that a TCP sends most.
 const FLAGS: [u8; 9] = [
@@ -123,6 +127,8 @@ impl World {
             bed.vip_of(key, vip)?;
             tables.set_vip(key, vip);
         }
+        bed.list(List::Deny, DENIED, 32)?;
+        tables.list(List::Deny, DENIED.octets());
         for index in 0..POOLS {
             let members: Vec<u32> =
                 (0..BACKENDS_LEN).filter(|&row| BACKENDS[row as usize].1 == index).collect();

@@ -619,6 +619,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
                 Path::L7 => Layer::L7,
             },
             pool: 0,
+            guard: false,
         }],
         pools: vec![PoolSpec {
             name: "web".to_owned(),

@@ -1,0 +1,62 @@
+//! The guard's lists in the kernel's tries.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use gateway_common::guard::List;
+use gateway_user::dataplane::{Dataplane, DataplaneError};
+use ipnet::Ipv4Net;
+
+use crate::lab::with_lab;
+
+fn net(addr: u32, len: u8) -> Ipv4Net {
+    Ipv4Net::new(Ipv4Addr::from(addr), len).unwrap()
+}
+
+#[test]
+fn lists_are_apart_and_outlive_whoever_wrote_them() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let mut tries = dataplane.guard_tries().unwrap();
+        assert!(matches!(dataplane.guard_tries(), Err(DataplaneError::GuardTaken)));
+        let denied = [net(0, 0), net(0x0a00_0000, 8), net(0x0a00_0001, 32)];
+        for prefix in denied {
+            tries.insert(List::Deny, prefix).unwrap();
+            tries.insert(List::Deny, prefix).unwrap();
+        }
+        tries.insert(List::Allow, net(0x0a01_0000, 16)).unwrap();
+        tries.remove(List::Deny, net(0x0a00_0000, 9)).unwrap();
+        drop((tries, dataplane));
+
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        assert!(dataplane.adopted());
+        let mut tries = dataplane.guard_tries().unwrap();
+        assert_eq!(tries.read(List::Deny).unwrap(), BTreeSet::from(denied));
+        assert_eq!(tries.read(List::Allow).unwrap(), BTreeSet::from([net(0x0a01_0000, 16)]));
+        tries.remove(List::Deny, net(0, 0)).unwrap();
+        assert_eq!(tries.read(List::Deny).unwrap(), BTreeSet::from([denied[1], denied[2]]));
+    });
+}
+
+/// Prefixes of the long list: a million in an optimised build, which `docs/guard.md` quotes.
+const MANY: u32 = if cfg!(debug_assertions) { 50_000 } else { 1_000_000 };
+
+#[test]
+fn a_long_list_fits() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let mut tries = dataplane.guard_tries().unwrap();
+        // Scattered as addresses of a blocklist are, and all of them different.
+        let prefixes: BTreeSet<Ipv4Net> =
+            (0..MANY).map(|n| net(n.wrapping_mul(0x9e37_79b1) & !0xff | n & 0xff, 32)).collect();
+        let begun = Instant::now();
+        for prefix in &prefixes {
+            tries.insert(List::Deny, *prefix).unwrap();
+        }
+        let written = begun.elapsed();
+        assert_eq!(tries.read(List::Deny).unwrap(), prefixes);
+        let read = begun.elapsed() - written;
+        eprintln!("{} prefixes: written in {written:?}, read in {read:?}", prefixes.len());
+    });
+}

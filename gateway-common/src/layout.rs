@@ -62,6 +62,10 @@ pub mod map_name {
     pub const OPENING: &str = "OPENING";
     /// One row a CPU: [`super::Outer`].
     pub const OUTER: &str = "OUTER";
+    /// One row: [`super::CaptureFilter`].
+    pub const CAPTURE: &str = "CAPTURE";
+    /// Perf buffers of [`super::Captured`] and the packet.
+    pub const CAPTURED: &str = "CAPTURED";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -384,8 +388,10 @@ pub mod program {
     pub const RESET: u32 = 2;
     /// A packet of ICMP ([`crate::route::icmp`]).
     pub const ICMP: u32 = 3;
+    /// A packet whose journey ended while somebody captures ([`crate::capture`]).
+    pub const CAPTURE: u32 = 4;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 4;
+    pub const PROGRAMS_LEN: u32 = 5;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -430,6 +436,49 @@ pub struct Outer {
     pub tos: u8,
     /// Spelled out.
     pub reserved: u8,
+}
+
+/// Which packets somebody captures ([`crate::capture`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct CaptureFilter {
+    /// Until when (`CLOCK_MONOTONIC`, ns); 0: nobody captures. Whoever does renews it, so that the
+    /// program stops after it went away.
+    pub until_ns: u64,
+    /// How their journeys end: the bit of each verdict's number.
+    pub verdicts: u64,
+    /// Row of the VIP that they are of, or [`crate::capture::ANY`].
+    pub vip: u32,
+    /// Row of the backend that they are of, or [`crate::capture::ANY`].
+    pub backend: u32,
+    /// One of so many is taken, by chance; at least 1.
+    pub one_of: u32,
+    /// Bytes of each at most.
+    pub snap_len: u32,
+}
+
+/// What is known of a packet whose journey ended: it precedes the packet's bytes in `CAPTURED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Captured {
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub at_ns: u64,
+    /// The [`crate::verdict::Verdict`]'s number.
+    pub verdict: u32,
+    /// What the kernel was told to do with it (`enum xdp_action`).
+    pub action: u32,
+    /// Row of its VIP, or [`crate::capture::ANY`]: not known.
+    pub vip: u32,
+    /// Row of its backend, or [`crate::capture::ANY`]: not known.
+    pub backend: u32,
+    /// Interface that it came in by.
+    pub ingress: u32,
+    /// Interface that it leaves by; 0: it does not.
+    pub egress: u32,
+    /// Bytes from its Ethernet header to its end.
+    pub len: u32,
+    /// Spelled out.
+    pub reserved: u32,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -557,6 +606,8 @@ const _: () = {
     assert!(size_of::<FlowEvent>() == 48);
     assert!(size_of::<Opening>() == 64);
     assert!(size_of::<Outer>() == 32);
+    assert!(size_of::<CaptureFilter>() == 32);
+    assert!(size_of::<Captured>() == 40);
 };
 
 #[cfg(feature = "aya")]
@@ -584,6 +635,7 @@ mod pod {
         Settings,
         Traffic,
         FlowEvent,
-        Opening
+        Opening,
+        CaptureFilter
     );
 }

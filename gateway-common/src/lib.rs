@@ -11,6 +11,7 @@
 #![cfg_attr(not(any(test, feature = "host")), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+pub mod capture;
 pub mod checksum;
 pub mod clock;
 pub mod draw;

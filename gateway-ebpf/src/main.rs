@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod capture;
 mod cursor;
 mod line;
 mod maps;
@@ -100,6 +101,13 @@ pub fn gateway_icmp(ctx: XdpContext) -> u32 {
     go_on(&ctx, &tables, step)
 }
 
+/// Goes on where a journey ended while somebody captures.
+#[xdp]
+#[inline(always)]
+pub fn gateway_capture(ctx: XdpContext) -> u32 {
+    capture::hand_over(&ctx, &MapTables::new(&ctx)).unwrap_or(XDP_DROP)
+}
+
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
 fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
@@ -134,11 +142,18 @@ fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
 #[inline(always)]
 fn end(ctx: &XdpContext, tables: &MapTables, routed: Routed) -> u32 {
     tables.count_verdict(routed.verdict);
-    action(ctx, routed)
+    let action = action(ctx, &routed);
+    if capture::is_on() {
+        capture::note_end(&routed, action);
+        // SAFETY: nothing is held that would have to be dropped. It returns only if no program is
+        // there, and then nothing is captured.
+        unsafe { maps::PROGRAMS.tail_call(ctx, program::CAPTURE) };
+    }
+    action
 }
 
 #[inline(always)]
-fn action(ctx: &XdpContext, routed: Routed) -> u32 {
+fn action(ctx: &XdpContext, routed: &Routed) -> u32 {
     match routed.verdict {
         Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIpv4 => XDP_PASS,
         Verdict::ForwardIn | Verdict::ForwardOut | Verdict::ForwardError => {

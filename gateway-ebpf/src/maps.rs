@@ -1,12 +1,14 @@
 //! The maps. Names, keys and values are `gateway_common::layout`'s; limits its `limits`'.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags,
-    Traffic, Vip, VipKey, Weights, program,
+    Backend, CaptureFilter, Captured, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool,
+    Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -69,5 +71,12 @@ pub static PROGRAMS: ProgramArray<{ program::PROGRAMS_LEN as usize }> = ProgramA
 pub static OPENING: PerCpuArray<Opening, 1> = PerCpuArray::new();
 #[btf_map(name = "OUTER")]
 pub static OUTER: PerCpuArray<Outer, 1> = PerCpuArray::new();
+#[btf_map(name = "CAPTURE")]
+pub static CAPTURE: Array<CaptureFilter, 1> = Array::new();
+/// What is known of the packet so far, while somebody captures.
+#[btf_map(name = "CAPTURING")]
+pub static CAPTURING: PerCpuArray<Captured, 1> = PerCpuArray::new();
+#[btf_map(name = "CAPTURED")]
+pub static CAPTURED: PerfEventArray = PerfEventArray::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();

@@ -29,7 +29,7 @@ use gateway_common::route::Tables;
 use gateway_common::verdict::Verdict;
 
 use crate::line::MapLine;
-use crate::{atomic, maps};
+use crate::{atomic, capture, maps};
 
 /// Address family of IPv4 (`AF_INET`), for the route lookup.
 const AF_INET: u8 = 2;
@@ -275,6 +275,7 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn count(&self, vip: u32, backend: u32, more: Traffic) {
+        capture::note(vip, backend);
         // One after the other: found together, their null checks would be merged into arithmetic
         // on pointers, which the verifier refuses.
         add_traffic(maps::VIP_TRAFFIC.get_ptr_mut(vip), &more);

@@ -3,6 +3,7 @@
 //! Exit codes: 0 it was done; 1 it could not be, with the reason on stderr; 2 it was not asked
 //! rightly.
 
+mod capture;
 mod client;
 mod decap;
 mod explain;
@@ -66,6 +67,9 @@ enum Command {
     Flows(flows::FlowsArgs),
     /// Say what would become of a packet, and why, without sending it; works without the daemon.
     Trace(trace::TraceArgs),
+    /// Show packets as their journeys end, or write them to a file for Wireshark; works without the
+    /// daemon.
+    Capture(capture::CaptureArgs),
     /// Show models, take one into use, let it decide or not, go back to the one before.
     Models(models::ModelsArgs),
     /// Say that a backend was faulty, or well, so that its model is judged by it.
@@ -151,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Flows(args) => flows::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::Models(args) => models::run(args),
         Command::Label(args) => label::run(args),
         Command::History(args) => history::run(args),

@@ -12,6 +12,7 @@
 //! themselves known when they ask for the VIP's link address (ARP).
 
 mod attach;
+mod capture;
 mod census;
 mod clients;
 mod counters;
@@ -52,6 +53,7 @@ use gateway_core::rows::Rows;
 use gateway_core::tables::{Tables, VipKeyOrd, Write};
 
 pub use self::attach::{AttachMode, Attachment};
+pub use self::capture::{Capture, Rows as CaptureRows, Wanted, interface_names};
 pub use self::counters::Counters;
 pub use self::decap::{Decap, DecapOptions, Tunnel};
 pub use self::error::DataplaneError;

@@ -9,15 +9,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramInfo, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions};
 use gateway_common::flows;
 use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool, Settings, Traffic,
-    Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
+    Backend, CaptureFilter, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool,
+    Settings, Traffic, Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -346,6 +346,32 @@ impl Bed {
         let map = self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
         let mut prefixes: LpmTrie<_, [u8; 4], u32> = map.try_into()?;
         prefixes.insert(&Key::new(len, prefix.octets()), 1, 0).context("listing a prefix")
+    }
+
+    /// Makes the program capture, or not.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn capture(&mut self, filter: CaptureFilter) -> Result<()> {
+        self.set(map_name::CAPTURE, 0, filter)
+    }
+
+    /// Which packets the program captures.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn captures(&self) -> Result<CaptureFilter> {
+        let map = self.ebpf.map(map_name::CAPTURE).context("no map CAPTURE")?;
+        Ok(Array::<_, CaptureFilter>::try_from(map)?.get(&0, 0)?)
+    }
+
+    /// The perf buffers of captured packets, which only one can take.
+    ///
+    /// # Errors
+    /// They were taken.
+    pub fn captured(&mut self) -> Result<PerfEventArray<MapData>> {
+        let map = self.ebpf.take_map(map_name::CAPTURED).context("no map CAPTURED")?;
+        Ok(map.try_into()?)
     }
 
     /// The flows that are tracked.

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use gateway_tests::command;
 use gateway_tests::config::GatewayConfig;
+use gateway_tests::node::{Node, wait_for};
 use gateway_tests::packet::{Tcp, flag};
 use gateway_tests::testbed::Testbed;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Much longer than an answer takes on a busy machine.
@@ -97,6 +99,77 @@ fn live_flows_are_listed_counted_and_filtered_with_and_without_the_daemon() {
     assert!(words.contains("established") && words.contains("1 of 1 flows"), "{words}");
     let error = gateway(&testbed, &["flows", "--backend", &backend]).unwrap_err().to_string();
     assert!(error.contains("does not answer"), "{error}");
+}
+
+/// A capture that has begun.
+fn begin_capture(testbed: &Testbed, arguments: &[&str]) -> Node {
+    let config = testbed.config_path().display().to_string();
+    let arguments = [&["capture"], arguments, &["--config", &config]].concat();
+    let command = testbed.gateway_command(&arguments).unwrap();
+    let node = Node::start_piped(command, "capture", testbed.folder()).unwrap();
+    let begun = || Ok(node.log().contains("capturing").then_some(()));
+    wait_for("the capture to begin", PATIENCE, begun).unwrap();
+    node
+}
+
+#[test]
+fn packets_are_captured_for_the_screen_and_for_wireshark() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let _daemon = testbed.start_gateway(&config(&testbed)).unwrap();
+
+    let mut capture = begin_capture(&testbed, &["--vip", "web", "--json"]);
+    let error = gateway(&testbed, &["capture", "--seconds", "1"]).unwrap_err().to_string();
+    assert!(error.contains("somebody captures"), "{error}");
+    let (stream, backend) = ask_and_stay(&testbed);
+    let client = stream.local_addr().unwrap().to_string();
+    // It looks twenty times a second.
+    std::thread::sleep(Duration::from_millis(500));
+    let mut out = capture.stdout().unwrap();
+    assert!(capture.stop(Signal::INT, PATIENCE).unwrap().success());
+    let mut text = String::new();
+    out.read_to_string(&mut text).unwrap();
+    let packets: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |verdict: &str| packets.iter().filter(|one| one["verdict"] == verdict).count();
+    assert!(of("forward_in") >= 3 && of("forward_out") >= 2, "{text}");
+    for packet in &packets {
+        assert!(packet["vip"].as_str().unwrap().starts_with("web ("), "{packet}");
+        assert!(packet["backend"].as_str().unwrap().starts_with(&format!("web/{backend} (")));
+    }
+    let sends_to_client = |one: &Value| one["packet"].as_str().unwrap().contains(&client);
+    assert!(packets.iter().any(sends_to_client), "{text}");
+
+    let file = testbed.folder().join("drops.pcapng");
+    let name = file.to_str().unwrap();
+    let mut capture = begin_capture(&testbed, &["--write", name, "--drops", "--count", "2"]);
+    connect_from(&testbed, 20_000);
+    for port in [7_001, 7_002] {
+        // No connection has sent it.
+        let late = Tcp::new(
+            format!("10.10.0.2:{port}").parse().unwrap(),
+            testbed.l4_vip(1).to_string().parse().unwrap(),
+            flag::ACK,
+        );
+        testbed.client().run(|| send(&late)).unwrap().unwrap();
+    }
+    assert!(capture.wait(PATIENCE).unwrap().success(), "it ends when it has two");
+    assert!(capture.log().contains("2 packets captured, 0 lost"), "{}", capture.log());
+    let told = json(&testbed, &["trace", "--pcap", name]);
+    assert_eq!(told["verdicts"]["drop_no_flow"], 2, "{told}");
+    let comments = std::fs::read(&file).unwrap();
+    let comment = b"drop_no_flow; VIP web (";
+    assert!(comments.windows(comment.len()).any(|window| window == comment));
+}
+
+/// Sends a packet as nobody's connection would.
+fn send(packet: &Tcp) -> anyhow::Result<()> {
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrV4, SocketType, ipproto};
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+    let frame = packet.frame()?;
+    let to = SocketAddrV4::new(*packet.target.ip(), 0);
+    rustix::net::sendto(&socket, &frame[14..], SendFlags::empty(), &to)?;
+    Ok(())
 }
 
 /// The backend that a connection from this port of the client goes to.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use aya::EbpfError;
 use aya::maps::MapError;
+use aya::maps::perf::PerfBufferError;
 use aya::programs::ProgramError;
 use gateway_common::layout::LAYOUT_VERSION;
 use gateway_common::limits::DECAP_SOURCES_MAX;
@@ -42,6 +43,20 @@ pub enum DataplaneError {
     KernelUnknown {
         /// As `uname -r` shows it.
         release: String,
+    },
+
+    /// Two captures would take each other's packets.
+    #[error(
+        "somebody captures packets of this data plane already; wait for that to end (3 seconds at \
+         most after it was killed)"
+    )]
+    CaptureTaken,
+
+    /// A buffer that captured packets come through.
+    #[error("cannot open a buffer for captured packets; it takes 2 MiB of each CPU")]
+    CaptureBuffer {
+        /// What the kernel answered.
+        source: PerfBufferError,
     },
 
     /// The kernel does not let this process use BPF, whatever its capabilities.

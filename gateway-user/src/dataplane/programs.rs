@@ -16,6 +16,7 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::ENCAPSULATE, "gateway_encapsulate"),
     (program::RESET, "gateway_reset"),
     (program::ICMP, "gateway_icmp"),
+    (program::CAPTURE, "gateway_capture"),
 ];
 
 /// Loads all programs of an object and puts those that are called where they are called from.

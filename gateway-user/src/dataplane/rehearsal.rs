@@ -182,13 +182,15 @@ mod tests {
     const COPIED: [&str; 4] = [map_name::FLOWS, map_name::TAGS, map_name::RETURNS, map_name::LIVE];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 7] = [
+    const ANEW: [&str; 9] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
         map_name::VERDICTS,
         map_name::OPENING,
         map_name::OUTER,
+        map_name::CAPTURE,
+        map_name::CAPTURED,
         map_name::PROGRAMS,
     ];
 

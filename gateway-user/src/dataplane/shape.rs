@@ -4,8 +4,8 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, ClientPrefix, Flow, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags,
-    Traffic, Vip, VipKey, Weights, map_name, program,
+    Backend, CaptureFilter, ClientPrefix, Flow, Live, MaglevTable, Opening, Outer, Pool, Returns,
+    Settings, Tags, Traffic, Vip, VipKey, Weights, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
@@ -26,6 +26,8 @@ pub(super) struct Shape {
 #[derive(Debug)]
 enum Entries {
     Fixed(u32),
+    /// One for each CPU that there may be: the loader's, of perf buffers.
+    Cpus,
     /// One for so many flows.
     Flows {
         each: u32,
@@ -59,6 +61,9 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, u64>(map_name::VERDICTS, Entries::Fixed(VERDICTS_LEN)),
     shape::<u32, Opening>(map_name::OPENING, Entries::Fixed(1)),
     shape::<u32, Outer>(map_name::OUTER, Entries::Fixed(1)),
+    shape::<u32, CaptureFilter>(map_name::CAPTURE, Entries::Fixed(1)),
+    // Its values are numbers of buffers, as whoever looks it up sees them.
+    shape::<u32, u32>(map_name::CAPTURED, Entries::Cpus),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -67,7 +72,7 @@ impl Shape {
     /// Flows that a map of this shape with so many entries is for, if it is part of the flow table.
     pub(super) fn flows_of(&self, entries: u32) -> Option<u32> {
         match self.entries {
-            Entries::Fixed(_) => None,
+            Entries::Fixed(_) | Entries::Cpus => None,
             Entries::Flows { each } => Some(entries.saturating_mul(each)),
         }
     }
@@ -76,6 +81,8 @@ impl Shape {
     pub(super) fn entries(&self, flows_max: u32) -> u32 {
         match self.entries {
             Entries::Fixed(entries) => entries,
+            // Where they cannot be counted, no map could have been made either.
+            Entries::Cpus => aya::util::nr_cpus().map_or(0, |cpus| cpus as u32),
             Entries::Flows { each } => flows_max / each,
         }
     }
@@ -110,6 +117,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 21);
+        assert_eq!(names.len(), 23);
     }
 }

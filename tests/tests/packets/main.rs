@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, and so do their helpers")]
 
+mod capture;
 mod datagrams;
 mod direct;
 mod guard;

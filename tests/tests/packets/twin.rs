@@ -5,7 +5,8 @@
 
 mod world;
 
-use gateway_common::layout::{Flow, FlowControl, FlowEvent, map_name};
+use gateway_common::capture::ANY;
+use gateway_common::layout::{CaptureFilter, Flow, FlowControl, FlowEvent, map_name};
 use gateway_common::packet::SliceFrame;
 use gateway_common::route::{RESET_LEN, Step};
 use gateway_common::tunnel::{overhead, wrap};
@@ -158,11 +159,12 @@ fn assert_met(met: &[usize], packets: usize) {
     assert!(met[ForwardIn as usize] + met[ForwardOut as usize] > packets / 4, "{met:?}");
 }
 
-fn check(name: &str, seed: u64) {
+fn check(name: &str, seed: u64, prepare: impl FnOnce(&mut Bed) + Send) {
     if !root_or_skip(name) {
         return;
     }
     packet_bed::inside(BYTES, FLOWS_MAX, |bed| {
+        prepare(bed);
         walk(bed, seed);
         Ok(())
     })
@@ -171,10 +173,21 @@ fn check(name: &str, seed: u64) {
 
 #[test]
 fn the_kernel_does_what_the_source_says_whatever_comes() {
-    check("the_kernel_does_what_the_source_says_whatever_comes", 1);
+    check("the_kernel_does_what_the_source_says_whatever_comes", 1, |_| ());
 }
 
 #[test]
-fn the_kernel_does_what_the_source_says_on_another_walk() {
-    check("the_kernel_does_what_the_source_says_on_another_walk", 2);
+fn the_kernel_does_what_the_source_says_while_somebody_captures() {
+    let name = "the_kernel_does_what_the_source_says_while_somebody_captures";
+    check(name, 2, |bed| {
+        let wanted = CaptureFilter {
+            until_ns: u64::MAX,
+            verdicts: u64::MAX,
+            vip: ANY,
+            backend: ANY,
+            one_of: 1,
+            snap_len: 65_000,
+        };
+        bed.capture(wanted).unwrap();
+    });
 }

@@ -5,6 +5,7 @@
 //! the host knows. Every mistake of a step is shown, not the first alone, since whoever corrects a
 //! file wants to do it once.
 
+mod address;
 mod admission;
 mod autoscale;
 mod gateway;
@@ -216,7 +217,7 @@ struct Draft {
     interfaces_at: Vec<Span>,
     pools: Vec<PoolDraft>,
     vips: Vec<VipDraft>,
-    client_classes: Vec<(std::net::Ipv4Addr, u8, u8)>,
+    client_classes: Vec<(std::net::IpAddr, u8, u8)>,
 }
 
 fn read(table: &Spanned<DeTable<'_>>, log: &Log) -> Draft {

@@ -50,7 +50,7 @@ use aya::Ebpf;
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::{Backend, Vip, backend_flag};
 use gateway_core::rows::Rows;
-use gateway_core::tables::{Tables, VipKeyOrd, Write};
+use gateway_core::tables::{Tables, VipId, Write};
 
 pub use self::attach::{AttachMode, Attachment};
 pub use self::capture::{Capture, Rows as CaptureRows, Wanted, interface_names};
@@ -129,7 +129,7 @@ pub struct Dataplane {
     /// `BACKENDS` and `VIPS` as they are, so that no packet counter or flow has to be looked up in
     /// them by system calls.
     backends: BTreeMap<u32, Backend>,
-    vips: BTreeMap<VipKeyOrd, Vip>,
+    vips: BTreeMap<VipId, Vip>,
     /// Rows of backends that are down.
     down: BTreeSet<u32>,
     hash_seed: u64,
@@ -312,10 +312,10 @@ impl Dataplane {
                 self.backends.remove(row);
             }
             Write::Vip(key, vip) => {
-                self.vips.insert(VipKeyOrd(*key), *vip);
+                self.vips.insert(*key, *vip);
             }
             Write::RemoveVip(key) => {
-                self.vips.remove(&VipKeyOrd(*key));
+                self.vips.remove(key);
             }
             _ => {}
         }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,10 +54,10 @@ pub async fn run(
 }
 
 /// Each host of a pool behind an L4 VIP, once.
-fn targets(snapshot: &Snapshot) -> BTreeSet<SocketAddrV4> {
+fn targets(snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
     let vips = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L4);
     vips.filter_map(|vip| snapshot.fleet.pools.get(vip.pool))
         .flat_map(|pool| &pool.backends)
-        .map(|backend| SocketAddrV4::new(*backend.addr.ip(), DISCARD_PORT))
+        .map(|backend| SocketAddr::new(backend.addr.ip(), DISCARD_PORT))
         .collect()
 }

@@ -7,7 +7,7 @@
 mod ask;
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn run_with(
 #[derive(Clone, Debug, PartialEq)]
 struct Target {
     backend: BackendRow,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     spec: ProbeSpec,
 }
 
@@ -102,8 +102,8 @@ fn targets(snapshot: &Snapshot) -> HashMap<BackendRow, Target> {
 }
 
 /// Where a backend is asked.
-fn asked_at(backend: SocketAddrV4, spec: &ProbeSpec) -> SocketAddrV4 {
-    SocketAddrV4::new(*backend.ip(), spec.port.unwrap_or(backend.port()))
+fn asked_at(backend: SocketAddr, spec: &ProbeSpec) -> SocketAddr {
+    SocketAddr::new(backend.ip(), spec.port.unwrap_or(backend.port()))
 }
 
 /// The probes that run.

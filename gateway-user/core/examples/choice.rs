@@ -4,7 +4,7 @@
 //! Rows lie in plain memory and are read without a lock, as those of the data plane are; every backend
 //! is busy, so that all are looked at.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -114,8 +114,8 @@ impl Rows for PlainRows {
 fn fleet() -> Fleet {
     let backends = (0..BACKENDS).map(|index| BackendSpec {
         name: format!("b{index}"),
-        addr: SocketAddrV4::new(Ipv4Addr::from(0x0a00_0001 + index), 8080),
-        nat_addr: Ipv4Addr::new(10, 1, 255, 254),
+        addr: SocketAddr::new(Ipv4Addr::from(0x0a00_0001 + index).into(), 8080),
+        nat_addr: Ipv4Addr::new(10, 1, 255, 254).into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     });

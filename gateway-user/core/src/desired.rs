@@ -2,7 +2,8 @@
 //! weights.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -14,6 +15,7 @@ use gateway_common::limits::{
     WEIGHT_MAX,
 };
 
+use crate::clients;
 use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, Mode, PoolSpec, VipSpec};
 use crate::maglev::{self, Member};
 use crate::observation::BackendRow;
@@ -33,12 +35,20 @@ const FALLBACK_LEAD: f64 = 1.1;
 /// A backend's row in `BACKENDS`.
 pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32, mode: Mode) -> Backend {
     Backend {
-        addr: spec.addr.ip().octets(),
-        nat_addr: spec.nat_addr.octets(),
+        addr: octets(spec.addr.ip()),
+        nat_addr: octets(spec.nat_addr),
         port: spec.addr.port().to_be_bytes(),
         flags: backend_flag::PRESENT | mode.number(),
         generation: row.generation,
         pool,
+    }
+}
+
+/// An address in `BACKENDS`. An IPv6 one has no room there: the proxy alone connects to it.
+fn octets(addr: IpAddr) -> [u8; 4] {
+    match addr {
+        IpAddr::V4(addr) => addr.octets(),
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.octets(),
     }
 }
 
@@ -71,25 +81,37 @@ pub(crate) fn pool_row(spec: &PoolSpec, table: u32, fallback: u32, control_share
 /// configured and, so far as there is room, clients of learnt classes that are in none of them.
 pub(crate) fn client_classes(
     fleet: &Fleet,
-    learnt: impl Iterator<Item = (Ipv4Addr, u8)>,
-) -> BTreeMap<(u32, [u8; 4]), u32> {
-    let configured = fleet.client_classes.iter().map(|&(network, prefix_len, class)| {
-        ((u32::from(prefix_len), network.octets()), u32::from(class))
-    });
+    learnt: impl Iterator<Item = (IpAddr, u8)>,
+) -> BTreeMap<(u32, IpAddr), u32> {
+    let configured = fleet
+        .client_classes
+        .iter()
+        .map(|&(network, prefix_len, class)| ((u32::from(prefix_len), network), u32::from(class)));
     let mut classes: BTreeMap<_, _> = configured.collect();
-    let is_configured = |addr: &Ipv4Addr| {
+    let is_configured = |addr: &IpAddr| {
         fleet.client_classes.iter().any(|&(network, len, _)| contains(network, len, *addr))
     };
     let room = (CLIENT_PREFIXES_MAX as usize).saturating_sub(classes.len());
     let learnt = learnt.filter(|(addr, _)| !is_configured(addr)).take(room);
-    classes.extend(learnt.map(|(addr, class)| ((32, addr.octets()), u32::from(class))));
+    classes
+        .extend(learnt.map(|(addr, class)| ((clients::prefix_len(addr), addr), u32::from(class))));
     classes
 }
 
 /// Whether an address is in a network of a prefix of this length.
-fn contains(network: Ipv4Addr, prefix_len: u8, addr: Ipv4Addr) -> bool {
-    let differs = u32::from(network) ^ u32::from(addr);
-    differs.checked_shr(32 - u32::from(prefix_len.min(32))).unwrap_or(0) == 0
+fn contains(network: IpAddr, prefix_len: u8, addr: IpAddr) -> bool {
+    let len = u32::from(prefix_len);
+    match (network, addr) {
+        (IpAddr::V4(network), IpAddr::V4(addr)) => {
+            let differs = network.to_bits() ^ addr.to_bits();
+            differs.checked_shr(32_u32.saturating_sub(len)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(addr)) => {
+            let differs = network.to_bits() ^ addr.to_bits();
+            differs.checked_shr(128_u32.saturating_sub(len)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
 }
 
 /// A share of the heaviest as an acceptance probability. What takes flows at all takes some.

@@ -10,10 +10,9 @@
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::clock::KtimeNs;
-use gateway_common::layout::VipKey;
 use gateway_common::limits::{
     BACKENDS_MAX, BACKENDS_PER_POOL_MAX, CLIENT_PREFIXES_MAX, POOLS_MAX, TRAFFIC_CLASSES_MAX,
     VIPS_MAX,
@@ -21,7 +20,7 @@ use gateway_common::limits::{
 
 use crate::fleet::{BackendSpec, Fleet, VipSpec};
 use crate::observation::BackendRow;
-use crate::tables::{Tables, VipKeyOrd};
+use crate::tables::{Tables, VipId};
 use index::Indexes;
 
 /// A fleet that does not fit the tables. Nothing was changed.
@@ -75,7 +74,7 @@ pub enum DirectoryError {
         /// Pool's name.
         pool: String,
         /// The address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
     },
     /// One name for two pools.
     #[error("two pools are named `{pool}`; names must differ")]
@@ -91,7 +90,7 @@ pub enum DirectoryError {
         /// The other.
         second: String,
         /// The address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
     },
     /// A VIP of no pool.
     #[error("VIP `{vip}` names a pool that does not exist")]
@@ -112,7 +111,7 @@ pub enum DirectoryError {
     )]
     NoSuchClass {
         /// Network.
-        network: Ipv4Addr,
+        network: IpAddr,
         /// Bits of it that count.
         prefix_len: u8,
         /// The class.
@@ -148,7 +147,7 @@ pub struct PoolEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VipEntry {
     /// Its key in `VIPS`.
-    pub key: VipKeyOrd,
+    pub key: VipId,
     /// Row in `VIP_TRAFFIC`.
     pub index: u32,
     /// Row of its pool in `POOLS`.
@@ -159,8 +158,8 @@ pub struct VipEntry {
 /// that use one cannot go on through another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Endpoint {
-    addr: SocketAddrV4,
-    nat_addr: Ipv4Addr,
+    addr: SocketAddr,
+    nat_addr: IpAddr,
 }
 
 impl Endpoint {
@@ -169,14 +168,9 @@ impl Endpoint {
     }
 }
 
-/// The key of a VIP in `VIPS`.
-pub fn vip_key(vip: &VipSpec) -> VipKeyOrd {
-    VipKeyOrd(VipKey {
-        addr: vip.addr.ip().octets(),
-        port: vip.addr.port().to_be_bytes(),
-        protocol: vip.protocol.number(),
-        reserved: 0,
-    })
+/// What a VIP is known by.
+pub fn vip_id(vip: &VipSpec) -> VipId {
+    VipId { addr: vip.addr, protocol: vip.protocol.number() }
 }
 
 impl Directory {
@@ -255,7 +249,7 @@ impl Directory {
             next.pools.push(PoolEntry { index, rows, name: pool.name.clone(), endpoints });
         }
         for vip in &fleet.vips {
-            let key = vip_key(vip);
+            let key = vip_id(vip);
             let index = match known.vips.get(&key) {
                 Some(&index) => index,
                 None => next.vip_indexes.take().ok_or_else(|| DirectoryError::NoFreeRow {
@@ -322,7 +316,7 @@ fn check_names(fleet: &Fleet) -> Result<(), DirectoryError> {
         if vip.pool >= fleet.pools.len() {
             return Err(DirectoryError::NoSuchPool { vip: vip.name.clone() });
         }
-        if let Some(first) = claims.insert(vip_key(vip), &vip.name) {
+        if let Some(first) = claims.insert(vip_id(vip), &vip.name) {
             return Err(DirectoryError::VipTwice {
                 first: first.clone(),
                 second: vip.name.clone(),
@@ -339,7 +333,7 @@ struct Known {
     pools: BTreeMap<String, u32>,
     /// (Pool index, who) → row.
     rows: BTreeMap<(u32, Endpoint), BackendRow>,
-    vips: BTreeMap<VipKeyOrd, u32>,
+    vips: BTreeMap<VipId, u32>,
     pools_taken: BTreeSet<u32>,
     rows_taken: BTreeSet<u32>,
 }
@@ -372,7 +366,7 @@ impl Known {
         let rows: BTreeMap<_, _> = rows
             .map(|(&row, backend)| {
                 let endpoint = Endpoint {
-                    addr: SocketAddrV4::new(backend.addr.into(), u16::from_be_bytes(backend.port)),
+                    addr: SocketAddr::new(backend.addr.into(), u16::from_be_bytes(backend.port)),
                     nat_addr: backend.nat_addr.into(),
                 };
                 ((backend.pool, endpoint), BackendRow { row, generation: backend.generation })
@@ -405,7 +399,7 @@ fn recognise_pools(
     fleet: &Fleet,
     named: BTreeMap<String, u32>,
     rows: &BTreeMap<(u32, Endpoint), BackendRow>,
-    vip_pools: &BTreeMap<VipKeyOrd, u32>,
+    vip_pools: &BTreeMap<VipId, u32>,
     taken: &BTreeSet<u32>,
 ) -> BTreeMap<String, u32> {
     let mut pairs = Vec::new();
@@ -414,7 +408,7 @@ fn recognise_pools(
             let shared = pool.backends.iter().map(Endpoint::of);
             let shared = shared.filter(|endpoint| rows.contains_key(&(index, *endpoint))).count();
             let vips = fleet.vips.iter().filter(|vip| vip.pool == position);
-            let vips = vips.filter(|vip| vip_pools.get(&vip_key(vip)) == Some(&index)).count();
+            let vips = vips.filter(|vip| vip_pools.get(&vip_id(vip)) == Some(&index)).count();
             if shared + vips > 0 {
                 pairs.push((std::cmp::Reverse((shared, vips)), position, index));
             }

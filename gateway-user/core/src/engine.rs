@@ -18,6 +18,7 @@ mod save;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -307,7 +308,7 @@ impl Engine {
 
     /// What `CLIENT_CLASSES` should hold: learnt classes only where some pool goes by them, and in no
     /// gateway that has a `manual` pool, whose vectors have the meaning that its operator gives them.
-    fn client_classes(&self, now: KtimeNs) -> BTreeMap<(u32, [u8; 4]), u32> {
+    fn client_classes(&self, now: KtimeNs) -> BTreeMap<(u32, IpAddr), u32> {
         let is_manual = |spec: &PoolSpec| spec.weights == WeightMode::Manual;
         let may = !self.fleet.pools.iter().any(is_manual)
             && self.pools.iter().any(|pool| pool.tells_clients_apart(now));

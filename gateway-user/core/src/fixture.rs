@@ -1,6 +1,6 @@
 //! Small fleets for tests.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::fleet::{
     Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PolicySpec,
@@ -24,7 +24,7 @@ pub(crate) fn fleet(pools: &[(&str, u32)]) -> Fleet {
 pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
     VipSpec {
         name: name.to_owned(),
-        addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), port),
+        addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), port),
         protocol: Protocol::Tcp,
         layer: Layer::L4,
         pool,
@@ -57,8 +57,8 @@ pub(crate) fn pool(name: &str, backends: u32) -> PoolSpec {
 pub(crate) fn backend(number: u32) -> BackendSpec {
     BackendSpec {
         name: format!("b{number}"),
-        addr: SocketAddrV4::new(Ipv4Addr::from(0x0a10_0000 + number), 8080),
-        nat_addr: Ipv4Addr::new(10, 255, 0, 1),
+        addr: SocketAddr::new(Ipv4Addr::from(0x0a10_0000 + number).into(), 8080),
+        nat_addr: Ipv4Addr::new(10, 255, 0, 1).into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     }

@@ -3,7 +3,7 @@
 //! A [`Fleet`] that exists is valid: `gateway-user`'s `config` builds it from TOML and reports
 //! every mistake at once.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway_common::layout::mode;
@@ -23,7 +23,7 @@ pub struct Fleet {
     /// Pools, by configuration order.
     pub pools: Vec<PoolSpec>,
     /// Client prefixes with a class of their own: (network, prefix length, class).
-    pub client_classes: Vec<(Ipv4Addr, u8, u8)>,
+    pub client_classes: Vec<(IpAddr, u8, u8)>,
 }
 
 /// What clients connect to.
@@ -32,7 +32,7 @@ pub struct VipSpec {
     /// Name in metrics and logs.
     pub name: String,
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// What clients speak over IP.
     pub protocol: Protocol,
     /// Which path serves it.
@@ -223,9 +223,9 @@ pub struct BackendSpec {
     /// Name in metrics and logs; unique in its pool.
     pub name: String,
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// The gateway's own address towards it.
-    pub nat_addr: Ipv4Addr,
+    pub nat_addr: IpAddr,
     /// Configured capacity, relative to the others of the pool. Positive.
     pub capacity: f64,
     /// Whether it takes new flows.

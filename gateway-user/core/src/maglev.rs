@@ -4,7 +4,7 @@
 //! and at no other time, and it depends on who the members are, not on the order in which the
 //! configuration lists them. (Eisenbud et al., "Maglev", NSDI 2016, section 3.4.)
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use gateway_common::hash::mix;
@@ -23,10 +23,19 @@ pub(crate) struct Member {
 
 /// Who a backend is, whatever row it has: a hash of its address that never changes between
 /// versions, or every table would change with an upgrade.
-pub(crate) fn identity(addr: SocketAddrV4) -> u64 {
-    let [a, b, c, d] = addr.ip().octets();
+pub(crate) fn identity(addr: SocketAddr) -> u64 {
     let [e, f] = addr.port().to_be_bytes();
-    mix(u64::from_be_bytes([a, b, c, d, e, f, 0, 1]))
+    match addr.ip() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            mix(u64::from_be_bytes([a, b, c, d, e, f, 0, 1]))
+        }
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            let [high, low] = [(bits >> 64) as u64, bits as u64];
+            mix(mix(high) ^ low ^ mix(u64::from_be_bytes([0, 0, 0, 0, e, f, 0, 2])))
+        }
+    }
 }
 
 /// The table of these members. Each has the same number of slots, give or take one; without
@@ -92,7 +101,7 @@ mod tests {
     fn members(count: u32) -> Vec<Member> {
         (0..count)
             .map(|row| {
-                let addr = SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + row), 8080);
+                let addr = SocketAddr::new(Ipv4Addr::from(0x0a00_0000 + row).into(), 8080);
                 Member { identity: identity(addr), row }
             })
             .collect()
@@ -112,6 +121,18 @@ mod tests {
             let shares = shares(&build(&members(count)), count as usize);
             let (low, high) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
             assert!(high - low <= 1, "{count} members: {low} to {high} slots");
+        }
+    }
+
+    #[test]
+    fn an_identity_never_changes() {
+        for (addr, wanted) in [
+            ("10.0.0.1:80", 0xaecb_a566_9003_26a8),
+            ("[2001:db8::1]:80", 0xbac1_2a36_84a3_28c1),
+            ("[2001:db8::1]:81", 0xe940_0aed_807a_07fd),
+            ("[2001:db8:0:1::1]:80", 0x4416_357b_e2db_7c61),
+        ] {
+            assert_eq!(identity(addr.parse().unwrap()), wanted, "{addr}");
         }
     }
 

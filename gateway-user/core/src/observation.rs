@@ -1,6 +1,6 @@
 //! What was seen of a backend, whoever saw it: the one input of the loop.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -108,7 +108,7 @@ pub enum Seen {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClientWork {
     /// Who.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Which path saw it.
     pub layer: Layer,
     /// Requests or connections.

@@ -77,14 +77,14 @@ fn set_client_classes(desired: &Tables, applied: &Tables, writes: &mut Vec<Write
 fn set_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     for (key, vip) in &desired.vips {
         if applied.vips.get(key) != Some(vip) {
-            writes.push(Write::Vip(key.0, *vip));
+            writes.push(Write::Vip(*key, *vip));
         }
     }
 }
 
 fn remove_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     let gone = applied.vips.keys().filter(|key| !desired.vips.contains_key(key));
-    writes.extend(gone.map(|key| Write::RemoveVip(key.0)));
+    writes.extend(gone.map(|key| Write::RemoveVip(*key)));
 }
 
 fn remove_client_classes(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {

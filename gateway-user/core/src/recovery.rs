@@ -10,7 +10,7 @@
 mod ledger;
 mod state;
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -103,7 +103,7 @@ pub struct Cut {
     /// Backend's name.
     pub backend: String,
     /// Its address and port.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Why it was cut.
     pub reason: Reason,
     /// How probable its fault was by whoever found it, `0..=1`; 1 by a rule without doubt.

@@ -9,7 +9,7 @@
 //! goes on from by `restore`; new ones are added with `#[serde(default)]`, and a change of what a
 //! field means raises [`VERSION`].
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -92,7 +92,7 @@ pub struct SavedPin {
     /// Which version they were.
     pub number: u64,
     /// Backends with their weights.
-    pub weights: Vec<(SocketAddrV4, Ipv4Addr, f64)>,
+    pub weights: Vec<(SocketAddr, IpAddr, f64)>,
 }
 
 /// A model's place in a pool.
@@ -116,9 +116,9 @@ pub struct SavedSeat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedBackend {
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// The gateway's own address towards it.
-    pub nat_addr: Ipv4Addr,
+    pub nat_addr: IpAddr,
     /// What flows get.
     pub arm: SavedArm,
     /// What the control group's flows get, if they are apart.
@@ -226,6 +226,17 @@ mod tests {
         assert_eq!(moment(500.0, AWAY, now), KtimeNs(0), "before this boot");
         assert_eq!(moment(f64::INFINITY, AWAY, now), KtimeNs(0));
         assert_eq!(moment(f64::NAN, AWAY, now), KtimeNs(90_000_000_000));
+    }
+
+    #[test]
+    fn addresses_of_before_ipv6_are_read_as_they_were_written() {
+        for weights in
+            [r#"[["10.0.0.1:80","10.0.0.9",1.5]]"#, r#"[["[2001:db8::1]:80","2001:db8::9",1.5]]"#]
+        {
+            let text = format!(r#"{{"number":1,"weights":{weights}}}"#);
+            let pin: SavedPin = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&pin).unwrap(), text);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! load are not in it, since they are read live from [`Rows`].
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gateway_common::draw::{self, Members};
@@ -83,7 +83,7 @@ pub struct BackendSnapshot {
     /// Its row and generation.
     pub row: BackendRow,
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
 }
 
 impl Snapshot {

@@ -1,6 +1,6 @@
 //! Everything that is known and decided now, as `/v1/state` and `gateway status` show it.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ pub struct VipState {
     /// Name.
     pub name: String,
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: String,
     /// `l4` or `l7`.
@@ -120,7 +120,7 @@ pub struct BackendState {
     /// Name.
     pub name: String,
     /// Address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// Row in `BACKENDS`, `WEIGHTS` and `LIVE`.
     pub row: u32,
     /// Generation of that row.

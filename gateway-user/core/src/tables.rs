@@ -1,10 +1,11 @@
 //! What the data plane's tables hold, or should hold: the loop's output as plain values.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Pool, Vip, VipKey, Weights};
+use gateway_common::layout::{Backend, Pool, Vip, Weights};
 use gateway_common::limits::NO_BACKEND;
 
 /// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
@@ -18,7 +19,7 @@ pub const FREE_POOL: Pool =
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
     /// `VIPS`.
-    pub vips: BTreeMap<VipKeyOrd, Vip>,
+    pub vips: BTreeMap<VipId, Vip>,
     /// `POOLS`, by index.
     pub pools: BTreeMap<u32, Pool>,
     /// `MAGLEV`: the tables in use, by table index.
@@ -28,23 +29,16 @@ pub struct Tables {
     /// `WEIGHTS`, by row. Rows of `manual` pools are absent: the operator owns them.
     pub weights: BTreeMap<u32, Weights>,
     /// `CLIENT_CLASSES`: (prefix length, network) → class.
-    pub client_classes: BTreeMap<(u32, [u8; 4]), u32>,
+    pub client_classes: BTreeMap<(u32, IpAddr), u32>,
 }
 
-/// A [`VipKey`] with an order: address, port, protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VipKeyOrd(pub VipKey);
-
-impl Ord for VipKeyOrd {
-    fn cmp(&self, other: &VipKeyOrd) -> std::cmp::Ordering {
-        bytemuck::bytes_of(&self.0).cmp(bytemuck::bytes_of(&other.0))
-    }
-}
-
-impl PartialOrd for VipKeyOrd {
-    fn partial_cmp(&self, other: &VipKeyOrd) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
+/// What a VIP is known by, of whichever family it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VipId {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// As in an IP header.
+    pub protocol: u8,
 }
 
 /// One write to the data plane. A plan orders them so that nothing read by a packet names
@@ -60,13 +54,13 @@ pub enum Write {
     /// Set a row of `POOLS`; switches tables.
     Pool(u32, Pool),
     /// Set a VIP.
-    Vip(VipKey, Vip),
+    Vip(VipId, Vip),
     /// Remove a VIP.
-    RemoveVip(VipKey),
+    RemoveVip(VipId),
     /// Set the class of a client prefix.
-    ClientClass(u32, [u8; 4], u32),
+    ClientClass(u32, IpAddr, u32),
     /// Forget a client prefix.
-    RemoveClientClass(u32, [u8; 4]),
+    RemoveClientClass(u32, IpAddr),
 }
 
 impl Tables {
@@ -92,10 +86,10 @@ impl Tables {
             }
             Write::Pool(index, pool) => self.apply_pool(*index, *pool),
             Write::Vip(key, vip) => {
-                self.vips.insert(VipKeyOrd(*key), *vip);
+                self.vips.insert(*key, *vip);
             }
             Write::RemoveVip(key) => {
-                self.vips.remove(&VipKeyOrd(*key));
+                self.vips.remove(key);
             }
             Write::ClientClass(prefix_len, network, class) => {
                 self.client_classes.insert((*prefix_len, *network), *class);

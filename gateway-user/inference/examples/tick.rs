@@ -8,7 +8,7 @@
 //! observations, which is timed apart. Ten thousand backends do not fit one data plane's tables: they
 //! are four engines that turn one after another on one core.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -198,8 +198,8 @@ fn backend(pool: usize, index: usize) -> BackendSpec {
     let addr = Ipv4Addr::from(0x0a01_0000 + (pool << 12 | index) as u32);
     BackendSpec {
         name: format!("backend{index}"),
-        addr: SocketAddrV4::new(addr, 8080),
-        nat_addr: Ipv4Addr::new(10, 1, 255, 254),
+        addr: SocketAddr::new(addr.into(), 8080),
+        nat_addr: Ipv4Addr::new(10, 1, 255, 254).into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     }

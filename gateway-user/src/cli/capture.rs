@@ -5,6 +5,7 @@ mod file;
 mod line;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -155,7 +156,7 @@ impl Whose {
 fn found(
     what: &str,
     ranges: &[Range],
-    rows: impl Iterator<Item = (u32, std::net::SocketAddrV4)>,
+    rows: impl Iterator<Item = (u32, SocketAddr)>,
 ) -> anyhow::Result<BTreeSet<u32>> {
     let is_in = |addr| ranges.iter().any(|range| range.holds(addr));
     let rows: BTreeSet<u32> = rows.filter(|(_, addr)| is_in(*addr)).map(|(row, _)| row).collect();

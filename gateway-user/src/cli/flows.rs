@@ -3,7 +3,7 @@
 
 mod count;
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -118,7 +118,7 @@ impl Filter {
 }
 
 /// Whether an address is in one of the ranges, or none were asked for.
-fn is_in(ranges: &Option<Vec<Range>>, addr: Option<SocketAddrV4>) -> bool {
+fn is_in(ranges: &Option<Vec<Range>>, addr: Option<SocketAddr>) -> bool {
     let held =
         |ranges: &Vec<Range>| addr.is_some_and(|addr| ranges.iter().any(|range| range.holds(addr)));
     ranges.as_ref().is_none_or(held)
@@ -139,12 +139,12 @@ struct Listing {
 #[derive(Serialize)]
 pub(super) struct Row {
     protocol: &'static str,
-    client: SocketAddrV4,
-    vip: SocketAddrV4,
+    client: SocketAddr,
+    vip: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     vip_name: Option<String>,
     /// `null`: it was removed.
-    backend: Option<SocketAddrV4>,
+    backend: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend_name: Option<String>,
     nat_port: u16,
@@ -239,7 +239,7 @@ fn port_words(port: u16) -> String {
 }
 
 /// Where a backend is, if it is there still.
-fn backend_words(backend: Option<SocketAddrV4>) -> String {
+fn backend_words(backend: Option<SocketAddr>) -> String {
     backend.map_or_else(|| "removed".to_owned(), |addr| addr.to_string())
 }
 

@@ -3,7 +3,7 @@
 //! The data plane outlives the daemon, and so do the commands that look at it: without names they
 //! show addresses.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use gateway_core::state::{BackendState, PoolState};
 
@@ -29,13 +29,13 @@ impl Names {
     }
 
     /// The name of a VIP of `tcp` or `udp`.
-    pub(super) fn vip(&self, addr: SocketAddrV4, protocol: &str) -> Option<&str> {
+    pub(super) fn vip(&self, addr: SocketAddr, protocol: &str) -> Option<&str> {
         let mut vips = self.status.iter().flat_map(|status| &status.state.vips);
         vips.find(|vip| vip.addr == addr && vip.protocol == protocol).map(|vip| vip.name.as_str())
     }
 
     /// The addresses of VIPs of this name.
-    pub(super) fn vips_named(&self, name: &str) -> Vec<SocketAddrV4> {
+    pub(super) fn vips_named(&self, name: &str) -> Vec<SocketAddr> {
         let vips = self.status.iter().flat_map(|status| &status.state.vips);
         vips.filter(|vip| vip.name == name).map(|vip| vip.addr).collect()
     }
@@ -57,7 +57,7 @@ impl Names {
     }
 
     /// The addresses of backends of this name, which may be `pool/backend`.
-    pub(super) fn backends_named(&self, name: &str) -> Vec<SocketAddrV4> {
+    pub(super) fn backends_named(&self, name: &str) -> Vec<SocketAddr> {
         let is_it = |pool: &PoolState, backend: &BackendState| {
             backend.name == name || format!("{}/{}", pool.name, backend.name) == name
         };

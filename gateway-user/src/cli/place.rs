@@ -1,11 +1,11 @@
 //! How a command is told which addresses it is about: by an address, a prefix, or a name.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use anyhow::ensure;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// As it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,20 +27,20 @@ impl FromStr for Place {
 /// Addresses, with one port or any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
-    net: Ipv4Net,
+    net: IpNet,
     port: Option<u16>,
 }
 
 impl Range {
     /// Whether an address and port are in it.
-    pub(super) fn holds(&self, addr: SocketAddrV4) -> bool {
-        self.net.contains(addr.ip()) && self.port.is_none_or(|port| port == addr.port())
+    pub(super) fn holds(&self, addr: SocketAddr) -> bool {
+        self.net.contains(&addr.ip()) && self.port.is_none_or(|port| port == addr.port())
     }
 }
 
-impl From<SocketAddrV4> for Range {
-    fn from(addr: SocketAddrV4) -> Range {
-        Range { net: Ipv4Net::from(*addr.ip()), port: Some(addr.port()) }
+impl From<SocketAddr> for Range {
+    fn from(addr: SocketAddr) -> Range {
+        Range { net: IpNet::from(addr.ip()), port: Some(addr.port()) }
     }
 }
 
@@ -49,12 +49,12 @@ impl FromStr for Range {
 
     fn from_str(text: &str) -> Result<Range, &'static str> {
         let any_port = |net| Range { net, port: None };
-        let one = || text.parse::<Ipv4Addr>().map(|addr| any_port(Ipv4Net::from(addr)));
-        let net = || text.parse::<Ipv4Net>().map(any_port);
-        let socket = || text.parse::<SocketAddrV4>().map(Range::from);
+        let one = || text.parse::<IpAddr>().map(|addr| any_port(IpNet::from(addr)));
+        let net = || text.parse::<IpNet>().map(any_port);
+        let socket = || text.parse::<SocketAddr>().map(Range::from);
         one().or_else(|_| net()).or_else(|_| socket()).map_err(|_| {
-            "expected an IPv4 address (10.0.0.1), with a port (10.0.0.1:80), or a prefix \
-             (10.0.0.0/8)"
+            "expected an address (10.0.0.1, 2001:db8::1), with a port (10.0.0.1:80, \
+             [2001:db8::1]:80), or a prefix (10.0.0.0/8, 2001:db8::/32)"
         })
     }
 }
@@ -63,7 +63,7 @@ impl FromStr for Range {
 pub(super) fn ranges(
     place: &Place,
     names_known: bool,
-    named: impl Fn(&str) -> Vec<SocketAddrV4>,
+    named: impl Fn(&str) -> Vec<SocketAddr>,
 ) -> anyhow::Result<Vec<Range>> {
     let name = match place {
         Place::At(range) => return Ok(vec![*range]),
@@ -83,7 +83,7 @@ pub(super) fn ranges(
 mod tests {
     use super::*;
 
-    fn addr(text: &str) -> SocketAddrV4 {
+    fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 
@@ -93,6 +93,10 @@ mod tests {
             ("10.0.0.1", "10.0.0.1:9", "10.0.0.2:9"),
             ("10.0.0.1:80", "10.0.0.1:80", "10.0.0.1:81"),
             ("10.0.0.0/8", "10.9.9.9:1", "11.0.0.0:1"),
+            ("2001:db8::1", "[2001:db8:0::1]:9", "[2001:db8::2]:9"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80", "[2001:db8::1]:81"),
+            ("2001:db8::/32", "[2001:db8:f::1]:1", "[2001:db9::]:1"),
+            ("::/0", "[2001:db8::1]:80", "10.0.0.1:80"),
         ] {
             let range: Range = range.parse().unwrap();
             assert!(range.holds(addr(held)), "{range:?} {held}");
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_a_name() {
-        for name in ["web", "web/b1", "10.0.0", "10.0.0.1:http", "::1"] {
+        for name in ["web", "web/b1", "10.0.0", "10.0.0.1:http", "2001:db8::1:http"] {
             assert_eq!(name.parse(), Ok(Place::Named(name.to_owned())));
         }
     }

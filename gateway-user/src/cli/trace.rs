@@ -7,7 +7,7 @@ mod replay;
 mod told;
 mod verdict;
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -27,10 +27,10 @@ const LIMIT: u64 = 1_000;
 pub(super) struct TraceArgs {
     /// Address and port that the packet comes from.
     #[arg(value_name = "CLIENT:PORT", required_unless_present = "pcap", requires = "target")]
-    source: Option<SocketAddrV4>,
+    source: Option<SocketAddr>,
     /// Address and port that it is sent to.
     #[arg(value_name = "VIP:PORT")]
-    target: Option<SocketAddrV4>,
+    target: Option<SocketAddr>,
     /// The packets of a capture file (pcap or pcapng) instead, one after the other.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "target", "ack", "udp"])]
     pcap: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use gateway_core::shares::{WEIGHT_RATIO_MAX, capacity_max};
 use http::HeaderName;
 use toml::Spanned;
 
+use super::address::Trouble;
 use super::llm;
 use super::mistake::Mistake;
 use super::recovery::RecoveryDraft;
@@ -50,7 +51,7 @@ pub(super) struct PoolDraft {
 /// Where a backend is in the text.
 pub(super) struct BackendPlace {
     /// Its address.
-    pub(super) addr: Spanned<SocketAddrV4>,
+    pub(super) addr: Spanned<SocketAddr>,
     /// Whether the configuration says which own address it is reached from.
     pub(super) nat_given: bool,
     /// Where `capacity` is given.
@@ -211,8 +212,8 @@ fn limit_capacities(section: &Section<'_, '_>, backends: &[BackendSpec], places:
 /// A backend as read.
 struct BackendDraft {
     name: Spanned<String>,
-    addr: Spanned<SocketAddrV4>,
-    nat_addr: Option<Ipv4Addr>,
+    addr: Spanned<SocketAddr>,
+    nat_addr: Option<IpAddr>,
     capacity: f64,
     capacity_at: Option<Span>,
     admission: Admission,
@@ -224,10 +225,18 @@ impl BackendDraft {
         BackendSpec {
             name: self.name.get_ref().clone(),
             addr: *self.addr.get_ref(),
-            nat_addr: self.nat_addr.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            nat_addr: self.nat_addr.unwrap_or_else(|| unspecified(self.addr.get_ref())),
             capacity: self.capacity,
             admission: self.admission,
         }
+    }
+}
+
+/// Nobody's address, of the family of another.
+fn unspecified(like: &SocketAddr) -> IpAddr {
+    match like {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -236,8 +245,8 @@ fn read_backend(pool: &Section<'_, '_>, item: Item<'_, '_>) -> Option<BackendDra
     match item {
         Item::Table(section) => read_backend_table(section),
         Item::Other(value) => {
-            let Some(addr) = SocketAddrV4::from_toml(value.get_ref()) else {
-                pool.unexpected("backend", value, SocketAddrV4::EXPECTED);
+            let Some(addr) = SocketAddr::from_toml(value.get_ref()) else {
+                pool.unexpected("backend", value, SocketAddr::EXPECTED);
                 return None;
             };
             let addr = usable(pool, "backend", Spanned::new(value.span(), addr))?;
@@ -258,7 +267,7 @@ fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
         .require("address", "address = \"10.0.0.1:80\"")
         .and_then(|addr| usable(&section, "address", addr));
     let name = section.name_at("name");
-    let nat_addr = read_nat_address(&mut section);
+    let nat_addr = read_nat_address(&mut section, addr.as_ref());
     let capacity_at = section.span_of("capacity");
     // A hundredth to a hundred: beyond that the lighter one would never be drawn.
     let capacity = section.within("capacity", 1.0, 0.01..=100.0);
@@ -279,10 +288,24 @@ fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
     })
 }
 
-fn read_nat_address(section: &mut Section<'_, '_>) -> Option<Ipv4Addr> {
-    let found = section.get::<Ipv4Addr>("nat_address")?;
+fn read_nat_address(
+    section: &mut Section<'_, '_>,
+    backend: Option<&Spanned<SocketAddr>>,
+) -> Option<IpAddr> {
+    let found = section.get::<IpAddr>("nat_address")?;
     let addr = *found.get_ref();
-    if addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast() || addr.is_loopback() {
+    if let Some(backend) = backend.filter(|backend| backend.get_ref().is_ipv4() != addr.is_ipv4()) {
+        let title = format!("`pool.backend.nat_address` cannot be {addr}");
+        section.mistake(
+            Mistake::at(found.span(), title)
+                .label("of another family than the backend")
+                .beside(backend.span(), "answers to addresses of its own family"),
+        );
+        return None;
+    }
+    // Any port will do: what is wrong with an address is wrong with it as an own one.
+    let no_host = Trouble::of(SocketAddr::new(addr, 1)).is_some();
+    if addr.is_unspecified() || addr.is_multicast() || addr.is_loopback() || no_host {
         section.mistake(
             Mistake::at(found.span(), format!("`pool.backend.nat_address` cannot be {addr}"))
                 .label("must be an own address that the backend can answer to")
@@ -296,20 +319,20 @@ fn read_nat_address(section: &mut Section<'_, '_>) -> Option<Ipv4Addr> {
 pub(super) fn usable(
     section: &Section<'_, '_>,
     key: &str,
-    addr: Spanned<SocketAddrV4>,
-) -> Option<Spanned<SocketAddrV4>> {
-    let (ip, port) = (addr.get_ref().ip(), addr.get_ref().port());
-    let problem = if port == 0 {
-        "port 0 cannot be connected to"
-    } else if ip.is_unspecified() {
-        "0.0.0.0 is nobody's address"
-    } else if ip.is_multicast() || ip.is_broadcast() {
-        "a TCP connection has one other end"
+    addr: Spanned<SocketAddr>,
+) -> Option<Spanned<SocketAddr>> {
+    let ip = addr.get_ref().ip();
+    let trouble = if ip.is_unspecified() {
+        Some(format!("{ip} is nobody's address").as_str().into())
+    } else if ip.is_multicast() {
+        Some("a TCP connection has one other end".into())
     } else {
-        return Some(addr);
+        Trouble::of(*addr.get_ref())
     };
-    let title = format!("`{}` cannot be {}", section.name(key), addr.get_ref());
-    section.mistake(Mistake::at(addr.span(), title).label(problem));
+    match trouble {
+        Some(trouble) => trouble.note(section, key, &addr),
+        None => return Some(addr),
+    }
     None
 }
 

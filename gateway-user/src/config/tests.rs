@@ -414,7 +414,7 @@ error: `gateway.admin` cannot be a whole number
  --> gateway.toml:3:9
   |
 3 | admin = 9900
-  |         ^^^^ expected an address and port such as "127.0.0.1:9900"
+  |         ^^^^ expected an address and port such as "10.0.0.1:80" or "[2001:db8::1]:80"
 
 error: `gateway.nat_ports` is 30000-20000
  --> gateway.toml:4:13
@@ -627,14 +627,60 @@ fn addresses_that_nobody_can_have_are_mistakes() {
     let vip = |addr: &str| FIVE_LINES.replace("127.0.0.1:8080", addr);
     has_one(&vip("127.0.0.1:0"), "2:11", &["port 0 cannot be connected to"]);
     has_one(&vip("224.0.0.1:80"), "2:11", &["the address of one host"]);
-    has_one(&vip("127.0.0.1"), "2:11", &["expected an IPv4 address and port"]);
-    has_one(&vip("[::1]:80"), "2:11", &["expected an IPv4 address and port"]);
+    has_one(&vip("127.0.0.1"), "2:11", &["expected an address and port"]);
+    has_one(&vip("2001:db8::1:80"), "2:11", &["or \"[2001:db8::1]:80\""]);
+    has_one(&vip("[ff02::1]:80"), "2:11", &["the address of one host"]);
+    has_one(&vip("[fe80::1]:80"), "2:11", &["on one link only", "fd00::/8"]);
+    has_one(&vip("[2001:db8::1%2]:80"), "2:11", &["on one link only"]);
+    has_one(&vip("[::ffff:127.0.0.1]:80"), "2:11", &["in an IPv6 one", "write \"127.0.0.1:80\""]);
     has_one(&vip("127.0.0.1:9900"), "2:11", &["taken by `gateway.admin`"]);
     has_one(&vip("127.0.0.1:9001"), "5:12", &["requests would go round in a circle"]);
     let backend = |addr: &str| FIVE_LINES.replace("127.0.0.1:9002", addr);
     has_one(&backend("127.0.0.1:0"), "5:30", &["port 0 cannot be connected to"]);
     has_one(&backend("0.0.0.0:80"), "5:30", &["0.0.0.0 is nobody's address"]);
+    has_one(&backend("255.255.255.255:80"), "5:30", &["a broadcast address"]);
+    has_one(&backend("[::]:80"), "5:30", &[":: is nobody's address"]);
+    has_one(&backend("[::ffff:10.0.0.1]:80"), "5:30", &["write \"10.0.0.1:80\""]);
     has_one(&backend("nonsense"), "5:30", &["`pool.backend` cannot be \"nonsense\""]);
+}
+
+#[test]
+fn the_proxy_has_both_families_on_both_sides() {
+    let mixed = FIVE_LINES.replace("127.0.0.1:8080", "[2001:DB8:0:0::100]:443");
+    let config = checked(&mixed.replace("127.0.0.1:9002", "[fd00::2]:9002"));
+    assert_eq!(config.fleet.vips[0].name, "[2001:db8::100]:443");
+    let names: Vec<_> = config.fleet.pools[0].backends.iter().map(|one| &one.name).collect();
+    assert_eq!(names, ["127.0.0.1:9001", "[fd00::2]:9002"]);
+    let any = |addr: &str| format!("[[vip]]\naddress = \"{addr}:80\"\n");
+    let both = format!("{}{}{FIVE_LINES}", any("0.0.0.0"), any("[::]"));
+    assert_eq!(checked(&both).fleet.vips.len(), 3);
+    let twice = format!("{}{}{FIVE_LINES}", any("[::1]"), any("[0::1]"));
+    has_one(&twice, "4:11", &["VIP address [::1]:80 is claimed twice"]);
+}
+
+#[test]
+fn l4_vips_are_ipv4() {
+    let vip = L4.replace("10.0.0.100:80", "[2001:db8::100]:80");
+    has_one(&vip, "3:1", &["is L4 and IPv6", "say `layer = \"l7\"`"]);
+    let backend = L4.replace("10.1.0.1:80", "[2001:db8::1]:80");
+    has_one(&backend, "7:12", &["is IPv6, but VIP", "say `layer = \"l7\"`"]);
+    let class = format!("{FIVE_LINES}[[client_class]]\nprefix = \"2001:db8::/32\"\nclass = 1\n");
+    has_one(&class, "7:10", &["which are IPv4"]);
+}
+
+#[test]
+fn an_own_address_is_of_its_backends_family() {
+    let text = |nat: &str| {
+        let table =
+            format!("[[pool.backend]]\naddress = \"[fd00::2]:80\"\nnat_address = \"{nat}\"\n");
+        FIVE_LINES.replace("backend = [\"127.0.0.1:9001\", \"127.0.0.1:9002\"]\n", &table)
+    };
+    assert_eq!(
+        checked(&text("fd00::1")).fleet.pools[0].backends[0].nat_addr,
+        "fd00::1".parse::<std::net::IpAddr>().unwrap()
+    );
+    has_one(&text("10.0.0.1"), "7:15", &["of another family than the backend"]);
+    has_one(&text("fe80::1"), "7:15", &["must be an own address"]);
 }
 
 #[test]
@@ -701,7 +747,7 @@ fn client_prefixes_are_exact_and_classes_exist() {
         "8:9",
         &["must be from 0 to 6", "class 7 is the control group's"],
     );
-    has_one(&class("prefix = \"10.0.0.0/40\"\nclass = 1"), "7:10", &["expected an IPv4 prefix"]);
+    has_one(&class("prefix = \"10.0.0.0/40\"\nclass = 1"), "7:10", &["expected a prefix"]);
     has_one(&class("prefix = \"10.0.0.0/8\""), "6:1", &["`client_class.class` is missing"]);
 }
 
@@ -813,6 +859,12 @@ fn a_vip_is_guarded_where_it_says_so() {
     assert!(!checked(L4).fleet.vips[0].guard);
     assert!(checked(&guarded("guard = true", "")).fleet.vips[0].guard);
     has_one(&guarded("guard = 1", ""), "5:9", &["vip.guard", "true or false"]);
+    let ipv6 = guarded("guard = true\nlayer = \"l7\"", "").replacen(
+        "10.0.0.100:80",
+        "[2001:db8::1]:80",
+        1,
+    );
+    has_one(&ipv6, "5:9", &["vip.guard", "IPv6"]);
     let alone = FIVE_LINES.replacen("[[pool]]", "guard = true\n[[pool]]", 1);
     has_one(&alone, "3:9", &["vip.guard", "interfaces"]);
 }

@@ -1,11 +1,11 @@
 //! How single values are written: durations, addresses, prefixes, ranges.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 /// A value as TOML has it.
@@ -58,27 +58,21 @@ text_value!(
 );
 text_value!(
     SocketAddr,
-    "an address and port such as \"127.0.0.1:9900\"",
+    "an address and port such as \"10.0.0.1:80\" or \"[2001:db8::1]:80\"",
     |text: &str| text.parse().ok(),
     SocketAddr::to_string
 );
 text_value!(
-    SocketAddrV4,
-    "an IPv4 address and port such as \"10.0.0.1:80\"",
+    IpAddr,
+    "an address such as \"10.0.0.1\" or \"2001:db8::1\"",
     |text: &str| text.parse().ok(),
-    SocketAddrV4::to_string
+    IpAddr::to_string
 );
 text_value!(
-    Ipv4Addr,
-    "an IPv4 address such as \"10.0.0.1\"",
+    IpNet,
+    "a prefix such as \"10.0.0.0/8\" or \"2001:db8::/32\"",
     |text: &str| text.parse().ok(),
-    Ipv4Addr::to_string
-);
-text_value!(
-    Ipv4Net,
-    "an IPv4 prefix such as \"10.0.0.0/8\"",
-    |text: &str| text.parse().ok(),
-    Ipv4Net::to_string
+    IpNet::to_string
 );
 text_value!(
     RangeInclusive<u16>,

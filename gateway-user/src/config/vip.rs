@@ -1,12 +1,13 @@
 //! The `[[vip]]` and `[[client_class]]` tables, and how VIPs and pools hang together.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
 use gateway_core::fleet::{Layer, Mode, Protocol, VipSpec, WeightMode};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use toml::Spanned;
 
+use super::address::Trouble;
 use super::gateway::GatewaySpec;
 use super::mistake::{Log, Mistake};
 use super::pool::{PoolDraft, Unique};
@@ -55,7 +56,7 @@ fn read(
     names: &mut Unique<String>,
     addrs: &mut Claims,
 ) -> VipDraft {
-    let addr = section.require::<SocketAddrV4>("address", "address = \"10.0.0.100:80\"");
+    let addr = section.require::<SocketAddr>("address", "address = \"10.0.0.100:80\"");
     let name = section.name_at("name");
     let layer = section.word("layer", &[("l4", Layer::L4), ("l7", Layer::L7)]);
     let layer_at = layer.as_ref().map_or(section.span(), Spanned::span);
@@ -80,7 +81,7 @@ fn read(
     if let Some(addr) = &addr {
         addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
     }
-    let guard = read_guard(&mut section, gateway);
+    let guard = read_guard(&mut section, gateway, addr.as_ref().map(Spanned::get_ref));
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
         name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
@@ -94,8 +95,19 @@ fn read(
 }
 
 /// Whether it is guarded, which XDP alone can do.
-fn read_guard(section: &mut Section<'_, '_>, gateway: &GatewaySpec) -> bool {
+fn read_guard(
+    section: &mut Section<'_, '_>,
+    gateway: &GatewaySpec,
+    addr: Option<&SocketAddr>,
+) -> bool {
     let Some(guard) = section.get::<bool>("guard") else { return false };
+    if *guard.get_ref() && addr.is_some_and(SocketAddr::is_ipv6) {
+        section.mistake(
+            Mistake::at(guard.span(), "`vip.guard` does not guard an IPv6 VIP")
+                .label("its lists are of IPv4 prefixes")
+                .help("leave it out, and deny sources by the host's firewall (nftables) instead"),
+        );
+    }
     if *guard.get_ref() && gateway.interfaces.is_empty() {
         section.mistake(
             Mistake::at(guard.span(), "`vip.guard` guards nothing without an interface")
@@ -107,7 +119,7 @@ fn read_guard(section: &mut Section<'_, '_>, gateway: &GatewaySpec) -> bool {
 }
 
 /// What a VIP is called that has no name.
-fn name_of(addr: SocketAddrV4, protocol: Protocol) -> String {
+fn name_of(addr: SocketAddr, protocol: Protocol) -> String {
     match protocol {
         Protocol::Tcp => addr.to_string(),
         Protocol::Udp => format!("{addr}/udp"),
@@ -116,8 +128,8 @@ fn name_of(addr: SocketAddrV4, protocol: Protocol) -> String {
 
 /// Who has which address: TCP and UDP may share one.
 struct Claims {
-    tcp: Unique<SocketAddrV4>,
-    udp: Unique<SocketAddrV4>,
+    tcp: Unique<SocketAddr>,
+    udp: Unique<SocketAddr>,
 }
 
 impl Claims {
@@ -125,7 +137,7 @@ impl Claims {
         Claims { tcp: Unique::new("VIP address"), udp: Unique::new("VIP address of UDP") }
     }
 
-    fn of(&mut self, protocol: Protocol) -> &mut Unique<SocketAddrV4> {
+    fn of(&mut self, protocol: Protocol) -> &mut Unique<SocketAddr> {
         match protocol {
             Protocol::Tcp => &mut self.tcp,
             Protocol::Udp => &mut self.udp,
@@ -161,26 +173,26 @@ fn read_pool(section: &mut Section<'_, '_>, pools: &[PoolDraft]) -> Option<usize
 /// The address, if the VIP can be served there; else the mistake is noted.
 fn servable(
     section: &Section<'_, '_>,
-    addr: Spanned<SocketAddrV4>,
+    addr: Spanned<SocketAddr>,
     layer: Layer,
     admin: SocketAddr,
-) -> Option<Spanned<SocketAddrV4>> {
+) -> Option<Spanned<SocketAddr>> {
     let ip = addr.get_ref().ip();
-    let problem = if addr.get_ref().port() == 0 {
-        "port 0 cannot be connected to"
-    } else if ip.is_multicast() || ip.is_broadcast() {
-        "a VIP is the address of one host"
+    let trouble = if ip.is_multicast() {
+        Some("a VIP is the address of one host".into())
     } else if layer == Layer::L4 && ip.is_unspecified() {
-        "XDP looks for one address; 0.0.0.0 is possible with `layer = \"l7\"` only"
+        Some("XDP looks for one address; any is possible with `layer = \"l7\"` only".into())
     } else if layer == Layer::L4 && ip.is_loopback() {
-        "packets to loopback never reach XDP; use `layer = \"l7\"`"
-    } else if admin == SocketAddr::V4(*addr.get_ref()) {
-        "taken by `gateway.admin`"
+        Some("packets to loopback never reach XDP; use `layer = \"l7\"`".into())
+    } else if admin == *addr.get_ref() {
+        Some("taken by `gateway.admin`".into())
     } else {
-        return Some(addr);
+        Trouble::of(*addr.get_ref())
     };
-    let title = format!("`vip.address` cannot be {}", addr.get_ref());
-    section.mistake(Mistake::at(addr.span(), title).label(problem));
+    match trouble {
+        Some(trouble) => trouble.note(section, "address", &addr),
+        None => return Some(addr),
+    }
     None
 }
 
@@ -195,12 +207,39 @@ pub(super) fn check_together(
         check_without_interfaces(log, vips, pools);
     }
     check_resets(log, vips, pools);
-    for vip in vips.iter().filter_map(|vip| vip.spec.as_ref()) {
+    for VipDraft { spec, layer_at } in vips {
+        let Some(vip) = spec else { continue };
         let Some(pool) = pools.get(vip.pool) else { continue };
+        if vip.layer == Layer::L4 {
+            check_family(log, vip, layer_at, pool);
+        }
         for backend in &pool.backends_at {
             check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
             check_port(log, vip, pool, &backend.addr);
         }
+    }
+}
+
+/// The packet path forwards IPv4.
+fn check_family(log: &Log, vip: &VipSpec, layer_at: &Span, pool: &PoolDraft) {
+    let help = "say `layer = \"l7\"` for the VIP: the proxy has IPv6 on both sides, in any mix";
+    if vip.addr.is_ipv6() {
+        log.add(
+            Mistake::at(layer_at.clone(), format!("VIP {:?} is L4 and IPv6", vip.name))
+                .label("L4 VIPs are IPv4")
+                .help(help),
+        );
+    }
+    for backend in pool.backends_at.iter().filter(|backend| backend.addr.get_ref().is_ipv6()) {
+        let addr = backend.addr.get_ref();
+        log.add(
+            Mistake::at(
+                backend.addr.span(),
+                format!("backend {addr} is IPv6, but VIP {:?} is L4", vip.name),
+            )
+            .label("backends of L4 VIPs are IPv4")
+            .help(help),
+        );
     }
 }
 
@@ -252,7 +291,7 @@ fn check_without_interfaces(log: &Log, vips: &[VipDraft], pools: &[PoolDraft]) {
     }
 }
 
-fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddrV4) {
+fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddr) {
     if addr == vip.addr {
         log.add(
             Mistake::at(span, format!("backend {addr} is the address of VIP {:?}", vip.name))
@@ -270,7 +309,7 @@ fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddrV4) {
 
 /// In the modes where the backend gets the packet as the client sent it, its server is asked at the
 /// VIP's port.
-fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<SocketAddrV4>) {
+fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<SocketAddr>) {
     let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
     let (wanted, port) = (vip.addr.port(), backend.get_ref().port());
     if vip.layer != Layer::L4 || !mode.is_one_sided() || port == wanted {
@@ -294,7 +333,7 @@ fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<Sock
 }
 
 /// Reads every `[[client_class]]` of the document.
-pub(super) fn read_client_classes(top: &mut Section<'_, '_>) -> Vec<(Ipv4Addr, u8, u8)> {
+pub(super) fn read_client_classes(top: &mut Section<'_, '_>) -> Vec<(IpAddr, u8, u8)> {
     let mut prefixes = Unique::new("client prefix");
     let mut classes = Vec::new();
     for item in top.items("client_class") {
@@ -316,16 +355,22 @@ pub(super) fn read_client_classes(top: &mut Section<'_, '_>) -> Vec<(Ipv4Addr, u
 
 fn read_client_class(
     mut section: Section<'_, '_>,
-    prefixes: &mut Unique<Ipv4Net>,
-) -> Option<(Ipv4Addr, u8, u8)> {
-    let prefix = section.require::<Ipv4Net>("prefix", "prefix = \"10.0.0.0/8\"");
+    prefixes: &mut Unique<IpNet>,
+) -> Option<(IpAddr, u8, u8)> {
+    let prefix = section.require::<IpNet>("prefix", "prefix = \"10.0.0.0/8\"");
     if !section.has("class") {
         section.missing("class", "class = 1");
     }
     let class = read_class(&mut section);
     if let Some(prefix) = &prefix {
         let net = *prefix.get_ref();
-        if net.trunc() != net {
+        if matches!(net, IpNet::V6(_)) {
+            section.mistake(
+                Mistake::at(prefix.span(), format!("`client_class.prefix` is {net}"))
+                    .label("classes of prefixes are for L4 VIPs, which are IPv4")
+                    .help("leave it out"),
+            );
+        } else if net.trunc() != net {
             section.mistake(
                 Mistake::at(prefix.span(), format!("`client_class.prefix` is {net}"))
                     .label(format!("has bits set beyond its {} bits", net.prefix_len()))

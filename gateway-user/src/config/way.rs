@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use gateway_common::tunnel::overhead;
 use gateway_core::fleet::Mode;
@@ -23,7 +23,7 @@ const ROUTES: &str = "/proc/net/route";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Way {
     /// The own address that packets leave from.
-    pub(super) own: Ipv4Addr,
+    pub(super) own: IpAddr,
     /// The longest packet, in bytes.
     mtu: u32,
     /// Whether it leads over a router; `None`: no route says.
@@ -32,22 +32,34 @@ pub(super) struct Way {
 
 impl Way {
     /// Asks the kernel. Nothing is sent: connecting a UDP socket only looks the route up.
-    pub(super) fn towards(addr: SocketAddrV4) -> io::Result<Way> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(addr)?;
-        let own = match socket.local_addr()? {
-            SocketAddr::V4(own) => *own.ip(),
-            SocketAddr::V6(own) => return Err(io::Error::other(format!("{own} is not IPv4"))),
-        };
-        let mtu = rustix::net::sockopt::ip_mtu(&socket)?;
-        let routes = fs::read_to_string(ROUTES).unwrap_or_default();
-        Ok(Way { own, mtu, over_router: over_router(&routes, *addr.ip()) })
+    pub(super) fn towards(addr: SocketAddr) -> io::Result<Way> {
+        match addr.ip() {
+            IpAddr::V4(ip) => {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                socket.connect(addr)?;
+                let routes = fs::read_to_string(ROUTES).unwrap_or_default();
+                Ok(Way {
+                    own: socket.local_addr()?.ip(),
+                    mtu: rustix::net::sockopt::ip_mtu(&socket)?,
+                    over_router: over_router(&routes, ip),
+                })
+            }
+            IpAddr::V6(_) => {
+                let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+                socket.connect(addr)?;
+                Ok(Way {
+                    own: socket.local_addr()?.ip(),
+                    mtu: rustix::net::sockopt::ipv6_mtu(&socket)?,
+                    over_router: None,
+                })
+            }
+        }
     }
 }
 
 /// Notes what of a way may not do for a mode. No more than doubts: rules and tunnels of the host may
 /// lead packets otherwise than its main table says.
-pub(super) fn doubt(doubts: &Log, mode: Mode, backend: SocketAddrV4, way: &Way, span: &Span) {
+pub(super) fn doubt(doubts: &Log, mode: Mode, backend: SocketAddr, way: &Way, span: &Span) {
     let ip = backend.ip();
     if mode == Mode::DsrL2 && way.over_router == Some(true) {
         doubts.add(
@@ -126,7 +138,7 @@ mod tests {
 
     fn doubts(mode: Mode, mtu: u32, over_router: Option<bool>) -> Vec<Mistake> {
         let log = Log::default();
-        let way = Way { own: Ipv4Addr::new(10, 0, 0, 1), mtu, over_router };
+        let way = Way { own: Ipv4Addr::new(10, 0, 0, 1).into(), mtu, over_router };
         doubt(&log, mode, "10.0.1.7:80".parse().unwrap(), &way, &(0..0));
         log.into_vec()
     }

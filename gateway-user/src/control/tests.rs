@@ -27,7 +27,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
     let backend = |(index, name): (usize, &&str)| BackendSpec {
         name: (*name).to_owned(),
         addr: format!("127.0.0.1:{}", 9_001 + index).parse().unwrap(),
-        nat_addr: Ipv4Addr::UNSPECIFIED,
+        nat_addr: Ipv4Addr::UNSPECIFIED.into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     };

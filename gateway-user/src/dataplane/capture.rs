@@ -1,7 +1,7 @@
 //! Packets as the program captures them, for who writes them down ([`gateway_common::capture`]).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -57,9 +57,9 @@ impl Wanted {
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// VIPs, each with `tcp` or `udp`.
-    pub vips: BTreeMap<u32, (SocketAddrV4, &'static str)>,
+    pub vips: BTreeMap<u32, (SocketAddr, &'static str)>,
     /// Backends, each with the generation of its row.
-    pub backends: BTreeMap<u32, (SocketAddrV4, u32)>,
+    pub backends: BTreeMap<u32, (SocketAddr, u32)>,
 }
 
 impl Rows {
@@ -69,9 +69,11 @@ impl Rows {
     ///
     /// If its maps cannot be read.
     pub fn of(view: &View) -> Result<Rows, DataplaneError> {
-        let vips = view.maps.read_vips()?.into_iter().map(|(key, vip)| {
-            (vip.index, (socket(key.0.addr, key.0.port), protocol(key.0.protocol)))
-        });
+        let vips = view
+            .maps
+            .read_vips()?
+            .into_iter()
+            .map(|(key, vip)| (vip.index, (key.addr, protocol(key.protocol))));
         let backends =
             view.maps.read_backends()?.into_iter().map(|(row, backend)| {
                 (row, (socket(backend.addr, backend.port), backend.generation))

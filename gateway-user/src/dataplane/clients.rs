@@ -5,7 +5,7 @@
 //! end. So each walk tells of those that ended since the one before, and of each of them once.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
@@ -26,7 +26,7 @@ pub(super) struct Tally {
     from: KtimeNs,
     /// and before this one.
     until: KtimeNs,
-    pairs: BTreeMap<(BackendRow, Ipv4Addr), ClientWork>,
+    pairs: BTreeMap<(BackendRow, IpAddr), ClientWork>,
 }
 
 impl Tally {
@@ -140,8 +140,9 @@ mod tests {
         tally.see(&flow(3, OVER & !flow_state::CONFIRMED, between));
         tally.see(&flow(3, flow_state::CLOSED | flow_state::REFUSED, between));
         let told = told(tally);
-        let seen: Vec<_> = told.iter().map(|w| (w.addr.octets()[3], w.count, w.failed)).collect();
-        assert_eq!(seen, [(1, 2, 0), (2, 1, 1)]);
+        let seen: Vec<_> = told.iter().map(|w| (w.addr, w.count, w.failed)).collect();
+        let addr = |client| IpAddr::from([10, 0, 0, client]);
+        assert_eq!(seen, [(addr(1), 2, 0), (addr(2), 1, 1)]);
         assert_eq!((told[0].bytes_in, told[0].bytes_out), (20, 200));
         assert!((told[0].took.as_secs_f64() - 2.0).abs() < 0.05, "{:?}", told[0].took);
         assert!(told[0].log_took.abs() < 0.05, "{}", told[0].log_took);

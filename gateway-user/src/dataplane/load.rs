@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip};
 use gateway_common::limits::{FLOWS_MAX, FLOWS_MIN};
-use gateway_core::tables::VipKeyOrd;
+use gateway_core::tables::VipId;
 
 use super::attach::{self, Attachment};
 use super::error::DataplaneError;
@@ -25,7 +25,7 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) attachments: Vec<Attachment>,
     pub(super) backends: BTreeMap<u32, Backend>,
-    pub(super) vips: BTreeMap<VipKeyOrd, Vip>,
+    pub(super) vips: BTreeMap<VipId, Vip>,
     pub(super) hash_seed: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The maps, typed, and the tables of the core read from and written to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -19,12 +19,13 @@ use gateway_common::limits::{
 };
 use gateway_common::verdict::VERDICTS_LEN;
 use gateway_core::rows::Rows;
-use gateway_core::tables::{FREE_POOL, Slots, Tables, VipKeyOrd, Write};
+use gateway_core::tables::{FREE_POOL, Slots, Tables, VipId, Write};
 
 use super::error::DataplaneError;
 use super::flows::FlowMaps;
 use super::guard::GuardTries;
 use super::rows::MappedRows;
+use super::tracked::socket;
 
 /// Every map, typed.
 pub(super) struct Maps {
@@ -106,8 +107,8 @@ impl Maps {
     }
 
     /// All VIPs.
-    pub(super) fn read_vips(&self) -> Result<BTreeMap<VipKeyOrd, Vip>, DataplaneError> {
-        let entry = |entry: Result<(VipKey, Vip), MapError>| entry.map(|(k, v)| (VipKeyOrd(k), v));
+    pub(super) fn read_vips(&self) -> Result<BTreeMap<VipId, Vip>, DataplaneError> {
+        let entry = |entry: Result<(VipKey, Vip), MapError>| entry.map(|(k, v)| (vip_id(&k), v));
         self.vips.iter().map(entry).collect::<Result<_, _>>().map_err(reading(map_name::VIPS))
     }
 
@@ -143,7 +144,7 @@ impl Maps {
     /// The pools that a VIP or a backend names: a free row of `POOLS` looks like any other.
     fn read_pools(
         &self,
-        vips: &BTreeMap<VipKeyOrd, Vip>,
+        vips: &BTreeMap<VipId, Vip>,
         backends: &BTreeMap<u32, Backend>,
     ) -> Result<BTreeMap<u32, Pool>, DataplaneError> {
         let named = vips.values().map(|vip| vip.pool).chain(backends.values().map(|one| one.pool));
@@ -190,9 +191,9 @@ impl Maps {
         }
     }
 
-    fn read_classes(&self) -> Result<BTreeMap<(u32, [u8; 4]), u32>, DataplaneError> {
+    fn read_classes(&self) -> Result<BTreeMap<(u32, IpAddr), u32>, DataplaneError> {
         let entry = |entry: Result<(Key<[u8; 4]>, u32), MapError>| {
-            entry.map(|(prefix, class)| ((prefix.prefix_len(), prefix.data()), class))
+            entry.map(|(prefix, class)| ((prefix.prefix_len(), prefix.data().into()), class))
         };
         self.classes
             .iter()
@@ -213,18 +214,27 @@ impl Maps {
                 };
             }
             Write::Pool(pool, value) => self.pools.set(*pool, value, 0),
-            Write::Vip(key, vip) => {
-                self.vips.insert(key, vip, 0).and_then(|()| self.write_address(key.addr))
+            Write::Vip(id, vip) => match vip_key(id) {
+                Some(key) => {
+                    self.vips.insert(key, vip, 0).and_then(|()| self.write_address(key.addr))
+                }
+                None => Ok(()),
+            },
+            Write::RemoveVip(id) => match vip_key(id) {
+                Some(key) => {
+                    gone_is_fine(self.vips.remove(&key)).and_then(|()| self.write_address(key.addr))
+                }
+                None => Ok(()),
+            },
+            Write::ClientClass(len, IpAddr::V4(network), class) => {
+                self.classes.insert(&Key::new(*len, network.octets()), class, 0)
             }
-            Write::RemoveVip(key) => {
-                gone_is_fine(self.vips.remove(key)).and_then(|()| self.write_address(key.addr))
+            Write::RemoveClientClass(len, IpAddr::V4(network)) => {
+                gone_is_fine(self.classes.remove(&Key::new(*len, network.octets())))
             }
-            Write::ClientClass(len, network, class) => {
-                self.classes.insert(&Key::new(*len, *network), class, 0)
-            }
-            Write::RemoveClientClass(len, network) => {
-                gone_is_fine(self.classes.remove(&Key::new(*len, *network)))
-            }
+            // No packet of an IPv6 client is looked at.
+            Write::ClientClass(_, IpAddr::V6(_), _)
+            | Write::RemoveClientClass(_, IpAddr::V6(_)) => Ok(()),
         };
         result.map_err(|source| DataplaneError::Write { write: words(write), source })
     }
@@ -351,19 +361,31 @@ fn words(write: &Write) -> String {
         Write::Backend(row, _) => format!("row {row} of {}", map_name::BACKENDS),
         Write::Weights(row, _) => format!("row {row} of {}", map_name::WEIGHTS),
         Write::Pool(pool, _) => format!("row {pool} of {}", map_name::POOLS),
-        Write::Vip(key, _) => format!("VIP {}", vip(key)),
-        Write::RemoveVip(key) => format!("the removal of VIP {}", vip(key)),
-        Write::ClientClass(len, network, _) => {
-            format!("the class of clients {}/{len}", Ipv4Addr::from(*network))
-        }
+        Write::Vip(id, _) => format!("VIP {}", id.addr),
+        Write::RemoveVip(id) => format!("the removal of VIP {}", id.addr),
+        Write::ClientClass(len, network, _) => format!("the class of clients {network}/{len}"),
         Write::RemoveClientClass(len, network) => {
-            format!("the removal of the class of clients {}/{len}", Ipv4Addr::from(*network))
+            format!("the removal of the class of clients {network}/{len}")
         }
     }
 }
 
-fn vip(key: &VipKey) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(key.addr), u16::from_be_bytes(key.port))
+/// What a key of `VIPS` stands for.
+pub(super) fn vip_id(key: &VipKey) -> VipId {
+    VipId { addr: socket(key.addr, key.port), protocol: key.protocol }
+}
+
+/// A VIP's key in `VIPS`; none has one of IPv6, whose packets the program passes on as they are.
+fn vip_key(id: &VipId) -> Option<VipKey> {
+    match id.addr {
+        SocketAddr::V4(addr) => Some(VipKey {
+            addr: addr.ip().octets(),
+            port: addr.port().to_be_bytes(),
+            protocol: id.protocol,
+            reserved: 0,
+        }),
+        SocketAddr::V6(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -378,9 +400,9 @@ mod tests {
 
     #[test]
     fn a_failed_write_is_named_in_words() {
-        let key = VipKey { addr: [10, 0, 0, 1], port: [0, 80], protocol: 6, reserved: 0 };
-        assert_eq!(words(&Write::RemoveVip(key)), "the removal of VIP 10.0.0.1:80");
-        let class = Write::ClientClass(8, [10, 0, 0, 0], 1);
+        let id = VipId { addr: "[2001:db8::1]:80".parse().unwrap(), protocol: 6 };
+        assert_eq!(words(&Write::RemoveVip(id)), "the removal of VIP [2001:db8::1]:80");
+        let class = Write::ClientClass(8, "10.0.0.0".parse().unwrap(), 1);
         assert_eq!(words(&class), "the class of clients 10.0.0.0/8");
     }
 }

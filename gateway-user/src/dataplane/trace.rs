@@ -6,15 +6,15 @@
 mod choice;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use gateway_common::flows;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{Backend, Flow, FlowKey, Vip, flow_state, vip_flag};
-use gateway_common::packet::{self, Packet, SliceFrame};
+use gateway_common::packet::{self, SliceFrame};
 use gateway_common::route::back_key;
 use gateway_common::verdict::Verdict;
-use gateway_core::tables::VipKeyOrd;
+use gateway_core::tables::VipId;
 use serde::Serialize;
 
 pub use self::choice::Choice;
@@ -31,7 +31,7 @@ pub struct Trace {
     /// The interface that it comes in by.
     pub interface: String,
     /// Source and target, if it is TCP or UDP over IPv4.
-    pub ends: Option<(SocketAddrV4, SocketAddrV4)>,
+    pub ends: Option<(SocketAddr, SocketAddr)>,
     /// Where its journey ends.
     pub verdict: Verdict,
     /// What it is sent to, if that is a VIP.
@@ -50,7 +50,7 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TracedVip {
     /// Its address and port.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// Whether the proxy serves it.
@@ -79,9 +79,9 @@ pub enum Path {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Source after translation.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Target after translation.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     /// The interface that it leaves by.
     pub interface: String,
     /// Link address of the next hop.
@@ -93,7 +93,7 @@ pub struct Tracer {
     view: View,
     rehearsal: Rehearsal,
     attached: Vec<Interface>,
-    vips: BTreeMap<VipKeyOrd, Vip>,
+    vips: BTreeMap<VipId, Vip>,
     rows: BTreeMap<u32, Backend>,
 }
 
@@ -213,10 +213,10 @@ impl Tracer {
     }
 
     fn vip(&self, key: &FlowKey) -> Option<TracedVip> {
-        let packet = Packet { key: *key, ..bytemuck::Zeroable::zeroed() };
-        let vip = self.vips.get(&VipKeyOrd(packet.vip_key()))?;
+        let addr = socket(key.target_addr, key.target_port);
+        let vip = self.vips.get(&VipId { addr, protocol: key.protocol })?;
         Some(TracedVip {
-            addr: socket(key.target_addr, key.target_port),
+            addr,
             protocol: protocol(key.protocol),
             is_l7: vip.flags & vip_flag::L7 != 0,
             pool: vip.pool,
@@ -249,6 +249,6 @@ fn sent(ran: &Ran) -> Result<Option<Sent>, DataplaneError> {
 }
 
 /// Source and target.
-fn ends(key: &FlowKey) -> (SocketAddrV4, SocketAddrV4) {
+fn ends(key: &FlowKey) -> (SocketAddr, SocketAddr) {
     (socket(key.source_addr, key.source_port), socket(key.target_addr, key.target_port))
 }

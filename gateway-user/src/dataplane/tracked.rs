@@ -1,7 +1,7 @@
 //! A flow of the table in words and units, for who looks at it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
@@ -76,9 +76,9 @@ impl FlowState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracked {
     /// Address and port of the client.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// What it talks to.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// Row of its backend.
@@ -86,7 +86,7 @@ pub struct Tracked {
     /// Generation of that row when the flow began.
     pub generation: u32,
     /// Where the backend is; `None`: it was removed since.
-    pub backend: Option<SocketAddrV4>,
+    pub backend: Option<SocketAddr>,
     /// The port that the backend sees the flow come from.
     pub nat_port: u16,
     /// How far it is.
@@ -130,7 +130,7 @@ impl Tracked {
 pub(super) struct Backends<'a>(pub(super) &'a BTreeMap<u32, Backend>);
 
 impl Backends<'_> {
-    fn addr(&self, row: u32, generation: u32) -> Option<SocketAddrV4> {
+    fn addr(&self, row: u32, generation: u32) -> Option<SocketAddr> {
         let backend = self.0.get(&row).filter(|backend| backend.generation == generation)?;
         Some(socket(backend.addr, backend.port))
     }
@@ -142,8 +142,8 @@ pub(super) fn protocol(number: u8) -> &'static str {
 }
 
 /// An address as the maps hold it.
-pub(super) fn socket(addr: [u8; 4], port: [u8; 2]) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(addr), u16::from_be_bytes(port))
+pub(super) fn socket(addr: [u8; 4], port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(addr).into(), u16::from_be_bytes(port))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! as its client sees it. Whatever ends them, the client's going away included, each is counted
 //! exactly once and the backend's count of requests in flight goes down again.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) struct Thought {
     pub(super) demand: Demand,
     pub(super) profile: Profile,
     /// Who asks.
-    pub(super) client: Ipv4Addr,
+    pub(super) client: IpAddr,
     /// Length of its body, where it is announced.
     pub(super) body_bytes: u64,
     /// It asks a language model, by its pool's word.

@@ -1,7 +1,7 @@
 //! The clients' side of a traffic thread: accepting connections, serving them, and letting them
 //! go when their VIP is closed.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl Worker {
     pub(super) async fn accept(
         self: Rc<Worker>,
         vip: Name,
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         listener: TcpListener,
         mut closing: watch::Receiver<bool>,
     ) {
@@ -86,7 +86,7 @@ impl Worker {
     fn spawn(
         self: &Rc<Worker>,
         vip: &Name,
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         stream: TcpStream,
         peer: SocketAddr,
         permit: OwnedSemaphorePermit,
@@ -103,33 +103,32 @@ impl Worker {
     }
 
     /// After which a client of a VIP that reads nothing is given up on.
-    fn idle_timeout(&self, addr: SocketAddrV4) -> Duration {
+    fn idle_timeout(&self, addr: SocketAddr) -> Duration {
         let view = self.view();
         view.vip(addr).map_or(HttpSpec::default().idle_timeout, |vip| vip.http.idle_timeout)
     }
 
     /// The VIP's name as of now; where it is not published yet, or not any more, the one that it
     /// was opened under.
-    fn name(&self, addr: SocketAddrV4, opened_as: &Name) -> Name {
+    fn name(&self, addr: SocketAddr, opened_as: &Name) -> Name {
         self.view().vip(addr).map_or_else(|| opened_as.clone(), |vip| vip.name.clone())
     }
 
     /// Serves a client until one side closes, or until its current request's end once closing.
     async fn serve_connection(
         self: Rc<Worker>,
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         stream: TcpStream,
         peer: SocketAddr,
         mut closing: watch::Receiver<bool>,
     ) {
-        let SocketAddr::V4(peer) = peer else { return };
         let Ok(()) = stream.set_nodelay(true) else { return };
         if *closing.borrow() {
             // It connected before the VIP was closed, so its request is served.
             let _ = timeout(LAST_REQUEST_WITHIN, stream.readable()).await;
         }
         let io = TokioIo::new(Watched::new(stream, self.idle_timeout(addr)));
-        let client = Rc::new(Client::new(*peer.ip(), addr));
+        let client = Rc::new(Client::new(peer.ip(), addr));
         let service = service_fn(|request| {
             service::serve(Rc::clone(&self), addr, Rc::clone(&client), request)
         });

@@ -1,7 +1,7 @@
 //! What can keep the proxy from starting or from listening.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 /// Why the proxy could not do what its configuration asks. The cause is in `source`.
 #[derive(Debug, thiserror::Error)]
@@ -15,20 +15,20 @@ pub enum L7Error {
         /// Name of the VIP.
         vip: String,
         /// Its address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
     /// The address is not the host's.
     #[error(
-        "VIP {vip}: cannot listen on {addr}: it is not an address of this host; `ip addr add {ip}/32 dev lo` makes it one",
-        ip = addr.ip()
+        "VIP {vip}: cannot listen on {addr}: it is not an address of this host; `ip addr add {ip}/{bits} dev lo` makes it one",
+        ip = addr.ip(), bits = if addr.is_ipv6() { 128 } else { 32 }
     )]
     AddressNotLocal {
         /// Name of the VIP.
         vip: String,
         /// Its address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -40,7 +40,7 @@ pub enum L7Error {
         /// Name of the VIP.
         vip: String,
         /// Its address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -50,7 +50,7 @@ pub enum L7Error {
         /// Name of the VIP.
         vip: String,
         /// Its address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -73,7 +73,7 @@ pub enum L7Error {
 
 impl L7Error {
     /// The error of a socket that should have listened for `vip`.
-    pub(super) fn listen(vip: &str, addr: SocketAddrV4, source: io::Error) -> L7Error {
+    pub(super) fn listen(vip: &str, addr: SocketAddr, source: io::Error) -> L7Error {
         let vip = vip.to_owned();
         match source.kind() {
             io::ErrorKind::AddrInUse => L7Error::PortInUse { vip, addr, source },

@@ -7,7 +7,7 @@
 //! received framing headers off so that nothing of them survives to be read differently there, and
 //! refuses the codings that hyper accepts but does not decode.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{
@@ -83,16 +83,22 @@ pub(super) fn only_chunked(headers: &HeaderMap) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     /// Its address.
-    pub(super) ip: Ipv4Addr,
-    /// The same for `X-Forwarded-For`.
+    pub(super) ip: IpAddr,
+    /// The same for `X-Forwarded-For`: without brackets, as other proxies write it and backends read
+    /// it. (Those are of `Forwarded`, RFC 7239, which this proxy does not write.)
     addr: HeaderValue,
     /// The VIP that it connected to, where it sent no `Host`.
     vip: HeaderValue,
 }
 
 impl Client {
-    pub(super) fn new(client: Ipv4Addr, vip: SocketAddrV4) -> Client {
-        let vip = if vip.port() == 80 { vip.ip().to_string() } else { vip.to_string() };
+    pub(super) fn new(client: IpAddr, vip: SocketAddr) -> Client {
+        let vip = match (vip.port(), vip.ip()) {
+            (80, IpAddr::V4(ip)) => ip.to_string(),
+            // RFC 3986, section 3.2.2.
+            (80, IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => vip.to_string(),
+        };
         Client { ip: client, addr: header_value(&client.to_string()), vip: header_value(&vip) }
     }
 }
@@ -246,12 +252,13 @@ mod tests {
 
     fn sent(lines: &[(&str, &str)]) -> HeaderMap {
         let mut head = head(lines);
-        let client = Client::new(
-            Ipv4Addr::new(192, 0, 2, 1),
-            "198.51.100.1:8080".parse().expect("an address"),
-        );
+        let client = client("192.0.2.1", "198.51.100.1:8080");
         to_backend(&mut head, &client, &HeaderValue::from_static("id"));
         head.headers
+    }
+
+    fn client(ip: &str, vip: &str) -> Client {
+        Client::new(ip.parse().expect("an address"), vip.parse().expect("an address"))
     }
 
     fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
@@ -324,7 +331,7 @@ mod tests {
     fn an_absolute_target_becomes_a_path_and_overrules_host() {
         let mut head = head(&[("host", "other")]);
         head.uri = Uri::from_static("http://user@shop.example:81/a?b");
-        let client = Client::new(Ipv4Addr::LOCALHOST, "127.0.0.1:80".parse().expect("an address"));
+        let client = client("127.0.0.1", "127.0.0.1:80");
         to_backend(&mut head, &client, &HeaderValue::from_static("id"));
         assert_eq!(head.uri, "/a?b");
         assert_eq!(all(&head.headers, "host"), ["shop.example:81"]);
@@ -332,13 +339,26 @@ mod tests {
 
     #[test]
     fn a_request_of_http_1_0_without_host_gets_the_vips() {
-        let mut head = head(&[]);
-        head.version = Version::HTTP_10;
-        assert_eq!(check_request(&head), Ok(()));
-        let client =
-            Client::new(Ipv4Addr::LOCALHOST, "198.51.100.1:8080".parse().expect("an address"));
+        for (vip, host) in [
+            ("198.51.100.1:8080", "198.51.100.1:8080"),
+            ("198.51.100.1:80", "198.51.100.1"),
+            ("[2001:DB8:0::1]:8080", "[2001:db8::1]:8080"),
+            ("[2001:db8::1]:80", "[2001:db8::1]"),
+        ] {
+            let mut head = head(&[]);
+            head.version = Version::HTTP_10;
+            assert_eq!(check_request(&head), Ok(()));
+            to_backend(&mut head, &client("::1", vip), &HeaderValue::from_static("id"));
+            assert_eq!(all(&head.headers, "host"), [host], "{vip}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_client_is_forwarded_for_without_brackets() {
+        let mut head = head(&[("host", "h"), ("x-forwarded-for", "203.0.113.9")]);
+        let client = client("2001:db8:0:0:0::7", "[2001:db8::1]:80");
         to_backend(&mut head, &client, &HeaderValue::from_static("id"));
-        assert_eq!(all(&head.headers, "host"), ["198.51.100.1:8080"]);
+        assert_eq!(all(&head.headers, "x-forwarded-for"), ["203.0.113.9, 2001:db8::7"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
@@ -39,7 +39,7 @@ pub struct Drained {
 /// lets requests finish.
 pub struct Proxy {
     threads: Vec<Thread>,
-    listening: BTreeMap<SocketAddrV4, String>,
+    listening: BTreeMap<SocketAddr, String>,
     metrics: Arc<Metrics>,
     recent: Arc<Recent>,
     near: Arc<PrefixTable>,
@@ -80,7 +80,7 @@ struct Thread {
 /// Sockets of a VIP, one a thread, opened before anything is changed.
 struct Opened {
     vip: String,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     listeners: Vec<TcpListener>,
 }
 
@@ -150,7 +150,7 @@ impl Proxy {
         Ok(())
     }
 
-    fn open_new(&self, wanted: &BTreeMap<SocketAddrV4, String>) -> Result<Vec<Opened>, L7Error> {
+    fn open_new(&self, wanted: &BTreeMap<SocketAddr, String>) -> Result<Vec<Opened>, L7Error> {
         let new = wanted.iter().filter(|(addr, _)| !self.listening.contains_key(addr));
         new.map(|(&addr, vip)| {
             let listeners = listen::listeners(vip, addr, self.threads.len())?;
@@ -215,7 +215,7 @@ impl Proxy {
     }
 }
 
-fn l7_vips(snapshot: &Snapshot) -> BTreeMap<SocketAddrV4, String> {
+fn l7_vips(snapshot: &Snapshot) -> BTreeMap<SocketAddr, String> {
     let vips = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L7);
     vips.map(|vip| (vip.addr, vip.name.clone())).collect()
 }

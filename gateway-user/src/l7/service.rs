@@ -12,7 +12,7 @@
 //! be slow everywhere, and twice the work is what an overloaded pool needs least.
 
 use std::convert::Infallible;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use gateway_core::affinity::{Affinity, Key};
@@ -41,7 +41,7 @@ use super::worker::Worker;
 /// Answers one request that came in on the VIP at `vip_addr`.
 pub(super) async fn serve(
     worker: Rc<Worker>,
-    vip_addr: SocketAddrV4,
+    vip_addr: SocketAddr,
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {

@@ -1,7 +1,7 @@
 //! What a traffic thread runs: the commands that open and close its listeners, and its end.
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub(super) enum Command {
         /// The VIP's name in labels.
         vip: Name,
         /// Its address.
-        addr: SocketAddrV4,
+        addr: SocketAddr,
         /// The socket.
         listener: std::net::TcpListener,
     },
     /// Accept no more for a VIP and end its connections after their current request.
-    Close(SocketAddrV4),
+    Close(SocketAddr),
     /// Do so for all, answer with how it went, and end.
     Drain {
         /// When to give up on what still runs.
@@ -49,7 +49,7 @@ pub(super) enum Command {
 pub(super) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Command>) {
     let worker = Rc::new(Worker::new(shared));
     tokio::task::spawn_local(reap(Rc::downgrade(&worker)));
-    let mut listeners: HashMap<SocketAddrV4, watch::Sender<bool>> = HashMap::new();
+    let mut listeners: HashMap<SocketAddr, watch::Sender<bool>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Open { vip, addr, listener } => {
@@ -81,7 +81,7 @@ pub(super) async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Co
 fn open(
     worker: &Rc<Worker>,
     vip: &Name,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     listener: std::net::TcpListener,
 ) -> Option<watch::Sender<bool>> {
     let watched = TcpListener::from_std(listener);

@@ -8,7 +8,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -132,7 +132,7 @@ pub(super) async fn connect(
     vip: &VipView,
     series: &BackendSeries,
     backend: BackendRow,
-    addr: SocketAddrV4,
+    addr: SocketAddr,
 ) -> Result<Conn, ConnectError> {
     let line = worker.pool.line(backend);
     let connecting = timeout(vip.http.connect_timeout, TcpStream::connect(addr)).await;

@@ -3,7 +3,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::metrics::{
 pub(super) struct View {
     /// What it was derived from.
     pub(super) snapshot: Arc<Snapshot>,
-    vips: HashMap<SocketAddrV4, Rc<VipView>>,
+    vips: HashMap<SocketAddr, Rc<VipView>>,
 }
 
 impl View {
@@ -38,7 +38,7 @@ impl View {
     }
 
     /// The L7 VIP at an address, if it is still configured.
-    pub(super) fn vip(&self, addr: SocketAddrV4) -> Option<&Rc<VipView>> {
+    pub(super) fn vip(&self, addr: SocketAddr) -> Option<&Rc<VipView>> {
         self.vips.get(&addr)
     }
 

@@ -2,7 +2,7 @@
 //! random numbers. All of it is shared with no other thread, so that a request takes no lock.
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Worker {
         &self,
         view: &View,
         pool: usize,
-        client: Ipv4Addr,
+        client: IpAddr,
         facts: &RequestFacts<'_>,
     ) -> Thought {
         let hash = self.rng.borrow_mut().next_u64();

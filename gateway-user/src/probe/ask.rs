@@ -1,7 +1,7 @@
 //! Asking one backend once.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use gateway_core::fleet::{ProbeKind, ProbeSpec};
@@ -56,7 +56,7 @@ enum ProbeError {
 }
 
 /// Asks a backend once, within the probe's timeout.
-pub(super) async fn ask(addr: SocketAddrV4, spec: &ProbeSpec) -> Answer {
+pub(super) async fn ask(addr: SocketAddr, spec: &ProbeSpec) -> Answer {
     match timeout(spec.timeout, try_ask(addr, &spec.kind)).await {
         Ok(Ok(())) => Answer::Good,
         Ok(Err(ProbeError::Connect(error))) if is_own_lack(&error) => Answer::CouldNotAsk,
@@ -71,7 +71,7 @@ pub(super) async fn ask(addr: SocketAddrV4, spec: &ProbeSpec) -> Answer {
     }
 }
 
-async fn try_ask(addr: SocketAddrV4, kind: &ProbeKind) -> Result<(), ProbeError> {
+async fn try_ask(addr: SocketAddr, kind: &ProbeKind) -> Result<(), ProbeError> {
     let stream = TcpStream::connect(addr).await.map_err(ProbeError::Connect)?;
     match kind {
         ProbeKind::Tcp => Ok(()),
@@ -79,7 +79,7 @@ async fn try_ask(addr: SocketAddrV4, kind: &ProbeKind) -> Result<(), ProbeError>
     }
 }
 
-async fn ask_http(stream: TcpStream, addr: SocketAddrV4, path: &str) -> Result<(), ProbeError> {
+async fn ask_http(stream: TcpStream, addr: SocketAddr, path: &str) -> Result<(), ProbeError> {
     let request = Request::get(path)
         .header(HOST, addr.to_string())
         .header(USER_AGENT, concat!("gateway-probe/", env!("CARGO_PKG_VERSION")))

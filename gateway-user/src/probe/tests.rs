@@ -27,13 +27,22 @@ fn tcp() -> ProbeSpec {
 }
 
 /// A server that runs a script on every connection.
-async fn server<F, R>(script: F) -> SocketAddrV4
+async fn server<F, R>(script: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let SocketAddr::V4(addr) = listener.local_addr().unwrap() else { panic!("not IPv4") };
+    server_at("127.0.0.1:0", script).await
+}
+
+/// The same, at an address.
+async fn server_at<F, R>(addr: &str, script: F) -> SocketAddr
+where
+    F: Fn(TcpStream) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind(addr).await.unwrap();
+    let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(script(stream));
@@ -42,7 +51,7 @@ where
     addr
 }
 
-async fn answers(text: &'static str) -> SocketAddrV4 {
+async fn answers(text: &'static str) -> SocketAddr {
     server(move |mut stream| async move {
         let mut request = [0; 1024];
         let _ = stream.read(&mut request).await;
@@ -51,24 +60,23 @@ async fn answers(text: &'static str) -> SocketAddrV4 {
     .await
 }
 
-async fn hangs() -> SocketAddrV4 {
+async fn hangs() -> SocketAddr {
     server(|mut stream| async move {
         let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await
 }
 
-async fn refuses() -> SocketAddrV4 {
+async fn refuses() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let SocketAddr::V4(addr) = listener.local_addr().unwrap() else { panic!("not IPv4") };
-    addr
+    listener.local_addr().unwrap()
 }
 
-fn snapshot(addrs: &[SocketAddrV4], generation: u32, probe: Option<ProbeSpec>) -> Snapshot {
+fn snapshot(addrs: &[SocketAddr], generation: u32, probe: Option<ProbeSpec>) -> Snapshot {
     let backends = addrs.iter().enumerate().map(|(index, &addr)| BackendSpec {
         name: format!("b{index}"),
         addr,
-        nat_addr: Ipv4Addr::LOCALHOST,
+        nat_addr: Ipv4Addr::LOCALHOST.into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     });
@@ -180,6 +188,26 @@ async fn a_backend_that_hangs_is_bad_after_the_timeout_and_its_connection_closed
 async fn a_tcp_probe_wants_a_connection_and_no_more() {
     assert_eq!(ask::ask(hangs().await, &tcp()).await, ask::Answer::Good);
     assert_eq!(ask::ask(refuses().await, &tcp()).await, ask::Answer::Bad);
+}
+
+#[tokio::test]
+async fn an_ipv6_backend_is_asked_by_its_name_in_brackets() {
+    let (asked, mut was_asked) = mpsc::unbounded_channel();
+    let addr = server_at("[::1]:0", move |mut stream| {
+        let asked = asked.clone();
+        async move {
+            let mut request = vec![0; 1024];
+            let read = stream.read(&mut request).await.unwrap_or(0);
+            let _ = asked.send(String::from_utf8_lossy(&request[..read]).to_lowercase());
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+        }
+    })
+    .await;
+    assert_eq!(ask::ask(addr, &http(PATIENCE)).await, ask::Answer::Good);
+    let request = was_asked.recv().await.unwrap();
+    assert!(request.contains(&format!("host: [::1]:{}\r\n", addr.port())), "{request}");
+    let elsewhere = ProbeSpec { port: Some(1), ..tcp() };
+    assert_eq!(asked_at(addr, &elsewhere), "[::1]:1".parse().unwrap());
 }
 
 #[tokio::test]

@@ -1,17 +1,18 @@
 //! What is written is read again, and is the same memory for everybody.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use bytemuck::Zeroable;
 use gateway_common::clock::{KtimeNs, coarse};
 use gateway_common::layout::{
-    Backend, Flow, FlowControl, FlowKey, Live, Pool, Settings, Traffic, Vip, VipKey, Weights,
-    address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
+    Backend, Flow, FlowControl, FlowKey, Live, Pool, Settings, Traffic, Vip, Weights, address_flag,
+    algorithm, backend_flag, flow_state, map_name, vip_flag,
 };
 use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
 use gateway_core::observation::{BackendRow, Seen};
-use gateway_core::tables::{Tables, VipKeyOrd, Write};
+use gateway_core::tables::{Tables, VipId, Write};
 use gateway_user::clock;
 use gateway_user::dataplane::{
     CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, FlowMaps, SWEEP_BUDGET,
@@ -20,8 +21,15 @@ use gateway_user::telemetry::Telemetry;
 
 use crate::lab::{Lab, run, with_lab};
 
-pub(crate) const VIP: VipKey =
-    VipKey { addr: [10, 9, 0, 100], port: [0, 80], protocol: 6, reserved: 0 };
+const VIP_ADDR: [u8; 4] = [10, 9, 0, 100];
+
+pub(crate) const VIP: VipId = vip_at(80);
+
+const fn vip_at(port: u16) -> VipId {
+    let [a, b, c, d] = VIP_ADDR;
+    let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port);
+    VipId { addr, protocol: 6 }
+}
 
 pub(crate) fn some_tables() -> Tables {
     let weights = Weights {
@@ -36,12 +44,15 @@ pub(crate) fn some_tables() -> Tables {
         Pool { table: 3, algorithm: algorithm::P2C, fallback: 9, flags: 1, control_share: 3_277 };
     let slots = (0..MAGLEV_SLOTS).map(|slot| if slot % 2 == 0 { 9 } else { 4_000 }).collect();
     Tables {
-        vips: BTreeMap::from([(VipKeyOrd(VIP), Vip { index: 2, pool: 1, flags: 0 })]),
+        vips: BTreeMap::from([(VIP, Vip { index: 2, pool: 1, flags: 0 })]),
         pools: BTreeMap::from([(1, pool)]),
         maglev: BTreeMap::from([(3, slots)]),
         backends: BTreeMap::from([(9, backend(1)), (4_000, backend(2))]),
         weights: BTreeMap::from([(9, weights), (4_000, Weights { fallback: 7, ..weights })]),
-        client_classes: BTreeMap::from([((8, [10, 0, 0, 0]), 3), ((24, [10, 7, 7, 0]), 5)]),
+        client_classes: BTreeMap::from([
+            ((8, Ipv4Addr::new(10, 0, 0, 0).into()), 3),
+            ((24, Ipv4Addr::new(10, 7, 7, 0).into()), 5),
+        ]),
     }
 }
 
@@ -62,8 +73,8 @@ pub(crate) fn writes(tables: &Tables) -> Vec<Write> {
     writes.extend(tables.weights.iter().map(|(row, weights)| Write::Weights(*row, *weights)));
     writes.extend(tables.maglev.iter().map(|(table, slots)| Write::Table(*table, slots.clone())));
     writes.extend(tables.pools.iter().map(|(row, pool)| Write::Pool(*row, *pool)));
-    writes.extend(tables.vips.iter().map(|(key, vip)| Write::Vip(key.0, *vip)));
-    let class = |((len, network), class): (&(u32, [u8; 4]), &u32)| {
+    writes.extend(tables.vips.iter().map(|(key, vip)| Write::Vip(*key, *vip)));
+    let class = |((len, network), class): (&(u32, IpAddr), &u32)| {
         Write::ClientClass(*len, *network, *class)
     };
     writes.extend(tables.client_classes.iter().map(class));
@@ -107,7 +118,7 @@ fn what_is_applied_is_what_is_read() {
         let gone = [
             Write::RemoveVip(VIP),
             Write::RemoveVip(VIP),
-            Write::RemoveClientClass(8, [10, 0, 0, 0]),
+            Write::RemoveClientClass(8, Ipv4Addr::new(10, 0, 0, 0).into()),
             Write::Backend(9, Backend::zeroed()),
         ];
         dataplane.apply(&gone).unwrap();
@@ -124,18 +135,17 @@ fn an_address_is_answered_for_while_a_vip_of_l4_has_it() {
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
         let addrs = Map::HashMap(data(lab, map_name::VIP_ADDRS));
         let addrs: HashMap<MapData, [u8; 4], u32> = addrs.try_into().unwrap();
-        let flags = || addrs.get(&VIP.addr, 0).ok();
-        let port = |port| VipKey { port: [0, port], ..VIP };
+        let flags = || addrs.get(&VIP_ADDR, 0).ok();
         let vip = |flags| Vip { index: 2, pool: 1, flags };
         assert_eq!(flags(), None);
         for (write, expected) in [
-            (Write::Vip(port(80), vip(vip_flag::L7)), Some(0)),
-            (Write::Vip(port(81), vip(0)), Some(address_flag::L4)),
-            (Write::Vip(port(82), vip(0)), Some(address_flag::L4)),
-            (Write::RemoveVip(port(81)), Some(address_flag::L4)),
-            (Write::Vip(port(82), vip(vip_flag::L7)), Some(0)),
-            (Write::RemoveVip(port(82)), Some(0)),
-            (Write::RemoveVip(port(80)), None),
+            (Write::Vip(vip_at(80), vip(vip_flag::L7)), Some(0)),
+            (Write::Vip(vip_at(81), vip(0)), Some(address_flag::L4)),
+            (Write::Vip(vip_at(82), vip(0)), Some(address_flag::L4)),
+            (Write::RemoveVip(vip_at(81)), Some(address_flag::L4)),
+            (Write::Vip(vip_at(82), vip(vip_flag::L7)), Some(0)),
+            (Write::RemoveVip(vip_at(82)), Some(0)),
+            (Write::RemoveVip(vip_at(80)), None),
         ] {
             dataplane.apply(std::slice::from_ref(&write)).unwrap();
             assert_eq!(flags(), expected, "{write:?}");
@@ -248,9 +258,9 @@ fn counters_are_summed_over_cpus_and_begin_anew_with_a_new_backend() {
 pub(crate) fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> FlowKey {
     let key = FlowKey {
         source_addr: [10, 9, 0, 2],
-        target_addr: VIP.addr,
+        target_addr: VIP_ADDR,
         source_port: client_port.to_be_bytes(),
-        target_port: VIP.port,
+        target_port: VIP.addr.port().to_be_bytes(),
         protocol: 6,
         reserved: [0; 3],
     };

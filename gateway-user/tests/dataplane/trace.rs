@@ -1,6 +1,7 @@
 //! What is told of a packet, beside what the data plane then has of it: nothing.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use gateway_common::flows::AtomicTable;
@@ -98,7 +99,8 @@ fn a_syn_is_told_its_backend_and_nothing_is_changed() {
         assert_eq!((flow.row, flow.class), (choice.row, choice.class));
         let sent = told.sent.unwrap();
         assert_eq!(sent.target.to_string(), BACKEND);
-        assert_eq!((sent.source.ip().octets(), sent.source.port()), ([10, 9, 0, 1], flow.nat_port));
+        let own = Ipv4Addr::new(10, 9, 0, 1).into();
+        assert_eq!(sent.source, SocketAddr::new(own, flow.nat_port));
         assert_eq!((sent.interface.as_str(), sent.next_hop), (NEAR, [2, 0, 0, 0, 0, 3]));
         assert_eq!(trace(lab, CLIENT, VIP_ADDR, flag::SYN).choice.unwrap(), choice, "once more");
     });

@@ -1,14 +1,14 @@
 //! A real connection through the program: what the shell sees of it.
 
 use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use gateway_common::layout::{Pool, Vip, VipKey, Weights, algorithm, backend_flag};
+use gateway_common::layout::{Pool, Vip, Weights, algorithm, backend_flag};
 use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, WEIGHT_MAX};
 use gateway_common::verdict::Verdict;
 use gateway_core::observation::{BackendRow, Observation, Seen};
-use gateway_core::tables::Write;
+use gateway_core::tables::{VipId, Write};
 use gateway_user::dataplane::{Dataplane, SWEEP_BUDGET, events};
 use gateway_user::telemetry::Telemetry;
 
@@ -39,8 +39,7 @@ fn one_backend() -> Vec<Write> {
         reserved: 0,
         computed_at_ns: 0,
     };
-    let key =
-        VipKey { addr: [10, 9, 0, 100], port: 80_u16.to_be_bytes(), protocol: 6, reserved: 0 };
+    let key = VipId { addr: "10.9.0.100:80".parse().unwrap(), protocol: 6 };
     vec![
         Write::Backend(ROW, backend),
         Write::Weights(ROW, weights),
@@ -130,7 +129,7 @@ fn a_class_that_is_written_is_read_at_the_next_first_packet_and_the_walk_tells_w
             .collect();
         assert_eq!(classes, [2, 0]);
         let told = observed.iter().filter_map(|observation| match observation.seen {
-            Seen::Client(work) => Some((work.addr.octets(), work.count)),
+            Seen::Client(work) => Some((work.addr, work.count)),
             _ => None,
         });
         let told: Vec<_> = told.collect();
@@ -145,7 +144,7 @@ fn walks(dataplane: &mut Dataplane, telemetry: &Telemetry) -> bool {
 }
 
 /// The client's address, and a class for it and for nobody.
-const CLIENT: [u8; 4] = [10, 9, 0, 2];
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 const CLASSED: Write = Write::ClientClass(32, CLIENT, 2);
 const UNCLASSED: Write = Write::RemoveClientClass(32, CLIENT);
 

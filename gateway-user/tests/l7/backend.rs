@@ -1,7 +1,7 @@
 //! Backends that do as they are told: a proper HTTP server with a handler, or bare sockets.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +22,7 @@ pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 /// A backend, and what it has seen.
 #[derive(Clone)]
 pub(crate) struct Backend {
-    pub(crate) addr: SocketAddrV4,
+    pub(crate) addr: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
 }
@@ -63,8 +63,17 @@ impl Backend {
         F: Fn(TcpStream, usize) -> R + Send + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let addr = v4(listener.local_addr().expect("bound"));
+        Backend::raw_at(Ipv4Addr::LOCALHOST.into(), script).await
+    }
+
+    /// The same, at an address.
+    pub(crate) async fn raw_at<F, R>(ip: IpAddr, script: F) -> Backend
+    where
+        F: Fn(TcpStream, usize) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((ip, 0)).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
         let connections = Arc::new(AtomicUsize::default());
         let counted = Arc::clone(&connections);
         tokio::spawn(async move {
@@ -88,16 +97,9 @@ impl Backend {
 }
 
 /// An address where nothing listens.
-pub(crate) async fn refusing_addr() -> SocketAddrV4 {
+pub(crate) async fn refusing_addr() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    v4(listener.local_addr().expect("bound"))
-}
-
-fn v4(addr: SocketAddr) -> SocketAddrV4 {
-    match addr {
-        SocketAddr::V4(addr) => addr,
-        SocketAddr::V6(addr) => panic!("{addr} is not IPv4"),
-    }
+    listener.local_addr().expect("bound")
 }
 
 /// A body of this text.

@@ -1,6 +1,6 @@
 //! A client that sends exactly what the test says, and reads responses byte by byte.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use tokio::io::AsyncBufReadExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
@@ -36,12 +36,12 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// One `GET` on a connection of its own.
-pub(crate) async fn get(addr: SocketAddrV4, path: &str) -> Reply {
+pub(crate) async fn get(addr: SocketAddr, path: &str) -> Reply {
     Client::connect(addr).await.request(&format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await
 }
 
 impl Client {
-    pub(crate) async fn connect(addr: SocketAddrV4) -> Client {
+    pub(crate) async fn connect(addr: SocketAddr) -> Client {
         let stream = soon("a connection to the proxy", TcpStream::connect(addr)).await;
         Client { stream: BufReader::new(stream.expect("the proxy listens")) }
     }

@@ -212,7 +212,7 @@ async fn a_backend_that_accepts_no_connection_is_given_up_on() {
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
     socket.bind(&any.into()).expect("a free port");
     socket.listen(0).expect("listening");
-    let addr = socket.local_addr().expect("bound").as_socket_ipv4().expect("IPv4");
+    let addr = socket.local_addr().expect("bound").as_socket().expect("an IP address");
     let _first = tokio::net::TcpStream::connect(addr).await.expect("the queue is empty");
     let http = HttpSpec { connect_timeout: Duration::from_millis(100), ..HttpSpec::default() };
     let mut gateway = Gateway::with(Setup { http, ..Setup::default() }, &[addr]);

@@ -1,7 +1,7 @@
 //! A proxy under test: its snapshot, its rows and what it reports.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -28,10 +28,10 @@ use crate::{eventually, soon};
 pub(crate) struct Gateway {
     pub(crate) proxy: Proxy,
     pub(crate) rows: Arc<HeapRows>,
-    pub(crate) vip: SocketAddrV4,
+    pub(crate) vip: SocketAddr,
     snapshot: Arc<ArcSwap<Snapshot>>,
     observations: Receiver<Observation>,
-    backends: Vec<SocketAddrV4>,
+    backends: Vec<SocketAddr>,
 }
 
 /// How a proxy under test differs from the usual one.
@@ -43,12 +43,12 @@ pub(crate) struct Setup {
 
 impl Gateway {
     /// In front of these backends, all with the same weight.
-    pub(crate) fn start(backends: &[SocketAddrV4]) -> Gateway {
+    pub(crate) fn start(backends: &[SocketAddr]) -> Gateway {
         Gateway::with(Setup::default(), backends)
     }
 
     /// With other limits than the usual.
-    pub(crate) fn with(setup: Setup, backends: &[SocketAddrV4]) -> Gateway {
+    pub(crate) fn with(setup: Setup, backends: &[SocketAddr]) -> Gateway {
         let vip = own_addr();
         let started = Gateway::try_start(setup, &[vip], backends);
         started.unwrap_or_else(|error| panic!("the proxy must start: {error}"))
@@ -57,8 +57,8 @@ impl Gateway {
     /// On these VIPs, if they can be had.
     pub(crate) fn try_start(
         setup: Setup,
-        vips: &[SocketAddrV4],
-        backends: &[SocketAddrV4],
+        vips: &[SocketAddr],
+        backends: &[SocketAddr],
     ) -> Result<Gateway, L7Error> {
         let rows = Arc::new(HeapRows::default());
         for row in 0..backends.len() {
@@ -83,8 +83,8 @@ impl Gateway {
     /// Publishes other VIPs and backends, as the daemon does.
     pub(crate) fn reconfigure(
         &mut self,
-        vips: &[SocketAddrV4],
-        backends: &[SocketAddrV4],
+        vips: &[SocketAddr],
+        backends: &[SocketAddr],
         generation: u32,
     ) -> Result<(), L7Error> {
         let snapshot = snapshot(vips, backends, HttpSpec::default(), generation);
@@ -156,17 +156,23 @@ pub(crate) fn weight(weight: u16) -> Weights {
 }
 
 /// A loopback address that no other test listens on.
-pub(crate) fn own_addr() -> SocketAddrV4 {
+pub(crate) fn own_addr() -> SocketAddr {
     static COUNT: AtomicU8 = AtomicU8::new(64);
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    SocketAddrV4::new(Ipv4Addr::new(127, count, high, low), 8080)
+    SocketAddr::new(Ipv4Addr::new(127, count, high, low).into(), 8080)
+}
+
+/// A port of `[::1]` where nothing listens: loopback has one IPv6 address alone.
+pub(crate) fn own_addr_ipv6() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("bound")
 }
 
 /// A pool named `pool` of backends named `b0`, `b1`, … behind VIPs named `vip0`, `vip1`, …
 pub(crate) fn snapshot(
-    vips: &[SocketAddrV4],
-    backends: &[SocketAddrV4],
+    vips: &[SocketAddr],
+    backends: &[SocketAddr],
     http: HttpSpec,
     generation: u32,
 ) -> Snapshot {
@@ -181,7 +187,7 @@ pub(crate) fn snapshot(
     let specs = backends.iter().enumerate().map(|(index, &addr)| BackendSpec {
         name: format!("b{index}"),
         addr,
-        nat_addr: Ipv4Addr::LOCALHOST,
+        nat_addr: Ipv4Addr::LOCALHOST.into(),
         capacity: 1.0,
         admission: Admission::Accepting,
     });
@@ -211,7 +217,7 @@ pub(crate) fn snapshot(
     }
 }
 
-fn placed(backends: &[SocketAddrV4], generation: u32) -> PoolSnapshot {
+fn placed(backends: &[SocketAddr], generation: u32) -> PoolSnapshot {
     let count = backends.len();
     let slot =
         |slot: u32| if count == 0 { NO_BACKEND as u16 } else { (slot as usize % count) as u16 };

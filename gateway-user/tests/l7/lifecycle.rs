@@ -1,7 +1,7 @@
 //! Starting, changing and stopping while requests run.
 
 use std::error::Error;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_core::observation::RequestOutcome;
@@ -38,7 +38,7 @@ async fn begin_download(gateway: &Gateway) -> (Client, String) {
     (client, head)
 }
 
-async fn refuses(addr: SocketAddrV4) -> bool {
+async fn refuses(addr: SocketAddr) -> bool {
     TcpStream::connect(addr).await.is_err()
 }
 
@@ -107,7 +107,7 @@ async fn a_second_gateway_on_the_same_vip_is_refused() {
 
 #[tokio::test]
 async fn an_address_of_another_host_is_named_with_a_remedy() {
-    let addr: SocketAddrV4 = "192.0.2.80:80".parse().expect("an address");
+    let addr: SocketAddr = "192.0.2.80:80".parse().expect("an address");
     let result = Gateway::try_start(Setup::default(), &[addr], &[addr]);
     let error = result.err().expect("TEST-NET-1 is nobody's");
     assert!(matches!(error, L7Error::AddressNotLocal { .. }), "{error:?}");

@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod failures;
+mod families;
 mod forwarding;
 mod gateway;
 mod lifecycle;

@@ -1,11 +1,12 @@
 //! How each client behaved of late, in bounded memory ([`crate::top`]): those that make the most work
 //! have a row each.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::who;
 use crate::features::client::Behaviour;
 use crate::top::{Row, Top};
 
@@ -13,7 +14,7 @@ use crate::top::{Row, Top};
 pub const CLIENTS_MAX: usize = 512;
 
 /// The name of the rest's row, which is no client's.
-pub(super) const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Half of what was seen is forgotten after this long: a client that comes again after minutes is
 /// known still, one that changed is another after some.
@@ -63,8 +64,8 @@ impl Work {
 /// One client, as remembered. Sums fade.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientRow {
-    /// Its address.
-    pub addr: Ipv4Addr,
+    /// Its address; of IPv6 its network's ([`who`]).
+    pub addr: IpAddr,
     /// Work that it made, in usual requests; what it inherited included.
     traffic: f64,
     /// How long it has been seen, s.
@@ -85,7 +86,7 @@ pub struct ClientRow {
 }
 
 impl ClientRow {
-    fn new(addr: Ipv4Addr, traffic: f64) -> ClientRow {
+    fn new(addr: IpAddr, traffic: f64) -> ClientRow {
         ClientRow {
             addr,
             traffic,
@@ -163,12 +164,12 @@ impl ClientRow {
 }
 
 impl Row for ClientRow {
-    type Name = Ipv4Addr;
+    type Name = IpAddr;
     const MOST: usize = CLIENTS_MAX;
     const HALF_LIFE: Duration = HALF_LIFE;
     const TRAFFIC_MIN: f64 = TRAFFIC_MIN;
 
-    fn name(&self) -> Ipv4Addr {
+    fn name(&self) -> IpAddr {
         self.addr
     }
 
@@ -202,7 +203,8 @@ pub struct ClientTable(Top<ClientRow>);
 
 impl ClientTable {
     /// A client's requests came to this.
-    pub(super) fn add(&mut self, addr: Ipv4Addr, work: &Work) {
+    pub(super) fn add(&mut self, addr: IpAddr, work: &Work) {
+        let addr = who(addr);
         let new = |traffic| ClientRow::new(addr, traffic);
         self.0.entry(addr, new, || ClientRow::new(NOBODY, 0.0)).add(work);
     }
@@ -225,8 +227,8 @@ impl ClientTable {
     }
 
     /// A client's row.
-    pub fn of(&self, addr: Ipv4Addr) -> Option<&ClientRow> {
-        self.0.of(addr)
+    pub fn of(&self, addr: IpAddr) -> Option<&ClientRow> {
+        self.0.of(who(addr))
     }
 
     /// Clients of which enough is known.
@@ -244,8 +246,8 @@ impl ClientTable {
 mod tests {
     use super::*;
 
-    fn addr(number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(0x0a00_0000 + number)
+    fn addr(number: u32) -> IpAddr {
+        Ipv4Addr::from(0x0a00_0000 + number).into()
     }
 
     fn work(requests: f64, log_cost: f64) -> Work {
@@ -273,6 +275,17 @@ mod tests {
         assert!((heavy.log_cost() - 2.0).abs() < 0.01);
         let requests: f64 = table.rows().map(|row| row.requests).sum();
         assert!((requests - 40_000.0).abs() < 1e-6, "what lost its row is in the rest: {requests}");
+    }
+
+    #[test]
+    fn the_hosts_of_an_ipv6_network_share_a_row() {
+        let mut table = ClientTable::default();
+        for host in ["2001:db8:0:1::1", "2001:db8:0:1:a:b:c:d", "2001:db8:0:2::1"] {
+            table.add(host.parse().unwrap(), &work(10.0, 0.0));
+        }
+        let row = table.of("2001:db8:0:1::77".parse().unwrap()).unwrap();
+        assert_eq!((row.addr, row.requests), ("2001:db8:0:1::".parse().unwrap(), 20.0));
+        assert_eq!(table.rows().filter(|row| row.addr != NOBODY).count(), 2);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Who is in which class of clients.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use gateway_common::limits::TRAFFIC_CLASSES_MAX;
 use serde::{Deserialize, Serialize};
 
-use super::{ClientRow, ClientTable, NO_CLASS};
+use super::{ClientRow, ClientTable, NO_CLASS, who};
 use crate::cluster::{self, Point};
 use crate::features::client::{self, COUNT, SCALE};
 
@@ -32,7 +32,7 @@ pub struct ClientClass {
 pub struct ClientView {
     classes: Vec<ClientClass>,
     /// Client → class.
-    members: HashMap<Ipv4Addr, u8>,
+    members: HashMap<IpAddr, u8>,
 }
 
 impl ClientView {
@@ -65,7 +65,7 @@ impl ClientView {
 
     /// With these clients in these classes, whatever they look like.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn with_members(self, members: HashMap<Ipv4Addr, u8>) -> ClientView {
+    pub(crate) fn with_members(self, members: HashMap<IpAddr, u8>) -> ClientView {
         ClientView { members, ..self }
     }
 
@@ -90,12 +90,12 @@ impl ClientView {
     }
 
     /// The class of a client, [`NO_CLASS`] where it is in none.
-    pub fn of(&self, addr: Ipv4Addr) -> u8 {
-        self.members.get(&addr).copied().unwrap_or(NO_CLASS)
+    pub fn of(&self, addr: IpAddr) -> u8 {
+        self.members.get(&who(addr)).copied().unwrap_or(NO_CLASS)
     }
 
     /// Clients with their classes, in no order.
-    pub fn members(&self) -> impl Iterator<Item = (Ipv4Addr, u8)> {
+    pub fn members(&self) -> impl Iterator<Item = (IpAddr, u8)> {
         self.members.iter().map(|(addr, class)| (*addr, *class))
     }
 }

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use gateway_common::limits::CONTROL_CLASS;
@@ -139,7 +140,7 @@ fn generations_after_a_restart_are_newer_than_any_before() {
 fn another_address_of_the_gateway_is_another_tenant() {
     let before = adopt(&fleet(&[("web", 2)]), &Tables::default());
     let mut moved = fleet(&[("web", 2)]);
-    moved.pools[0].backends[0].nat_addr = Ipv4Addr::new(10, 9, 9, 9);
+    moved.pools[0].backends[0].nat_addr = Ipv4Addr::new(10, 9, 9, 9).into();
     let after = before.reconfigure(&moved).unwrap();
     assert_ne!(rows(&after, 0)[0], rows(&before, 0)[0]);
     assert_eq!(rows(&after, 0)[1], rows(&before, 0)[1]);
@@ -178,7 +179,7 @@ fn contradictions_are_errors_that_name_them() {
     nowhere.vips[0].pool = 7;
     assert!(matches!(refused(&nowhere), DirectoryError::NoSuchPool { .. }));
     let mut classless = fleet(&[("web", 1)]);
-    classless.client_classes.push((Ipv4Addr::LOCALHOST, 8, CONTROL_CLASS));
+    classless.client_classes.push((Ipv4Addr::LOCALHOST.into(), 8, CONTROL_CLASS));
     assert!(matches!(
         refused(&classless),
         DirectoryError::NoSuchClass { class: CONTROL_CLASS, .. }

@@ -389,9 +389,9 @@ fn a_snapshot_is_announced_when_the_fallback_changes() {
 #[test]
 fn client_classes_and_vips_reach_the_tables() {
     let mut config = web(WeightMode::Learned);
-    config.client_classes.push((Ipv4Addr::new(10, 0, 0, 0), 8, 3));
+    config.client_classes.push((Ipv4Addr::new(10, 0, 0, 0).into(), 8, 3));
     let bench = Bench::new(config);
-    assert_eq!(bench.applied.client_classes[&(8, [10, 0, 0, 0])], 3);
+    assert_eq!(bench.applied.client_classes[&(8, Ipv4Addr::new(10, 0, 0, 0).into())], 3);
     assert_eq!(bench.applied.vips.len(), 1);
 }
 

@@ -3,7 +3,7 @@
 //! Everything about a request (when it comes, its class, its cost, its luck) is drawn from streams
 //! that no policy touches, so that two policies under one seed meet the same requests.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use gateway_common::hash::mix;
@@ -230,7 +230,7 @@ pub struct Request {
 
 impl Request {
     /// Who makes it, where it is of this class.
-    pub(super) fn client(&self, class: &ClassSpec) -> Ipv4Addr {
+    pub(super) fn client(&self, class: &ClassSpec) -> IpAddr {
         client(self.class, (self.chance(WHOSE) * f64::from(class.clients)) as u16)
     }
 
@@ -241,9 +241,9 @@ impl Request {
 }
 
 /// The client of this number in a class of this index.
-pub(in crate::sim) fn client(class: u8, number: u16) -> Ipv4Addr {
+pub(in crate::sim) fn client(class: u8, number: u16) -> IpAddr {
     let [high, low] = number.to_be_bytes();
-    Ipv4Addr::new(10, class, high, low)
+    Ipv4Addr::new(10, class, high, low).into()
 }
 
 /// The requests of a run, one after another: a Poisson process whose rate follows a profile.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -31,8 +31,8 @@ pub(super) struct Counts {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Vip(SocketAddrV4, &'static str),
-    Backend { row: u32, generation: u32, addr: Option<SocketAddrV4> },
+    Vip(SocketAddr, &'static str),
+    Backend { row: u32, generation: u32, addr: Option<SocketAddr> },
     State(FlowState),
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn addr(text: &str) -> SocketAddrV4 {
+fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 

@@ -1,8 +1,8 @@
 //! The packet that is traced where none was captured.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use etherparse::PacketBuilder;
 
 /// What hosts send with by default on Linux.
@@ -29,13 +29,13 @@ pub(super) enum Kind {
 }
 
 /// A packet without payload.
-pub(super) fn frame(
-    source: SocketAddrV4,
-    target: SocketAddrV4,
-    kind: Kind,
-) -> anyhow::Result<Vec<u8>> {
-    let (source_addr, target_addr) = (source.ip().octets(), target.ip().octets());
-    let ip = PacketBuilder::ethernet2(LINK, LINK).ipv4(source_addr, target_addr, TTL);
+pub(super) fn frame(source: SocketAddr, target: SocketAddr, kind: Kind) -> anyhow::Result<Vec<u8>> {
+    let link = PacketBuilder::ethernet2(LINK, LINK);
+    let ip = match (source.ip(), target.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), TTL),
+        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), TTL),
+        _ => bail!("{source} and {target} are of two families: no packet has both"),
+    };
     let (from, to) = (source.port(), target.port());
     let mut frame = Vec::new();
     let written = match kind {

@@ -1,7 +1,7 @@
 //! A trace with names, as it is shown.
 
 use std::fmt::Write;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use gateway_core::explain;
 use serde::Serialize;
@@ -17,9 +17,9 @@ pub(super) struct Told {
     /// The interface that it comes in by.
     interface: String,
     /// `null`: it is neither TCP nor UDP over IPv4.
-    source: Option<SocketAddrV4>,
+    source: Option<SocketAddr>,
     /// `null`: it is neither TCP nor UDP over IPv4.
-    target: Option<SocketAddrV4>,
+    target: Option<SocketAddr>,
     vip: Option<Vip>,
     /// How its backend is found.
     path: TracedPath,
@@ -33,7 +33,7 @@ pub(super) struct Told {
 
 #[derive(Serialize)]
 struct Vip {
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     protocol: &'static str,
     name: Option<String>,
     layer: &'static str,
@@ -43,7 +43,7 @@ struct Vip {
 /// Who was drawn, or keeps the flow.
 #[derive(Serialize)]
 struct Backend {
-    addr: SocketAddrV4,
+    addr: SocketAddr,
     name: Option<String>,
     algorithm: &'static str,
     class: u8,
@@ -65,8 +65,8 @@ struct Backend {
 
 #[derive(Serialize)]
 struct Hop {
-    source: SocketAddrV4,
-    target: SocketAddrV4,
+    source: SocketAddr,
+    target: SocketAddr,
     interface: String,
     next_hop: String,
 }
@@ -132,7 +132,7 @@ impl Told {
     /// In one row: source, target, how its backend is found, that backend, the verdict.
     pub(super) fn cells(&self) -> [String; 5] {
         let end =
-            |end: Option<SocketAddrV4>| end.map_or_else(|| "-".to_owned(), |one| one.to_string());
+            |end: Option<SocketAddr>| end.map_or_else(|| "-".to_owned(), |one| one.to_string());
         let path = match self.path {
             TracedPath::None => "-",
             TracedPath::Flow => "in the table",

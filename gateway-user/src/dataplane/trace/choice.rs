@@ -1,6 +1,6 @@
 //! By which weight a backend was drawn, beside whom.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -26,7 +26,7 @@ pub struct Choice {
     /// Generation of that row.
     pub generation: u32,
     /// Where it is.
-    pub addr: SocketAddrV4,
+    pub addr: SocketAddr,
     /// Class of the flow, by which its weight is chosen.
     pub class: u8,
     /// Class of the client by its longest known prefix; another than [`Choice::class`] where the

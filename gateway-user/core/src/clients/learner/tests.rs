@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::cluster::Gaps;
@@ -8,8 +8,8 @@ use crate::ladder::{Barrier, Seat, Stage};
 
 const TICK: Duration = Duration::from_millis(250);
 
-fn addr(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, number)
+fn addr(number: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, number).into()
 }
 
 /// A gateway's clients, at one pool of backends of these paces.
@@ -149,7 +149,7 @@ fn what_is_no_number_and_nobody_is_not_learnt_from() {
     let mut site = Site::new(&[1.0]);
     let wild = ClientWork { log_took: f64::NAN, ..work(1, 1.0) };
     let none = ClientWork { count: 0, ..work(1, 1.0) };
-    let nobody = ClientWork { addr: Ipv4Addr::UNSPECIFIED, ..work(1, 1.0) };
+    let nobody = ClientWork { addr: Ipv4Addr::UNSPECIFIED.into(), ..work(1, 1.0) };
     for seen in [wild, none, nobody] {
         site.clients.observe(0, &seen, &mut site.costs);
     }

@@ -11,8 +11,8 @@ use crate::fleet::{Layer, Protocol, VipSpec};
 use crate::ladder::{Stage, Stages, Task};
 use crate::observation::ClientWork;
 
-const LIGHT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const HEAVY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const LIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const HEAVY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
 fn view() -> ClientView {
     let class = |id, cost: f32, share| ClientClass {
@@ -65,7 +65,7 @@ fn is_split(bench: &Bench) -> bool {
     all().any(|own| own[..TRAFFIC_CLASSES_MAX].iter().any(|weight| *weight != own[0]))
 }
 
-fn written(bench: &Bench) -> Vec<([u8; 4], u32)> {
+fn written(bench: &Bench) -> Vec<(IpAddr, u32)> {
     let all = bench.applied.client_classes.iter();
     all.map(|((len, addr), class)| (*len == 32).then_some((*addr, *class)).unwrap()).collect()
 }
@@ -73,7 +73,7 @@ fn written(bench: &Bench) -> Vec<([u8; 4], u32)> {
 #[test]
 fn clients_that_are_told_apart_reach_the_tables_and_leave_them() {
     let mut bench = trusted(Stage::On, |_| ());
-    assert_eq!(written(&bench), [(LIGHT.octets(), 1), (HEAVY.octets(), 2)]);
+    assert_eq!(written(&bench), [(LIGHT, 1), (HEAVY, 2)]);
     let row = |bench: &Bench, at: u32| bench.applied.weights[&at].by_class;
     assert_eq!(row(&bench, 0)[2], WEIGHT_MAX);
     assert!(row(&bench, 1)[2] < row(&bench, 1)[1], "heavy ones are drawn to the fastest");
@@ -88,7 +88,7 @@ fn clients_that_are_told_apart_reach_the_tables_and_leave_them() {
         .filter(|write| is_class(write) || matches!(write, Write::RemoveClientClass(..)))
         .collect();
     assert_eq!(of_clients.len(), 2, "only what differs: {of_clients:?}");
-    assert_eq!(written(&bench), [(HEAVY.octets(), 1)]);
+    assert_eq!(written(&bench), [(HEAVY, 1)]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn prefixes_of_an_operator_come_first() {
     let bench = trusted(Stage::On, |fleet| {
         fleet.client_classes = vec![("192.0.2.2".parse().unwrap(), 32, 6)];
     });
-    assert_eq!(written(&bench), [(LIGHT.octets(), 1), (HEAVY.octets(), 6)]);
+    assert_eq!(written(&bench), [(LIGHT, 1), (HEAVY, 6)]);
 }
 
 #[test]

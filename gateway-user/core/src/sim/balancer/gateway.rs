@@ -1,7 +1,7 @@
 //! This gateway: the real engine, the real draw and the real plan.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub(super) struct Gateway {
     asked: Vec<ClassSpec>,
     /// The connections of each client to each server that ended since the last walk through the flow
     /// table.
-    ended: BTreeMap<(usize, Ipv4Addr), ClientWork>,
+    ended: BTreeMap<(usize, IpAddr), ClientWork>,
     walked_at: KtimeNs,
     /// Which clients are heavy, if that is known.
     heavy: Option<ClientView>,
@@ -217,13 +217,13 @@ impl Gateway {
         self.snapshot.demand(0, &facts, mix(request.luck))
     }
 
-    fn client(&self, request: &Request) -> Ipv4Addr {
+    fn client(&self, request: &Request) -> IpAddr {
         request.client(&self.asked[usize::from(request.class)])
     }
 
     /// The class of its client, as the packet path finds it: no simulated operator configures any.
     fn client_class(&self, request: &Request) -> u8 {
-        let prefix = (32, self.client(request).octets());
+        let prefix = (32, self.client(request));
         self.applied.client_classes.get(&prefix).map_or(NO_CLASS, |class| *class as u8)
     }
 
@@ -604,15 +604,15 @@ impl Rows for ReplayedRows {
 fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
     let backends = servers.map(|index| BackendSpec {
         name: format!("s{index}"),
-        addr: SocketAddrV4::new(Ipv4Addr::from(0x0a01_0000 + index as u32 + 1), 8080),
-        nat_addr: Ipv4Addr::new(10, 1, 255, 254),
+        addr: SocketAddr::new(Ipv4Addr::from(0x0a01_0000 + index as u32 + 1).into(), 8080),
+        nat_addr: Ipv4Addr::new(10, 1, 255, 254).into(),
         capacity: scenario.servers[index].capacity,
         admission: Admission::Accepting,
     });
     Fleet {
         vips: vec![VipSpec {
             name: "web".to_owned(),
-            addr: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 80),
+            addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), 80),
             protocol: Protocol::Tcp,
             layer: match path {
                 Path::L4 => Layer::L4,

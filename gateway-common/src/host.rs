@@ -13,13 +13,16 @@ use std::sync::atomic::AtomicU64;
 use crate::flows::{self, AtomicTable, FlowTable, LINE_WORDS};
 use crate::guard::List;
 use crate::layout::{
-    Backend, Flow, FlowEvent, FlowKey, Live, MaglevTable, Opening, Outer, Pool, Settings, Traffic,
-    Vip, VipKey, Weights, address_flag, vip_flag,
+    Backend, Flow, FlowEvent, FlowKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings,
+    Traffic, Vip, VipKey, Weights, address_flag, vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
 use crate::route::{Step, Tables, route};
 use crate::verdict::Verdict;
+
+/// Lines of token buckets.
+const BUCKET_LINES_HERE: usize = 16;
 
 /// A route of the host: how packets to a prefix leave, or why they do not.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,9 @@ pub struct HostTables {
     addresses: HashMap<[u8; 4], u32>,
     classes: HashMap<[u8; 4], u8>,
     listed: HashSet<(List, [u8; 4])>,
+    limits: HashMap<u32, Limits>,
+    /// Of all lines, the first few: others share them.
+    buckets: Box<[AtomicU64]>,
     maglev: Vec<Box<MaglevTable>>,
     rows: Vec<Row>,
     live: Vec<Cell<Live>>,
@@ -85,6 +91,8 @@ impl HostTables {
             addresses: HashMap::new(),
             classes: HashMap::new(),
             listed: HashSet::new(),
+            limits: HashMap::new(),
+            buckets: (0..BUCKET_LINES_HERE * LINE_WORDS).map(|_| AtomicU64::new(0)).collect(),
             maglev: Vec::new(),
             rows: Vec::new(),
             live: Vec::new(),
@@ -111,6 +119,11 @@ impl HostTables {
     /// Puts one source on a list of the guard.
     pub fn list(&mut self, list: List, source: [u8; 4]) {
         self.listed.insert((list, source));
+    }
+
+    /// Sets what each source may send to the VIP of a row.
+    pub fn limit(&mut self, vip: u32, limits: Limits) {
+        self.limits.insert(vip, limits);
     }
 
     /// Adds a Maglev table whose slots name `members` in turn.
@@ -270,6 +283,15 @@ impl Tables for At<'_> {
 
     fn lists(&self, list: List, addr: [u8; 4]) -> bool {
         self.0.listed.contains(&(list, addr))
+    }
+
+    fn limits(&self, vip: u32) -> Option<Limits> {
+        self.0.limits.get(&vip).copied()
+    }
+
+    fn buckets(&self, line: u32) -> Option<Self::Line> {
+        let at = line as usize % BUCKET_LINES_HERE * LINE_WORDS;
+        self.0.buckets.get(at..)?.first_chunk()
     }
 
     fn in_flight(&self, row: u32) -> u64 {

@@ -44,6 +44,10 @@ pub mod map_name {
     pub const DENY: &str = "DENY";
     /// Prefixes of sources whose packets the guard lets through, whatever else it would do.
     pub const ALLOW: &str = "ALLOW";
+    /// VIP row → [`super::Limits`].
+    pub const LIMITS: &str = "LIMITS";
+    /// [`super::Buckets`], by hash of VIP and source; memory-mapped by the daemon.
+    pub const BUCKETS: &str = "BUCKETS";
     /// [`crate::hop::HopQuery::row`] → [`crate::hop::HopRow`], per CPU.
     pub const HOPS: &str = "HOPS";
     /// One row: [`super::Settings`].
@@ -102,6 +106,8 @@ pub mod vip_flag {
     pub const RESET_LOST: u32 = 2;
     /// The guard looks at what comes for it ([`crate::guard`]).
     pub const GUARDED: u32 = 4;
+    /// Its sources have [`Limits`](super::Limits).
+    pub const LIMITED: u32 = 8;
 }
 
 /// What the VIPs of one address are, whatever their ports.
@@ -355,6 +361,39 @@ pub struct Returns {
     pub cells: [u32; RETURN_WAYS as usize],
 }
 
+/// What each source may send to a VIP ([`crate::guard`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Limits {
+    /// Packets.
+    pub packets: Rate,
+    /// Connections, and flows of datagrams, that begin.
+    pub flows: Rate,
+    /// Bits of an address that make a source.
+    pub source_mask: [u8; 4],
+    /// Spelled out.
+    pub reserved: u32,
+}
+
+/// A token bucket, as the generic cell rate algorithm has it: by times. In steps of
+/// [`crate::guard::ticks`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Rate {
+    /// Between two tokens; 0: there is no limit.
+    pub interval: u64,
+    /// How far a source may be ahead of that: one interval for each token of the bucket but one.
+    pub ahead_max: u64,
+}
+
+/// Eight token buckets: 48 bits of time, up to which a source has used its tokens, and 16 of its hash.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Buckets {
+    /// The tag in the lowest bits.
+    pub cells: [u64; 8],
+}
+
 /// How far a [`Flow`] is, as bits that are only ever added.
 pub mod flow_state {
     /// The backend accepted (SYN and ACK seen).
@@ -388,10 +427,12 @@ pub mod program {
     pub const RESET: u32 = 2;
     /// A packet of ICMP ([`crate::route::icmp`]).
     pub const ICMP: u32 = 3;
+    /// A packet for a VIP whose sources are limited ([`crate::route::limited`]).
+    pub const LIMITED: u32 = 4;
     /// A packet whose journey ended while somebody captures ([`crate::capture`]).
-    pub const CAPTURE: u32 = 4;
+    pub const CAPTURE: u32 = 5;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 5;
+    pub const PROGRAMS_LEN: u32 = 6;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -608,6 +649,8 @@ const _: () = {
     assert!(size_of::<Outer>() == 32);
     assert!(size_of::<CaptureFilter>() == 32);
     assert!(size_of::<Captured>() == 40);
+    assert!(size_of::<Limits>() == 40);
+    assert!(size_of::<Buckets>() == 64);
 };
 
 #[cfg(feature = "aya")]
@@ -636,6 +679,8 @@ mod pod {
         Traffic,
         FlowEvent,
         Opening,
-        CaptureFilter
+        CaptureFilter,
+        Limits,
+        Buckets
     );
 }

@@ -90,6 +90,11 @@ pub const GUARD_PREFIXES_MAX: u32 = 1 << 24;
 /// Prefixes of one list of the guard that are added at run time, which the state file keeps.
 pub const GUARD_ADDED_MAX: usize = 65_536;
 
+/// Lines of token buckets, eight each: 4 MiB. A source that sends packets and begins flows at one VIP has two.
+/// Where a line is full, the bucket that is fullest of tokens gives way, which is mostly one that no
+/// longer says anything.
+pub const BUCKET_LINES: u32 = 65_536;
+
 /// Prefixes of gateways whose packets one backend takes apart.
 pub const DECAP_SOURCES_MAX: u32 = 1_024;
 

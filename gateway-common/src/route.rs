@@ -16,11 +16,11 @@ mod reset;
 
 use crate::draw;
 use crate::flows::{self, FlowTable, Found};
-use crate::guard::{self, List};
+use crate::guard::{self, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Flow, FlowControl, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings,
-    Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
+    Backend, Flow, FlowControl, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool,
+    Settings, Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
 };
 use crate::packet::{self, Frame, ICMP, Packet, Segment};
 use crate::rewrite::{Hop, rewrite};
@@ -54,6 +54,10 @@ pub trait Tables: FlowTable {
     fn class(&self, client: [u8; 4]) -> u8;
     /// Whether an address is in a prefix of a list.
     fn lists(&self, list: List, addr: [u8; 4]) -> bool;
+    /// What each source may send to a VIP.
+    fn limits(&self, vip: u32) -> Option<Limits>;
+    /// A line of token buckets.
+    fn buckets(&self, line: u32) -> Option<Self::Line>;
 
     /// Flows and requests in flight at a backend.
     fn in_flight(&self, row: u32) -> u64;
@@ -109,11 +113,21 @@ pub enum Step {
     Lost(Verdict),
     /// To ICMP: [`icmp`] goes on.
     Icmp,
+    /// To a VIP whose sources are limited: [`limited`] goes on.
+    Limited,
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
 pub fn route<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match arrive(frame, tables) {
+        Step::Limited => go_on(frame, tables, limited(frame, tables)),
+        step => go_on(frame, tables, step),
+    }
+}
+
+/// Goes on where a journey left off.
+fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
+    match step {
         Step::Opens => open(frame, tables),
         Step::Lost(_) => {
             let verdict = reset(frame).err().unwrap_or(Verdict::ResetLost);
@@ -157,6 +171,54 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     if vip.flags & vip_flag::GUARDED != 0 {
         guard::admit(tables, &packet)?;
     }
+    // Before its flow is looked for, so that a flood costs no look-up of what it hits.
+    if vip.flags & vip_flag::LIMITED != 0 {
+        return Ok(Step::Limited);
+    }
+    to_vip(frame, tables, settings, &packet, vip)
+}
+
+/// The journey of a packet that [`arrive`] said is for a VIP whose sources are limited.
+#[inline(always)]
+pub fn limited<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
+    match limited_journey(frame, tables) {
+        Ok(step) => step,
+        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
+    }
+}
+
+#[inline(always)]
+fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
+    let header = packet::header(frame)?;
+    let packet = packet::transport(frame, &header)?;
+    let settings = tables.settings().ok_or(Verdict::DropTables)?;
+    let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
+    guard::limit(tables, settings, &vip, &packet, Limited::Packet)?;
+    let step = to_vip(frame, tables, settings, &packet, vip);
+    let begins = match step {
+        Ok(Step::Opens) => true,
+        // The proxy's connections are not tracked: each SYN counts as one.
+        Err(Verdict::PassToProxy) => {
+            packet::segment(frame, &packet).is_ok_and(|segment| segment.opens())
+        }
+        _ => false,
+    };
+    if begins {
+        guard::limit(tables, settings, &vip, &packet, Limited::Flow)?;
+    }
+    step
+}
+
+/// The journey of a packet for a VIP, along its flow or up to where one begins.
+#[inline(always)]
+fn to_vip<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    settings: &Settings,
+    packet: &Packet,
+    vip: Vip,
+) -> Result<Step, Verdict> {
+    let packet = *packet;
     let hash = flow_hash(&packet.key, settings.hash_seed);
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let opening = match flows::find(tables, &packet.key, hash) {

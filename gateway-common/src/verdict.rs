@@ -72,6 +72,10 @@ verdicts! {
     EchoAnswered = 22, "echo_answered";
     /// Its source is denied, and not allowed, at a VIP that is guarded.
     DropDenied = 23, "drop_denied";
+    /// Its source begins more flows at its VIP than it may.
+    DropRateNew = 24, "drop_rate_new";
+    /// Its source sends more packets to its VIP than it may.
+    DropRatePackets = 25, "drop_rate_packets";
 }
 
 /// Rows of `VERDICTS`.

@@ -22,7 +22,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
-use gateway_common::route::{RESET_LEN, Routed, Step, arrive, icmp, open, reset};
+use gateway_common::route::{RESET_LEN, Routed, Step, arrive, icmp, limited, open, reset};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
@@ -108,6 +108,15 @@ pub fn gateway_capture(ctx: XdpContext) -> u32 {
     capture::hand_over(&ctx, &MapTables::new(&ctx)).unwrap_or(XDP_DROP)
 }
 
+/// Goes on at a VIP whose sources are limited, to the end that others reach at once.
+#[xdp]
+#[inline(always)]
+pub fn gateway_limited(ctx: XdpContext) -> u32 {
+    let tables = MapTables::new(&ctx);
+    let step = limited(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
+}
+
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
 fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
@@ -127,6 +136,11 @@ fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
         Step::Icmp => {
             // SAFETY: see above.
             unsafe { maps::PROGRAMS.tail_call(ctx, program::ICMP) };
+            Verdict::DropTables
+        }
+        Step::Limited => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::LIMITED) };
             Verdict::DropTables
         }
         Step::Lost(verdict) => {

@@ -7,8 +7,8 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::HopRow;
 use gateway_common::layout::{
-    Backend, CaptureFilter, Captured, Flow, FlowEvent, Live, MaglevTable, Opening, Outer, Pool,
-    Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, program,
+    Backend, Buckets, CaptureFilter, Captured, Flow, FlowEvent, Limits, Live, MaglevTable, Opening,
+    Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -57,6 +57,10 @@ pub static CLIENT_CLASSES: LpmTrie<[u8; 4], u32, { limits::CLIENT_PREFIXES_MAX a
 pub static DENY: LpmTrie<[u8; 4], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
 #[btf_map(name = "ALLOW")]
 pub static ALLOW: LpmTrie<[u8; 4], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
+#[btf_map(name = "LIMITS")]
+pub static LIMITS: Array<Limits, { limits::VIPS_MAX as usize }> = Array::new();
+#[btf_map(name = "BUCKETS")]
+pub static BUCKETS: Array<Buckets, { limits::BUCKET_LINES as usize }, MMAPABLE> = Array::new();
 #[btf_map(name = "SETTINGS")]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "EVENTS")]

@@ -20,8 +20,8 @@ use gateway_common::flows::FlowTable;
 use gateway_common::guard::List;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
-    Backend, FlowEvent, FlowKey, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, VipKey,
-    Weights,
+    Backend, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip,
+    VipKey, Weights,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -184,6 +184,16 @@ impl Tables for MapTables {
             List::Deny => maps::DENY.get(&key).is_some(),
             List::Allow => maps::ALLOW.get(&key).is_some(),
         }
+    }
+
+    #[inline(always)]
+    fn limits(&self, vip: u32) -> Option<Limits> {
+        maps::LIMITS.get(vip).copied()
+    }
+
+    #[inline(always)]
+    fn buckets(&self, line: u32) -> Option<MapLine> {
+        maps::BUCKETS.get_ptr_mut(line).map(MapLine::new)
     }
 
     #[inline(always)]

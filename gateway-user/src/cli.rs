@@ -76,7 +76,7 @@ enum Command {
     Label(label::LabelArgs),
     /// Write down what the daemon saw, to train models on it.
     History(history::HistoryArgs),
-    /// Deny or allow sources at guarded VIPs, and show who is.
+    /// Deny, allow and limit sources at guarded VIPs, and show who is.
     Guard(guard::GuardArgs),
     /// Go back to earlier weights of a pool and stay there, or follow what is learnt again.
     Rollback(rollback::RollbackArgs),

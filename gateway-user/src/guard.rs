@@ -217,7 +217,12 @@ impl Keeper {
         let of = |added: &BTreeSet<Ipv4Net>| {
             added.iter().map(|net| (net.network(), net.prefix_len())).collect()
         };
-        SavedGuard { deny: of(&lists.deny), allow: of(&lists.allow) }
+        SavedGuard { deny: of(&lists.deny), allow: of(&lists.allow), ..SavedGuard::default() }
+    }
+
+    /// Something else that the guard was told is to be saved at once.
+    pub fn touch(&self) {
+        self.changed.notify_one();
     }
 
     /// Until a list was changed, so that it can be saved at once.

@@ -16,8 +16,8 @@ use gateway_common::flows;
 use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, CaptureFilter, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Live, MaglevTable, Pool,
-    Settings, Traffic, Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
+    Backend, CaptureFilter, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Limits, Live, MaglevTable,
+    Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -372,6 +372,14 @@ impl Bed {
     pub fn captured(&mut self) -> Result<PerfEventArray<MapData>> {
         let map = self.ebpf.take_map(map_name::CAPTURED).context("no map CAPTURED")?;
         Ok(map.try_into()?)
+    }
+
+    /// Sets what each source may send to the VIP of a row.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn limits(&mut self, row: u32, limits: Limits) -> Result<()> {
+        self.set(map_name::LIMITS, row, limits)
     }
 
     /// The flows that are tracked.

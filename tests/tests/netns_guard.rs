@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway_tests::command;
 use gateway_tests::config::GatewayConfig;
@@ -76,7 +76,7 @@ impl Site {
     fn guard(&self, words: &str) -> anyhow::Result<String> {
         let mut arguments: Vec<&str> = ["guard"].into_iter().chain(words.split(' ')).collect();
         let token = self.token.display().to_string();
-        if !words.ends_with("list") {
+        if !words.ends_with(" list") {
             arguments.extend(["--token-file", &token]);
         }
         command::output(&mut self.testbed.gateway_command(&arguments)?)
@@ -147,4 +147,67 @@ fn lists_change_at_run_time_and_outlive_the_daemon() {
     })
     .unwrap();
     site.serves(&[CLIENT], &[SECOND, THIRD]);
+}
+
+/// How long an attempt at a connection may take, so that no SYN of it is sent again.
+const ATTEMPT: Duration = Duration::from_millis(200);
+
+impl Site {
+    /// What `gateway trace` says of a SYN from this client.
+    fn trace(&self, client: &str) -> anyhow::Result<String> {
+        let (vip, config) = (self.vip.to_string(), self.testbed.config_path());
+        let arguments = ["trace", client, &vip, "--config", &config.display().to_string()];
+        command::output(&mut self.testbed.gateway_command(&arguments)?)
+    }
+
+    /// Attempts at connections for so long, one after the other: how many were made, and how many
+    /// seconds it was.
+    fn connect_for(&self, span: Duration) -> (u32, f64) {
+        let attempts = || {
+            let (begun, mut made) = (Instant::now(), 0);
+            while begun.elapsed() < span {
+                made += u32::from(TcpStream::connect_timeout(&self.vip, ATTEMPT).is_ok());
+            }
+            (made, begun.elapsed().as_secs_f64())
+        };
+        self.testbed.client().run(attempts).unwrap()
+    }
+}
+
+#[test]
+fn a_source_gets_its_burst_and_its_rate_of_connections_and_no_more() {
+    let Some((site, mut config)) = Site::or_skip("l4", "") else { return };
+    config.vips[0].lines += "\n[vip.limit]\nnew_per_second = 1\nnew_burst = 10";
+    let _backends = site.testbed.start_backends(&[2]).unwrap();
+    let mut gateway = site.testbed.start_gateway(&config).unwrap();
+    let (made, seconds) = site.connect_for(Duration::from_secs(5));
+    // A token that comes during the last attempts may be nobody's.
+    let most = 10.0 + seconds;
+    assert!((most - 2.0..=most + 0.5).contains(&f64::from(made)), "{made} in {seconds} s");
+    assert!(site.is_served(SECOND), "another source has a bucket of its own");
+    wait_for("the drops to be told", PATIENCE, || {
+        let metrics = gateway.get("/metrics")?;
+        let none = "gateway_packets_total{verdict=\"drop_rate_new\"} 0";
+        Ok((!metrics.contains(none)).then_some(()))
+    })
+    .unwrap();
+    wait_for("the trace to tell the limit", PATIENCE, || {
+        // Until the next token comes, which on a busy machine may be before the trace begins.
+        site.connect_for(Duration::from_millis(500));
+        let told = site.trace(&format!("{CLIENT}:999"))?;
+        Ok(told.contains("drop_rate_new: dropped: its source begins more flows").then_some(()))
+    })
+    .unwrap();
+
+    let told = site.guard("limit web --new-per-second 1 --new-burst 200").unwrap();
+    assert_eq!(told, "web: each address 1 new flows a second, 200 at once (ordered at run time)\n");
+    wait_for("the order to be in force", PATIENCE, || {
+        Ok((site.connect_for(Duration::from_secs(1)).0 > 20).then_some(()))
+    })
+    .unwrap();
+    site.guard("limit web --off").unwrap();
+    gateway.stop(Signal::TERM).unwrap();
+    let _gateway = site.testbed.restart_gateway().unwrap();
+    let (made, seconds) = site.connect_for(Duration::from_secs(2));
+    assert!(f64::from(made) > 50.0 * seconds, "{made} in {seconds} s without a limit");
 }

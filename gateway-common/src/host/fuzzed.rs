@@ -9,8 +9,8 @@ use bytemuck::Zeroable;
 use super::{HostTables, Row, Way};
 use crate::checksum;
 use crate::layout::{
-    Backend, LAYOUT_VERSION, Pool, Settings, Vip, VipKey, Weights, algorithm, backend_flag, mode,
-    pool_flag, vip_flag,
+    Backend, LAYOUT_VERSION, Limits, Pool, Rate, Settings, Vip, VipKey, Weights, algorithm,
+    backend_flag, mode, pool_flag, vip_flag,
 };
 use crate::limits::{CLASSES_MAX, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{
@@ -195,6 +195,11 @@ fn tables() -> HostTables {
     let reset_lost = Vip { index: 4, pool: 0, flags: vip_flag::RESET_LOST };
     tables.set_vip(vip_key(104, TCP), reset_lost);
     tables.set_vip(vip_key(105, TCP), Vip { index: 5, pool: 0, flags: vip_flag::L7 });
+    let limited = vip_flag::GUARDED | vip_flag::LIMITED;
+    tables.set_vip(vip_key(106, TCP), Vip { index: 6, pool: 0, flags: limited });
+    let rate = Rate { interval: 1 << 10, ahead_max: 1 << 13 };
+    let limits = Limits { packets: rate, flows: rate, source_mask: [255; 4], reserved: 0 };
+    tables.limit(6, limits);
     tables.ways = vec![
         Way { addr: [10, 9, 0, 0], len: 16, answer: Err(Verdict::DropNoNeighbour) },
         Way { addr: [0; 4], len: 0, answer: Ok(HOP) },

@@ -35,6 +35,9 @@ struct HeapTables {
     control_share: Cell<u32>,
     /// Sources on the guard's lists.
     listed: RefCell<Vec<(List, [u8; 4])>>,
+    limits: Cell<Limits>,
+    /// One line for everybody.
+    buckets: &'static [AtomicU64; LINE_WORDS],
     in_flight: Cell<u64>,
     next_port: [Cell<u64>; 2],
     hop: Cell<Result<Hop, Verdict>>,
@@ -76,6 +79,8 @@ impl HeapTables {
             vip_flags: Cell::default(),
             control_share: Cell::new(0),
             listed: RefCell::default(),
+            limits: Cell::new(Limits::zeroed()),
+            buckets: Box::leak(Box::new([const { AtomicU64::new(0) }; LINE_WORDS])),
             in_flight: Cell::new(0),
             next_port: Default::default(),
             hop: Cell::new(Ok(HOP)),
@@ -199,6 +204,14 @@ impl Tables for HeapTables {
 
     fn lists(&self, list: List, addr: [u8; 4]) -> bool {
         self.listed.borrow().contains(&(list, addr))
+    }
+
+    fn limits(&self, _vip: u32) -> Option<Limits> {
+        Some(self.limits.get())
+    }
+
+    fn buckets(&self, _line: u32) -> Option<Self::Line> {
+        Some(self.buckets)
     }
 
     fn in_flight(&self, _row: u32) -> u64 {

@@ -53,14 +53,21 @@ fn octets(addr: IpAddr) -> [u8; 4] {
 }
 
 /// A VIP's entry in `VIPS`, as a VIP of its pool.
-pub(crate) fn vip_entry(spec: &VipSpec, pool_spec: &PoolSpec, index: u32, pool: u32) -> Vip {
+pub(crate) fn vip_entry(
+    spec: &VipSpec,
+    pool_spec: &PoolSpec,
+    is_limited: bool,
+    index: u32,
+    pool: u32,
+) -> Vip {
     let layer = match spec.layer {
         Layer::L4 => 0,
         Layer::L7 => vip_flag::L7,
     };
     let lost = if pool_spec.reset_lost { vip_flag::RESET_LOST } else { 0 };
     let guarded = if spec.guard { vip_flag::GUARDED } else { 0 };
-    Vip { index, pool, flags: layer | lost | guarded }
+    let limited = if is_limited { vip_flag::LIMITED } else { 0 };
+    Vip { index, pool, flags: layer | lost | guarded | limited }
 }
 
 /// A pool's row in `POOLS`. `control_share` of the hashes, `0..=1`, is the control group's.

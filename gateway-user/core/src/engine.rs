@@ -13,6 +13,7 @@
 //! difference, and publishes [`Engine::snapshot`] when a turn says that it changed.
 
 mod archive;
+mod limit;
 mod pool;
 mod save;
 mod show;
@@ -35,6 +36,7 @@ use crate::fleet::{Fleet, Layer, PoolSpec, VipSpec, WeightMode};
 use crate::forecast::Report;
 use crate::history::History;
 use crate::ladder::{Stage, Task};
+use crate::limit::LimitOrder;
 use crate::models::Models;
 use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation, Seen};
@@ -93,6 +95,8 @@ pub struct Engine {
     /// Memory for what is kept to be exported, bytes.
     archive_max: usize,
     clients: Clients,
+    /// What was ordered of VIPs' limits at run time, by their names.
+    limits: BTreeMap<String, LimitOrder>,
     tick: u64,
     ticked_at: KtimeNs,
     observations: u64,
@@ -130,6 +134,7 @@ impl Engine {
             timing: Timing::default(),
             archive_max: 0,
             clients: Clients::default(),
+            limits: BTreeMap::new(),
             tick: 0,
             ticked_at: now,
             observations: 0,
@@ -496,12 +501,21 @@ impl Engine {
             }
             pool.lay_out(spec, &mut self.tables, now);
         }
-        for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
-            let row = vip_entry(spec, &self.fleet.pools[spec.pool], entry.index, entry.pool);
-            self.tables.vips.insert(entry.key, row);
-        }
+        self.lay_out_vips();
         self.limit_archives();
         self.tables.client_classes = self.client_classes(now);
+    }
+
+    /// VIPs, and what their sources may send.
+    fn lay_out_vips(&mut self) {
+        self.tables.limits.clear();
+        for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
+            let limit = self.limit_of(spec);
+            let pool = &self.fleet.pools[spec.pool];
+            let row = vip_entry(spec, pool, limit.is_some(), entry.index, entry.pool);
+            self.tables.vips.insert(entry.key, row);
+            self.tables.limits.extend(limit.map(|limit| (entry.index, limit.row())));
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
         layer: Layer::L4,
         pool,
         guard: false,
+        limit: None,
     }
 }
 

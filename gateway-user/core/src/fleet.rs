@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::admission::AdmissionSpec;
 use crate::ladder::Stages;
+pub use crate::limit::{LimitSpec, RateSpec};
 use crate::recovery::RecoverySpec;
 use crate::target::Webhook;
 
@@ -41,6 +42,8 @@ pub struct VipSpec {
     pub pool: usize,
     /// Whether the guard looks at what comes for it.
     pub guard: bool,
+    /// What each source may send to it, where it is guarded; `None`: what it likes.
+    pub limit: Option<LimitSpec>,
 }
 
 /// What clients of a VIP speak over IP.

@@ -38,6 +38,7 @@ pub mod history;
 mod interval;
 pub mod ladder;
 mod learning;
+pub mod limit;
 pub mod load;
 mod maglev;
 pub mod models;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Weights};
+use gateway_common::layout::{Backend, Limits, Weights};
 
 use crate::tables::{FREE_POOL, Tables, Write};
 
@@ -22,9 +22,11 @@ pub fn plan(desired: &Tables, applied: &Tables) -> Vec<Write> {
     set_tables(desired, applied, &mut writes);
     set_pools(desired, applied, &mut writes);
     set_client_classes(desired, applied, &mut writes);
+    set_limits(desired, applied, &mut writes);
     set_vips(desired, applied, &mut writes);
 
     remove_vips(desired, applied, &mut writes);
+    remove_limits(desired, applied, &mut writes);
     remove_client_classes(desired, applied, &mut writes);
     remove_pools(desired, applied, &mut writes);
     remove_backends(desired, applied, &mut writes);
@@ -74,6 +76,14 @@ fn set_client_classes(desired: &Tables, applied: &Tables, writes: &mut Vec<Write
     }
 }
 
+fn set_limits(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
+    for (&row, limits) in &desired.limits {
+        if applied.limits.get(&row) != Some(limits) {
+            writes.push(Write::Limits(row, *limits));
+        }
+    }
+}
+
 fn set_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     for (key, vip) in &desired.vips {
         if applied.vips.get(key) != Some(vip) {
@@ -85,6 +95,11 @@ fn set_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
 fn remove_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     let gone = applied.vips.keys().filter(|key| !desired.vips.contains_key(key));
     writes.extend(gone.map(|key| Write::RemoveVip(*key)));
+}
+
+fn remove_limits(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
+    let gone = applied.limits.keys().filter(|row| !desired.limits.contains_key(row));
+    writes.extend(gone.map(|&row| Write::Limits(row, Limits::zeroed())));
 }
 
 fn remove_client_classes(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {

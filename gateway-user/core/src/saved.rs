@@ -9,6 +9,7 @@
 //! goes on from by `restore`; new ones are added with `#[serde(default)]`, and a change of what a
 //! field means raises [`VERSION`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use crate::fault::Proof;
 use crate::features::fault::Past;
 use crate::forecast::{Ability, SavedMember};
 use crate::ladder::{Barrier, Stage, Standing, Task};
+use crate::limit::LimitOrder;
 
 /// Version of all that is in this file. A state of another one is not read.
 pub const VERSION: u32 = 1;
@@ -44,13 +46,16 @@ pub struct SavedState {
     pub guard: SavedGuard,
 }
 
-/// What an operator added to the guard's lists at run time: network and prefix length.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What an operator told the guard at run time. Prefixes are network and length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedGuard {
-    /// To the deny list.
+    /// Added to the deny list.
     pub deny: Vec<(Ipv4Addr, u8)>,
-    /// To the allow list.
+    /// Added to the allow list.
     pub allow: Vec<(Ipv4Addr, u8)>,
+    /// What was ordered of limits, by names of VIPs.
+    #[serde(default)]
+    pub limits: BTreeMap<String, LimitOrder>,
 }
 
 /// What is known of one pool.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Pool, Vip, Weights};
+use gateway_common::layout::{Backend, Limits, Pool, Vip, Weights};
 use gateway_common::limits::NO_BACKEND;
 
 /// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
@@ -28,6 +28,8 @@ pub struct Tables {
     pub backends: BTreeMap<u32, Backend>,
     /// `WEIGHTS`, by row. Rows of `manual` pools are absent: the operator owns them.
     pub weights: BTreeMap<u32, Weights>,
+    /// `LIMITS`, by row of a VIP; rows of those without are absent.
+    pub limits: BTreeMap<u32, Limits>,
     /// `CLIENT_CLASSES`: (prefix length, network) → class.
     pub client_classes: BTreeMap<(u32, IpAddr), u32>,
 }
@@ -53,6 +55,8 @@ pub enum Write {
     Weights(u32, Weights),
     /// Set a row of `POOLS`; switches tables.
     Pool(u32, Pool),
+    /// Set, or with zeroes clear, what sources may send to the VIP of a row.
+    Limits(u32, Limits),
     /// Set a VIP.
     Vip(VipId, Vip),
     /// Remove a VIP.
@@ -85,6 +89,12 @@ impl Tables {
                 self.weights.insert(*row, *weights);
             }
             Write::Pool(index, pool) => self.apply_pool(*index, *pool),
+            Write::Limits(row, limits) if *limits == Limits::zeroed() => {
+                self.limits.remove(row);
+            }
+            Write::Limits(row, limits) => {
+                self.limits.insert(*row, *limits);
+            }
             Write::Vip(key, vip) => {
                 self.vips.insert(*key, *vip);
             }

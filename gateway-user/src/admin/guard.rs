@@ -1,4 +1,4 @@
-//! `/v1/guard`: the guard's lists, and changes of them.
+//! `/v1/guard`: the guard's lists and limits, and changes of them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,12 +9,14 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use gateway_common::guard::List;
+use gateway_core::limit::{LimitError, LimitOrder, LimitSpec, RateSpec, VipLimit};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::error::AdminError;
 use super::{Pages, body, token};
 use crate::causes::with_causes;
+use crate::control::ControlError;
 use crate::guard::{Change, GuardError};
 use crate::net;
 
@@ -27,6 +29,91 @@ pub struct Guard {
     pub kept: bool,
     /// `deny`, and `allow`, which beats it.
     pub lists: Vec<GuardList>,
+    /// What sources may send to the VIPs that are guarded.
+    pub limits: Vec<GuardLimit>,
+}
+
+/// What each source may send to a VIP.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GuardLimit {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Flows a second that a source begins; `None`: any number.
+    pub new_per_second: Option<f64>,
+    /// At once, after a rest.
+    pub new_burst: Option<u32>,
+    /// Packets a second that a source sends; `None`: any number.
+    pub packets_per_second: Option<f64>,
+    /// At once, after a rest.
+    pub packets_burst: Option<u32>,
+    /// Bits of an address that make a source; `None`: nothing is limited.
+    pub source_prefix: Option<u8>,
+    /// Whether that was said at run time, rather than by the configuration.
+    pub ordered: bool,
+}
+
+/// What each source may send to a VIP from now on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardLimitChange {
+    /// Name of the VIP.
+    pub vip: String,
+    /// Flows a second that a source may begin.
+    #[serde(default)]
+    pub new_per_second: Option<f64>,
+    /// At once, after a rest; a second's worth unless given.
+    #[serde(default)]
+    pub new_burst: Option<u32>,
+    /// Packets a second that a source may send.
+    #[serde(default)]
+    pub packets_per_second: Option<f64>,
+    /// At once, after a rest; a second's worth unless given.
+    #[serde(default)]
+    pub packets_burst: Option<u32>,
+    /// Bits of an address that make a source; 32 unless given.
+    #[serde(default)]
+    pub source_prefix: Option<u32>,
+    /// No limit, instead, whatever the configuration says.
+    #[serde(default)]
+    pub off: bool,
+    /// What the configuration says, instead.
+    #[serde(default)]
+    pub release: bool,
+}
+
+impl From<VipLimit> for GuardLimit {
+    fn from(of: VipLimit) -> GuardLimit {
+        let new = of.limit.and_then(|limit| limit.new);
+        let packets = of.limit.and_then(|limit| limit.packets);
+        GuardLimit {
+            vip: of.vip,
+            new_per_second: new.map(|rate| rate.per_second),
+            new_burst: new.map(|rate| rate.burst),
+            packets_per_second: packets.map(|rate| rate.per_second),
+            packets_burst: packets.map(|rate| rate.burst),
+            source_prefix: of.limit.map(|limit| limit.source_prefix),
+            ordered: of.ordered,
+        }
+    }
+}
+
+impl GuardLimitChange {
+    /// What it asks for; `None`: what the configuration says.
+    fn order(&self) -> Result<Option<LimitOrder>, LimitError> {
+        if self.release {
+            return Ok(None);
+        }
+        if self.off {
+            return Ok(Some(LimitOrder::Off));
+        }
+        let rate = |per_second: Option<f64>, burst| {
+            per_second.map(|per_second| RateSpec::new(per_second, burst)).transpose()
+        };
+        let new = rate(self.new_per_second, self.new_burst)?;
+        let packets = rate(self.packets_per_second, self.packets_burst)?;
+        let limit = LimitSpec::new(new, packets, self.source_prefix.unwrap_or(32))?;
+        Ok(Some(LimitOrder::Set(limit)))
+    }
 }
 
 /// One list.
@@ -84,7 +171,40 @@ pub(super) async fn show(State(pages): State<Arc<Pages>>) -> Result<Json<Guard>,
             added: shown.added.iter().map(Ipv4Net::to_string).collect(),
         });
     }
-    Ok(Json(Guard { guarded: guarded(&pages), kept: pages.keeps_state, lists }))
+    let limits = pages.control.ask(|engine| engine.limits()).await;
+    let limits = limits.map_err(|error| unavailable(&error))?;
+    let limits = limits.into_iter().map(GuardLimit::from).collect();
+    Ok(Json(Guard { guarded: guarded(&pages), kept: pages.keeps_state, lists, limits }))
+}
+
+/// `POST /v1/guard/limit`.
+pub(super) async fn limit(
+    State(pages): State<Arc<Pages>>,
+    headers: HeaderMap,
+    asked: Result<Json<GuardLimitChange>, JsonRejection>,
+) -> Result<Json<GuardLimit>, AdminError> {
+    token::check(pages.token_file.as_deref(), &headers)?;
+    let asked = body(asked)?;
+    let order = asked.order().map_err(|error| unlimited(&error))?;
+    let name = asked.vip.clone();
+    let ordered = pages.control.ask(move |engine| engine.order_limit(&name, order)).await;
+    let limit = ordered.map_err(|error| unavailable(&error))?.map_err(|error| unlimited(&error))?;
+    tracing::warn!(vip = asked.vip, ?order, "the limit of a VIP's sources changed by an operator");
+    pages.guard.touch();
+    Ok(Json(limit.into()))
+}
+
+fn unavailable(error: &ControlError) -> AdminError {
+    AdminError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+fn unlimited(error: &LimitError) -> AdminError {
+    let status = match error {
+        LimitError::NoSuchVip(_) => StatusCode::NOT_FOUND,
+        LimitError::NotGuarded(_) => StatusCode::CONFLICT,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    AdminError::new(status, error.to_string())
 }
 
 pub(super) async fn change(

@@ -49,7 +49,10 @@ fn fleet() -> Fleet {
                 [[pool.backend]]\nname = \"b\"\naddress = \"127.0.0.1:82\"\n\
                 [pool.recovery]\nreset_connections = true\n";
     let checked = config::check(Path::new("test"), text, &[]);
-    checked.unwrap_or_else(|mistakes| panic!("{mistakes}")).fleet().clone()
+    let mut fleet = checked.unwrap_or_else(|mistakes| panic!("{mistakes}")).fleet().clone();
+    // Without interfaces no configuration may say so.
+    fleet.vips[0].guard = true;
+    fleet
 }
 
 fn guard() -> crate::guard::Keeper {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gateway_core::saved::SavedState;
+use gateway_core::saved::{SavedGuard, SavedState};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::causes::with_causes;
@@ -70,7 +70,8 @@ pub(super) async fn write(
     guard: &guard::Keeper,
     path: &Path,
 ) -> anyhow::Result<()> {
-    let state = SavedState { guard: guard.save(), ..handle.save().await? };
+    let mut state = handle.save().await?;
+    state.guard = SavedGuard { limits: state.guard.limits, ..guard.save() };
     let path = path.to_owned();
     // A disk may be slow, and the thread is the loop's.
     tokio::task::spawn_blocking(move || state_file::write(&path, &state)).await??;

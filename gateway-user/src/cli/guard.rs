@@ -1,4 +1,4 @@
-//! `gateway guard`: who may not send to guarded VIPs, and who may whatever else is said.
+//! `gateway guard`: who may not send to guarded VIPs, who may whatever else is said, and how much.
 
 use std::path::PathBuf;
 
@@ -7,16 +7,16 @@ use clap::{Args, Subcommand};
 use gateway_common::guard::List;
 
 use super::{AdminArgs, client, say};
-use crate::admin::{Guard, GuardChange, GuardChanged, GuardList};
+use crate::admin::{Guard, GuardChange, GuardChanged, GuardLimit, GuardLimitChange, GuardList};
 
 #[derive(Debug, Args)]
 pub(super) struct GuardArgs {
     #[command(subcommand)]
-    list: ListArgs,
+    part: Part,
 }
 
 #[derive(Debug, Subcommand)]
-enum ListArgs {
+enum Part {
     /// Sources whose packets to guarded VIPs are dropped.
     Deny {
         #[command(subcommand)]
@@ -27,6 +27,42 @@ enum ListArgs {
         #[command(subcommand)]
         what: What,
     },
+    /// Say what each source may begin at a VIP, and send it, from now on and over a restart.
+    Limit(LimitArgs),
+    /// Show what sources may send to the VIPs that are guarded.
+    Limits(AdminArgs),
+}
+
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// Name of the VIP.
+    vip: String,
+    /// Connections, and flows of datagrams, a second.
+    #[arg(long, value_name = "N")]
+    new_per_second: Option<f64>,
+    /// At once, after a rest; a second's worth unless given.
+    #[arg(long, value_name = "N", requires = "new_per_second")]
+    new_burst: Option<u32>,
+    /// Packets a second.
+    #[arg(long, value_name = "N")]
+    packets_per_second: Option<f64>,
+    /// At once, after a rest; a second's worth unless given.
+    #[arg(long, value_name = "N", requires = "packets_per_second")]
+    packets_burst: Option<u32>,
+    /// Bits of an address that make a source; 32 unless given.
+    #[arg(long, value_name = "BITS")]
+    source_prefix: Option<u32>,
+    /// No limit, whatever the configuration says.
+    #[arg(long, conflicts_with_all = ["new_per_second", "packets_per_second"])]
+    off: bool,
+    /// What the configuration says.
+    #[arg(long, conflicts_with_all = ["off", "new_per_second", "packets_per_second"])]
+    release: bool,
+    /// File that the admin token lies in (`gateway.admin_token_file`).
+    #[arg(long, value_name = "FILE", env = "GATEWAY_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,9 +89,11 @@ struct ChangeArgs {
 
 /// Asks the daemon, and says what it shows or did.
 pub(super) fn run(args: GuardArgs) -> anyhow::Result<()> {
-    let (list, what) = match args.list {
-        ListArgs::Deny { what } => (List::Deny, what),
-        ListArgs::Allow { what } => (List::Allow, what),
+    let (list, what) = match args.part {
+        Part::Deny { what } => (List::Deny, what),
+        Part::Allow { what } => (List::Allow, what),
+        Part::Limit(args) => return limit(&args),
+        Part::Limits(admin) => return show_limits(&admin),
     };
     let name = list.as_str().to_owned();
     match what {
@@ -95,10 +133,65 @@ fn words(changed: &GuardChanged) -> String {
     text
 }
 
-fn show(list: List, args: &AdminArgs) -> anyhow::Result<()> {
+fn limit(args: &LimitArgs) -> anyhow::Result<()> {
+    let admin = args.admin.admin;
+    let asked = GuardLimitChange {
+        vip: args.vip.clone(),
+        new_per_second: args.new_per_second,
+        new_burst: args.new_burst,
+        packets_per_second: args.packets_per_second,
+        packets_burst: args.packets_burst,
+        source_prefix: args.source_prefix,
+        off: args.off,
+        release: args.release,
+    };
+    let body = client::post(admin, "/v1/guard/limit", &asked, args.token_file.as_deref())?;
+    if args.admin.json {
+        return say(&format!("{}\n", String::from_utf8_lossy(&body)));
+    }
+    let limit: GuardLimit = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} answered something unknown"))?;
+    say(&limit_words(&limit))
+}
+
+fn show_limits(args: &AdminArgs) -> anyhow::Result<()> {
+    let guard = ask(args)?;
+    if args.json {
+        return say(&format!("{}\n", serde_json::to_string(&guard.limits)?));
+    }
+    if guard.limits.is_empty() {
+        return say("no VIP is guarded\n");
+    }
+    say(&guard.limits.iter().map(limit_words).collect::<String>())
+}
+
+fn limit_words(limit: &GuardLimit) -> String {
+    let rate = |per_second: Option<f64>, burst: Option<u32>, what: &str| {
+        let (per_second, burst) = per_second.zip(burst)?;
+        Some(format!("{per_second} {what} a second, {burst} at once"))
+    };
+    let rates = [
+        rate(limit.new_per_second, limit.new_burst, "new flows"),
+        rate(limit.packets_per_second, limit.packets_burst, "packets"),
+    ];
+    let rates: Vec<String> = rates.into_iter().flatten().collect();
+    let words = match limit.source_prefix {
+        Some(32) => format!("each address {}", rates.join("; ")),
+        Some(bits) => format!("each /{bits} {}", rates.join("; ")),
+        None => "no limit".to_owned(),
+    };
+    let by = if limit.ordered { "ordered at run time" } else { "as configured" };
+    format!("{}: {words} ({by})\n", limit.vip)
+}
+
+fn ask(args: &AdminArgs) -> anyhow::Result<Guard> {
     let body = client::get(args.admin, "/v1/guard")?;
-    let guard: Guard = serde_json::from_slice(&body)
-        .with_context(|| format!("{} answered something unknown", args.admin))?;
+    serde_json::from_slice(&body)
+        .with_context(|| format!("{} answered something unknown", args.admin))
+}
+
+fn show(list: List, args: &AdminArgs) -> anyhow::Result<()> {
+    let guard = ask(args)?;
     let found = guard.lists.iter().find(|of| of.list == list.as_str());
     let found = found.with_context(|| format!("{} tells of no such list", args.admin))?;
     if args.json {
@@ -153,5 +246,22 @@ mod tests {
             render(&list, &["web".to_owned()]),
             "  192.0.2.0/24\ndeny: 1 added, 1000000 by /etc/gateway/deny; guarded: web\n"
         );
+    }
+
+    #[test]
+    fn a_limit_is_told_in_words() {
+        let mut limit = GuardLimit {
+            vip: "web".to_owned(),
+            new_per_second: Some(2.5),
+            new_burst: Some(3),
+            packets_per_second: None,
+            packets_burst: None,
+            source_prefix: Some(24),
+            ordered: true,
+        };
+        let words = "web: each /24 2.5 new flows a second, 3 at once (ordered at run time)\n";
+        assert_eq!(limit_words(&limit), words);
+        limit = GuardLimit { source_prefix: None, ordered: false, ..limit };
+        assert_eq!(limit_words(&limit), "web: no limit (as configured)\n");
     }
 }

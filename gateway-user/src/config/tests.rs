@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use gateway_core::admission::{AdmissionSpec, PathRule, Priority, RefusedWith};
-use gateway_core::fleet::AutoscaleSpec;
 use gateway_core::fleet::{
     Admission, AffinitySpec, Algorithm, HttpSpec, LlmSpec, Mode, PolicySpec, ProbeKind, ProbeSpec,
     Protocol, WeightMode,
 };
+use gateway_core::fleet::{AutoscaleSpec, RateSpec};
 use gateway_core::recovery::RecoverySpec;
 use gateway_core::target::{Command, HttpUrl, Webhook};
 use proptest::prelude::{prop_assert, proptest};
@@ -92,6 +92,11 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
             "rule =",
             "affinity_h",
             "port = 8081",
+            "new_per_second",
+            "new_burst",
+            "packets_per_second",
+            "packets_burst",
+            "source_prefix",
             "_file = \"/etc/gateway/deny",
             "_file = \"/etc/gateway/allow",
         ]
@@ -895,4 +900,26 @@ fn lists_are_read_when_the_host_is_asked_and_their_mistakes_shown_by_line() {
     std::fs::write(&file, "10.0.0.0/8\n\n10.0.0.1/8 # not so\n").unwrap();
     let error = settled().unwrap_err();
     assert!(error.contains("deny:3: 10.0.0.1/8 has bits set beyond its 8"), "{error}");
+}
+
+#[test]
+fn limits_of_sources_are_read_and_bursts_are_a_seconds_worth() {
+    let with = |lines: &str| guarded(&format!("guard = true\n[vip.limit]\n{lines}"), "");
+    let limit = |lines: &str| checked(&with(lines)).fleet.vips[0].limit.unwrap();
+    assert_eq!(checked(&guarded("guard = true", "")).fleet.vips[0].limit, None);
+    let read = limit("new_per_second = 2.5");
+    assert_eq!(read.new.unwrap(), RateSpec { per_second: 2.5, burst: 3 });
+    assert_eq!((read.packets, read.source_prefix), (None, 32));
+    let read = limit("packets_per_second = 9000\npackets_burst = 5\nsource_prefix = 24");
+    assert_eq!(read.packets.unwrap(), RateSpec { per_second: 9_000.0, burst: 5 });
+    assert_eq!((read.new, read.source_prefix), (None, 24));
+
+    has_one(&with(""), "6:1", &["vip.limit.new_per_second", "missing"]);
+    has_one(&with("new_per_second = 0"), "7:18", &["0 a second is not from 0.001"]);
+    has_one(&with("new_per_second = 1\nnew_burst = 0"), "8:13", &["vip.limit.new_burst"]);
+    has_one(&with("new_per_second = 0.001\nnew_burst = 999"), "8:13", &["more than a day"]);
+    has_one(&with("packets_per_second = 1\nnew_burst = 9"), "8:13", &["new_per_second = 100"]);
+    has_one(&with("new_per_second = 1\nsource_prefix = 33"), "8:17", &["from 1 to 32"]);
+    let bare = guarded("[vip.limit]\nnew_per_second = 1", "");
+    has_one(&bare, "5:1", &["vip.limit", "guard = true"]);
 }

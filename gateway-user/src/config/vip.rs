@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
-use gateway_core::fleet::{Layer, Mode, Protocol, VipSpec, WeightMode};
+use gateway_core::fleet::{Layer, LimitSpec, Mode, Protocol, RateSpec, VipSpec, WeightMode};
+use gateway_core::limit::LimitError;
 use ipnet::IpNet;
 use toml::Spanned;
 
@@ -82,6 +83,7 @@ fn read(
         addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
     }
     let guard = read_guard(&mut section, gateway, addr.as_ref().map(Spanned::get_ref));
+    let limit = read_limit(&mut section, guard);
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
         name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
@@ -90,6 +92,7 @@ fn read(
         layer,
         pool,
         guard,
+        limit,
     });
     VipDraft { spec, layer_at }
 }
@@ -116,6 +119,59 @@ fn read_guard(
         );
     }
     guard.into_inner()
+}
+
+/// What each source may send it.
+fn read_limit(above: &mut Section<'_, '_>, is_guarded: bool) -> Option<LimitSpec> {
+    let mut section = above.section("limit")?;
+    if !is_guarded {
+        section.mistake(
+            Mistake::at(section.span(), "`vip.limit` limits nobody")
+                .label("the VIP is not guarded")
+                .help("add `guard = true` to its `[[vip]]`"),
+        );
+    }
+    let new = read_rate(&mut section, "new_per_second", "new_burst");
+    let packets = read_rate(&mut section, "packets_per_second", "packets_burst");
+    let prefix = section.within("source_prefix", 32, 1..=32);
+    let has_rate = section.has("new_per_second") || section.has("packets_per_second");
+    if !has_rate {
+        section.missing("new_per_second", "new_per_second = 100");
+    }
+    section.finish();
+    LimitSpec::new(new, packets, prefix).ok()
+}
+
+/// A rate, and how much of it at once.
+fn read_rate(
+    section: &mut Section<'_, '_>,
+    rate_key: &'static str,
+    burst_key: &'static str,
+) -> Option<RateSpec> {
+    let per_second = section.get::<f64>(rate_key);
+    let burst = section.get::<u32>(burst_key);
+    let Some(per_second) = per_second else {
+        if let Some(burst) = burst.filter(|_| !section.has(rate_key)) {
+            section.mistake(
+                Mistake::at(burst.span(), format!("`{}` is for nothing", section.name(burst_key)))
+                    .label("there is no rate that it is a burst of")
+                    .help(format!("add `{rate_key} = 100`")),
+            );
+        }
+        return None;
+    };
+    let rate = RateSpec::new(*per_second.get_ref(), burst.as_ref().map(|burst| *burst.get_ref()));
+    if let Err(error) = &rate {
+        let (key, at) = match (error, &burst) {
+            (LimitError::Burst(_) | LimitError::Fill { .. }, Some(burst)) => {
+                (burst_key, burst.span())
+            }
+            _ => (rate_key, per_second.span()),
+        };
+        let title = format!("`{}` cannot be so", section.name(key));
+        section.mistake(Mistake::at(at, title).label(error.to_string()));
+    }
+    rate.ok()
 }
 
 /// What a VIP is called that has no name.

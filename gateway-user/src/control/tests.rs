@@ -55,6 +55,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         layer: Layer::L7,
         pool: 0,
         guard: false,
+        limit: None,
     };
     Fleet { vips: vec![vip], pools: vec![pool], client_classes: Vec::new() }
 }

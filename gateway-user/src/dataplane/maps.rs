@@ -10,12 +10,14 @@ use aya::maps::{
     Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
 };
 use bytemuck::Zeroable;
+use gateway_common::flows::LINE_WORDS;
 use gateway_common::layout::{
-    Backend, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag,
+    Backend, Limits, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag,
     backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{
-    BACKENDS_MAX, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND, POOLS_MAX,
+    BACKENDS_MAX, BUCKET_LINES, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND,
+    POOLS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
 use gateway_core::rows::Rows;
@@ -24,8 +26,12 @@ use gateway_core::tables::{FREE_POOL, Slots, Tables, VipId, Write};
 use super::error::DataplaneError;
 use super::flows::FlowMaps;
 use super::guard::GuardTries;
+use super::mmap::MappedArray;
 use super::rows::MappedRows;
 use super::tracked::socket;
+
+/// 64-bit words of `BUCKETS`.
+const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;
 
 /// Every map, typed.
 pub(super) struct Maps {
@@ -37,6 +43,9 @@ pub(super) struct Maps {
     classes: LpmTrie<MapData, [u8; 4], u32>,
     /// `DENY` and `ALLOW`, until somebody takes them.
     pub(super) guard: Option<GuardTries>,
+    limits: Array<MapData, Limits>,
+    /// `BUCKETS` in memory.
+    pub(super) buckets: MappedArray,
     settings: Array<MapData, Settings>,
     vip_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -84,6 +93,9 @@ impl Maps {
                 deny: typed(source, map_name::DENY)?,
                 allow: typed(source, map_name::ALLOW)?,
             }),
+            limits: typed(source, map_name::LIMITS)?,
+            buckets: MappedArray::new(data(source, map_name::BUCKETS)?.fd(), BUCKET_WORDS)
+                .map_err(|source| DataplaneError::Mmap { map: map_name::BUCKETS, source })?,
             settings: typed(source, map_name::SETTINGS)?,
             vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
             backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
@@ -133,6 +145,7 @@ impl Maps {
         Ok(Tables {
             maglev: self.read_maglev(&pools)?,
             client_classes: self.read_classes()?,
+            limits: self.read_limits(&vips)?,
             vips,
             pools,
             // All zeroes: never written, or given up.
@@ -202,6 +215,20 @@ impl Maps {
             .map_err(reading(map_name::CLIENT_CLASSES))
     }
 
+    fn read_limits(
+        &self,
+        vips: &BTreeMap<VipId, Vip>,
+    ) -> Result<BTreeMap<u32, Limits>, DataplaneError> {
+        let mut limits = BTreeMap::new();
+        for row in vips.values().map(|vip| vip.index) {
+            let found = self.limits.get(&row, 0).map_err(reading(map_name::LIMITS))?;
+            if found != Limits::zeroed() {
+                limits.insert(row, found);
+            }
+        }
+        Ok(limits)
+    }
+
     /// Does one write.
     pub(super) fn write(&mut self, write: &Write) -> Result<(), DataplaneError> {
         let result = match write {
@@ -214,6 +241,7 @@ impl Maps {
                 };
             }
             Write::Pool(pool, value) => self.pools.set(*pool, value, 0),
+            Write::Limits(row, limits) => self.limits.set(*row, limits, 0),
             Write::Vip(id, vip) => match vip_key(id) {
                 Some(key) => {
                     self.vips.insert(key, vip, 0).and_then(|()| self.write_address(key.addr))
@@ -361,6 +389,7 @@ fn words(write: &Write) -> String {
         Write::Backend(row, _) => format!("row {row} of {}", map_name::BACKENDS),
         Write::Weights(row, _) => format!("row {row} of {}", map_name::WEIGHTS),
         Write::Pool(pool, _) => format!("row {pool} of {}", map_name::POOLS),
+        Write::Limits(row, _) => format!("row {row} of {}", map_name::LIMITS),
         Write::Vip(id, _) => format!("VIP {}", id.addr),
         Write::RemoveVip(id) => format!("the removal of VIP {}", id.addr),
         Write::ClientClass(len, network, _) => format!("the class of clients {network}/{len}"),

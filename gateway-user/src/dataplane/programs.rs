@@ -17,6 +17,7 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::RESET, "gateway_reset"),
     (program::ICMP, "gateway_icmp"),
     (program::CAPTURE, "gateway_capture"),
+    (program::LIMITED, "gateway_limited"),
 ];
 
 /// Loads all programs of an object and puts those that are called where they are called from.

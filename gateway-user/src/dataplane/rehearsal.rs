@@ -20,7 +20,7 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 10] = [
+const READ_ONLY: [&str; 11] = [
     map_name::VIPS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
@@ -30,6 +30,7 @@ const READ_ONLY: [&str; 10] = [
     map_name::CLIENT_CLASSES,
     map_name::DENY,
     map_name::ALLOW,
+    map_name::LIMITS,
     map_name::SETTINGS,
 ];
 
@@ -69,6 +70,7 @@ impl Rehearsal {
         let maps = Maps::open(&mut ebpf, flows_max)?;
         maps.flows.copy(&view.maps.flows);
         maps.rows.copy_live(&view.maps.rows);
+        maps.buckets.copy(&view.maps.buckets);
         Ok(Rehearsal { ebpf, maps })
     }
 
@@ -179,7 +181,8 @@ mod tests {
     use super::*;
 
     /// Maps of packets that a rehearsal has a copy of.
-    const COPIED: [&str; 4] = [map_name::FLOWS, map_name::TAGS, map_name::RETURNS, map_name::LIVE];
+    const COPIED: [&str; 5] =
+        [map_name::FLOWS, map_name::TAGS, map_name::RETURNS, map_name::LIVE, map_name::BUCKETS];
 
     /// Maps of packets that a rehearsal begins anew.
     const ANEW: [&str; 9] = [

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, CaptureFilter, ClientPrefix, Flow, Live, MaglevTable, Opening, Outer, Pool, Returns,
-    Settings, Tags, Traffic, Vip, VipKey, Weights, map_name, program,
+    Backend, Buckets, CaptureFilter, ClientPrefix, Flow, Limits, Live, MaglevTable, Opening, Outer,
+    Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, map_name, program,
 };
 use gateway_common::limits::{
-    BACKENDS_MAX, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
+    BACKENDS_MAX, BUCKET_LINES, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
     GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, VIPS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
@@ -53,6 +53,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<ClientPrefix, u32>(map_name::CLIENT_CLASSES, Entries::Fixed(CLIENT_PREFIXES_MAX)),
     shape::<ClientPrefix, u32>(map_name::DENY, Entries::Fixed(GUARD_PREFIXES_MAX)),
     shape::<ClientPrefix, u32>(map_name::ALLOW, Entries::Fixed(GUARD_PREFIXES_MAX)),
+    shape::<u32, Limits>(map_name::LIMITS, Entries::Fixed(VIPS_MAX)),
+    shape::<u32, Buckets>(map_name::BUCKETS, Entries::Fixed(BUCKET_LINES)),
     shape::<u32, Settings>(map_name::SETTINGS, Entries::Fixed(1)),
     // Ring buffers have no keys and no values of fixed size.
     shape::<(), ()>(map_name::EVENTS, Entries::Fixed(EVENTS_BYTES)),
@@ -117,6 +119,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 23);
+        assert_eq!(names.len(), 25);
     }
 }

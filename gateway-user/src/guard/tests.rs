@@ -71,7 +71,8 @@ fn remove(texts: &[&str]) -> Change {
 fn a_start_leaves_in_the_tries_what_files_and_state_say_and_nothing_else() {
     let tries = HeapTries::default();
     tries.0.lock().unwrap().lists = [nets(&["10.0.0.0/8", "10.1.0.0/16"]), nets(&["10.9.0.0/16"])];
-    let saved = SavedGuard { deny: vec![("192.0.2.0".parse().unwrap(), 24)], allow: Vec::new() };
+    let deny = vec![("192.0.2.0".parse().unwrap(), 24)];
+    let saved = SavedGuard { deny, ..SavedGuard::default() };
     let keeper = Keeper::start(Box::new(tries.clone()), files(&["10.0.0.0/8"]), &saved).unwrap();
     assert_eq!(tries.held(List::Deny), ["10.0.0.0/8", "192.0.2.0/24"]);
     assert!(tries.held(List::Allow).is_empty());

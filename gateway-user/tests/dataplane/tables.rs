@@ -7,8 +7,8 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use bytemuck::Zeroable;
 use gateway_common::clock::{KtimeNs, coarse};
 use gateway_common::layout::{
-    Backend, Flow, FlowControl, FlowKey, Live, Pool, Settings, Traffic, Vip, Weights, address_flag,
-    algorithm, backend_flag, flow_state, map_name, vip_flag,
+    Backend, Flow, FlowControl, FlowKey, Limits, Live, Pool, Rate, Settings, Traffic, Vip, Weights,
+    address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
 };
 use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
 use gateway_core::observation::{BackendRow, Seen};
@@ -31,6 +31,13 @@ const fn vip_at(port: u16) -> VipId {
     VipId { addr, protocol: 6 }
 }
 
+const LIMITS: Limits = Limits {
+    packets: Rate { interval: 4, ahead_max: 400 },
+    flows: Rate { interval: 0, ahead_max: 0 },
+    source_mask: [255, 255, 255, 0],
+    reserved: 0,
+};
+
 pub(crate) fn some_tables() -> Tables {
     let weights = Weights {
         by_class: [40_000; CLASSES_MAX],
@@ -49,6 +56,7 @@ pub(crate) fn some_tables() -> Tables {
         maglev: BTreeMap::from([(3, slots)]),
         backends: BTreeMap::from([(9, backend(1)), (4_000, backend(2))]),
         weights: BTreeMap::from([(9, weights), (4_000, Weights { fallback: 7, ..weights })]),
+        limits: BTreeMap::from([(2, LIMITS)]),
         client_classes: BTreeMap::from([
             ((8, Ipv4Addr::new(10, 0, 0, 0).into()), 3),
             ((24, Ipv4Addr::new(10, 7, 7, 0).into()), 5),
@@ -73,6 +81,7 @@ pub(crate) fn writes(tables: &Tables) -> Vec<Write> {
     writes.extend(tables.weights.iter().map(|(row, weights)| Write::Weights(*row, *weights)));
     writes.extend(tables.maglev.iter().map(|(table, slots)| Write::Table(*table, slots.clone())));
     writes.extend(tables.pools.iter().map(|(row, pool)| Write::Pool(*row, *pool)));
+    writes.extend(tables.limits.iter().map(|(row, limits)| Write::Limits(*row, *limits)));
     writes.extend(tables.vips.iter().map(|(key, vip)| Write::Vip(*key, *vip)));
     let class = |((len, network), class): (&(u32, IpAddr), &u32)| {
         Write::ClientClass(*len, *network, *class)
@@ -118,12 +127,13 @@ fn what_is_applied_is_what_is_read() {
         let gone = [
             Write::RemoveVip(VIP),
             Write::RemoveVip(VIP),
+            Write::Limits(2, Limits::zeroed()),
             Write::RemoveClientClass(8, Ipv4Addr::new(10, 0, 0, 0).into()),
             Write::Backend(9, Backend::zeroed()),
         ];
         dataplane.apply(&gone).unwrap();
         let left = dataplane.read_tables().unwrap();
-        assert!(left.vips.is_empty());
+        assert!(left.vips.is_empty() && left.limits.is_empty());
         assert_eq!(left.backends.keys().collect::<Vec<_>>(), [&4_000]);
         assert_eq!(left.client_classes.len(), 1);
     });

@@ -183,6 +183,7 @@ pub(crate) fn snapshot(
         layer: Layer::L7,
         pool: 0,
         guard: false,
+        limit: None,
     });
     let specs = backends.iter().enumerate().map(|(index, &addr)| BackendSpec {
         name: format!("b{index}"),

@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::guard::List;
-use gateway_common::layout::{Vip, vip_flag};
+use gateway_common::guard::{List, ticks};
+use gateway_common::layout::{Limits, Rate, Vip, vip_flag};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::{Tcp, Udp, flag};
 use gateway_tests::packet_bed::{Bed, Side, vip_key};
@@ -81,5 +81,82 @@ fn datagrams_are_guarded_like_connections() {
         assert_eq!(bed.run(Side::Client, &ask).unwrap().verdict, Verdict::ForwardIn);
         bed.list(List::Deny, NARROW, 24).unwrap();
         assert_eq!(bed.run(Side::Client, &ask).unwrap().verdict, Verdict::DropDenied);
+    });
+}
+
+/// So many at once, and then none while a test runs.
+fn just(burst: u64) -> Rate {
+    let interval = ticks(1 << 40);
+    Rate { interval, ahead_max: interval * (burst - 1) }
+}
+
+const FREE: Rate = Rate { interval: 0, ahead_max: 0 };
+
+/// Limits sources, each address one, at both VIPs.
+fn limit(bed: &mut Bed, packets: Rate, flows: Rate) {
+    let flags = vip_flag::GUARDED | vip_flag::LIMITED;
+    bed.vip(addr(VIP), Vip { index: 1, pool: 0, flags }).unwrap();
+    bed.vip(addr(VIP_L7), Vip { index: 2, pool: 0, flags: flags | vip_flag::L7 }).unwrap();
+    for row in [1, 2] {
+        bed.limits(row, Limits { packets, flows, source_mask: [255; 4], reserved: 0 }).unwrap();
+    }
+}
+
+/// A client of this port.
+fn from_port(port: u16) -> String {
+    format!("192.168.7.7:{port}")
+}
+
+#[test]
+fn a_source_begins_as_many_connections_as_it_may_at_each_vip() {
+    check("a_source_begins_as_many_connections_as_it_may_at_each_vip", |bed| {
+        limit(bed, FREE, just(5));
+        for (vip, passed) in [(VIP, Verdict::ForwardIn), (VIP_L7, Verdict::PassToProxy)] {
+            for port in 1..=8 {
+                let expected = if port <= 5 { passed } else { Verdict::DropRateNew };
+                assert_eq!(verdict(bed, &from_port(port), vip, flag::SYN), expected, "{vip}");
+            }
+        }
+        assert_eq!(bed.flows().len(), 5);
+        assert_eq!(verdict(bed, NEIGHBOUR, VIP, flag::SYN), Verdict::ForwardIn);
+        // What was begun goes on, and a SYN of it that is sent again begins nothing.
+        for flags in [flag::SYN, flag::ACK] {
+            assert_eq!(verdict(bed, &from_port(1), VIP, flags), Verdict::ForwardIn);
+        }
+        bed.list(List::Allow, NARROW, 24).unwrap();
+        assert_eq!(verdict(bed, &from_port(9), VIP, flag::SYN), Verdict::ForwardIn);
+    });
+}
+
+#[test]
+fn a_source_sends_as_many_packets_as_it_may() {
+    check("a_source_sends_as_many_packets_as_it_may", |bed| {
+        limit(bed, just(4), FREE);
+        let (nat, backend) = establish(bed, CLIENT);
+        for expected in [Verdict::ForwardIn, Verdict::ForwardIn, Verdict::DropRatePackets] {
+            assert_eq!(verdict(bed, CLIENT, VIP, flag::ACK), expected);
+        }
+        let answer = Tcp::new(backend, nat, flag::ACK);
+        assert_eq!(run(bed, Side::Backend, &answer).verdict, Verdict::ForwardOut);
+        assert_eq!(verdict(bed, NEIGHBOUR, VIP, flag::SYN), Verdict::ForwardIn);
+    });
+}
+
+#[test]
+fn a_limited_vip_ends_packets_as_any_other() {
+    check("a_limited_vip_ends_packets_as_any_other", |bed| {
+        limit(bed, just(1_000), just(1_000));
+        assert_eq!(verdict(bed, CLIENT, VIP, flag::ACK), Verdict::DropNoFlow);
+        assert_eq!(verdict(bed, CLIENT, VIP_L7, flag::ACK), Verdict::PassToProxy);
+        assert_eq!(verdict(bed, CLIENT, VIP, flag::SYN | flag::FIN), Verdict::DropMalformed);
+        let syn = run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
+        let seen = gateway_tests::packet::see(&syn.frame).unwrap().tcp;
+        let refusal = Tcp::new(seen.target, seen.source, flag::RST | flag::ACK);
+        assert_eq!(run(bed, Side::Backend, &refusal).verdict, Verdict::DropRefusedRetry);
+        assert_eq!(verdict(bed, CLIENT, VIP, flag::SYN), Verdict::ForwardIn, "drawn again");
+        let tiny = to_vip(CLIENT, flag::SYN).ttl(1);
+        assert_eq!(run(bed, Side::Client, &tiny).verdict, Verdict::DropTtl);
+        bed.remove_program(gateway_common::layout::program::LIMITED).unwrap();
+        assert_eq!(verdict(bed, CLIENT, VIP, flag::ACK), Verdict::DropTables);
     });
 }

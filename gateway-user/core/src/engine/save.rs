@@ -17,7 +17,7 @@ impl Engine {
             pools: pools.map(|(pool, spec)| pool.save(spec, now)).collect(),
             clients: Some(self.clients.save(self.models.version(Task::Clients))),
             // Its lists are not the engine's.
-            guard: SavedGuard::default(),
+            guard: SavedGuard { limits: self.limits.clone(), ..SavedGuard::default() },
         }
     }
 
@@ -52,6 +52,7 @@ impl Engine {
         {
             restored.lost.push("clients that make no sense".to_owned());
         }
+        self.limits = saved.guard.limits.clone();
         self.lay_out(now);
         Ok(restored)
     }

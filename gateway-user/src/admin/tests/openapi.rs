@@ -125,6 +125,7 @@ fn example(path: &str) -> Value {
         "/v1/models/rollback" => json!({ "task": "fault" }),
         "/v1/label" => json!({ "backend": "a", "faulty": true, "from_seconds_ago": 30 }),
         "/v1/route" => json!({ "pool": "web", "path": "/users/1", "body_bytes": 9 }),
+        "/v1/guard/limit" => json!({ "vip": "site", "new_per_second": 5 }),
         "/v1/guard" => json!({ "list": "deny", "add": ["192.0.2.0/24"] }),
         "/v1/recover" => json!({ "backend": "a", "act": true }),
         path => panic!("no example for {path}: add one"),

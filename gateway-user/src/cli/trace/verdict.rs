@@ -76,6 +76,13 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
             "dropped: its source is on the deny list of the guard, and not on the allow list; \
              `gateway guard deny list` shows what was added to it"
         }
+        Verdict::DropRateNew => {
+            "dropped: its source begins more flows at the VIP than `[vip.limit]` lets it; a flow that \
+             is there goes on"
+        }
+        Verdict::DropRatePackets => {
+            "dropped: its source sends more packets to the VIP than `[vip.limit]` lets it"
+        }
         Verdict::DropTables => {
             "dropped: the tables contradict each other; a daemon is writing them at this moment, or \
              one is needed that does: try again, else see its log"

@@ -117,6 +117,7 @@ fn a_pool_that_the_proxy_serves_has_one_vector_for_all_clients() {
             layer: Layer::L7,
             pool: 0,
             guard: false,
+            limit: None,
         });
     });
     assert!(written(&bench).is_empty() && !is_split(&bench));

@@ -620,6 +620,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
             },
             pool: 0,
             guard: false,
+            limit: None,
         }],
         pools: vec![PoolSpec {
             name: "web".to_owned(),

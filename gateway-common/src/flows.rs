@@ -11,7 +11,8 @@
 //!   of `FLOWS`, in the bucket that the hash of the backend-side key names.
 //!
 //! Nothing is evicted for being old: a full bucket gives a new flow the way of one that is over,
-//! else of the one that was silent longest among a few. Where a bucket of `RETURNS` is full the
+//! else of the one that was silent longest among a few, and where confirmed flows are kept
+//! ([`FlowTable::keeps_confirmed`]) among those that are not confirmed. Where a bucket of `RETURNS` is full the
 //! flow takes another source port, and so another bucket.
 //!
 //! **Who may write.** A flow's [`FlowControl`] says in which [`phase`] it is. Who moves it from
@@ -29,6 +30,7 @@ use core::mem::offset_of;
 use crate::clock;
 use crate::layout::{Flow, FlowControl, FlowKey, flow_state, phase};
 use crate::limits::{FLOW_WAYS, FLOWS_PER_RETURNS, RETURN_WAYS};
+use crate::packet::TCP;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use atomic::AtomicTable;
@@ -56,6 +58,10 @@ const FREE_TRIES: u32 = 2;
 
 /// Ways of a full bucket that are compared for the one to give up. Each is a line to fetch.
 const VICTIMS: u32 = 4;
+
+/// The same where most of a bucket may be flows that are kept. Of a bucket that is three quarters such, one
+/// new flow in ten finds no other among them, and its next SYN looks at others.
+const VICTIMS_KEEPING: u32 = 8;
 
 /// Attempts at adding a state bit while other CPUs add theirs: there are fewer bits.
 const MARK_TRIES: u32 = 8;
@@ -85,6 +91,10 @@ pub trait FlowTable {
 
     /// Lines of `FLOWS`: a power of two.
     fn flows_max(&self) -> u32;
+    /// Whether a confirmed flow's line is never given to a new one.
+    fn keeps_confirmed(&self) -> bool {
+        false
+    }
     /// Line of `TAGS`.
     fn tags(&self, bucket: u32) -> Option<Self::Line>;
     /// Line of `FLOWS`.
@@ -357,11 +367,17 @@ fn free<T: FlowTable>(table: &T, place: Place) -> Seen {
 #[inline(always)]
 fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen {
     let now = clock::coarse(now_ns);
+    let keeps = table.keeps_confirmed();
+    // The lower bits are the tag, the upper ones the bucket. Elsewhere each millisecond where nobody
+    // may be found, so that a SYN that is sent again is not refused again.
+    let first = ((hash >> 16) as u32).wrapping_add(if keeps { now } else { 0 });
     let mut chosen = Seen::NOTHING;
     let mut most = 0;
-    for step in 0..VICTIMS {
-        // The lower bits are the tag, the upper ones the bucket.
-        let way = ((hash >> 16) as u32).wrapping_add(step) % FLOW_WAYS;
+    for step in 0..VICTIMS_KEEPING {
+        if step >= VICTIMS && !keeps {
+            break;
+        }
+        let way = first.wrapping_add(step) % FLOW_WAYS;
         let index = place.index(way);
         let Some(line) = table.flow(index) else { break };
         let control = FlowControl::of(line.load::<CONTROL>());
@@ -371,6 +387,7 @@ fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen
         let due = match control.phase {
             phase::BUSY => continue,
             phase::FREE => u64::MAX,
+            _ if keeps && control.is_kept() => continue,
             // Plus one, so that even one that was seen just now is better than none.
             _ => quiet as u64 + 1 + ((is_over as u64) << 32),
         };
@@ -657,6 +674,34 @@ pub fn add_return<T: FlowTable>(table: &T, hash: u64, index: u32) -> bool {
     let Some(place) = ReturnPlace::new(table, hash) else { return false };
     let free = place.cells.tagged(0);
     free != 0 && place.cells.swap(free.trailing_zeros(), Cell(0), Cell::new(place.tag, index))
+}
+
+/// Ends the connection, if it is half open, that holds the place of a backend-side key with this hash,
+/// so that the key can be claimed; the row of its backend. One that is confirmed at the same moment
+/// stays.
+#[inline(always)]
+pub fn end_half_open<T: FlowTable>(table: &T, hash: u64) -> Option<u32> {
+    let place = ReturnPlace::new(table, hash)?;
+    let held = place.cells.tagged(place.tag);
+    if held == 0 {
+        return None;
+    }
+    let line = table.flow(place.cells.at(held.trailing_zeros()).index())?;
+    let before = FlowControl::of(line.load::<CONTROL>());
+    let key: FlowKey = bytemuck::cast([line.load::<0>(), line.load::<1>()]);
+    let over = flow_state::OVER | flow_state::CONFIRMED;
+    // Datagrams are confirmed by a second question alone, and the answer to the first may be under way.
+    let may_end = before.phase == phase::LIVE
+        && before.state & over == 0
+        && !before.is_one_sided()
+        && key.protocol == TCP;
+    if !may_end {
+        return None;
+    }
+    let end = flow_state::CLOSED | flow_state::PORT_GONE;
+    let after = FlowControl { state: before.state | end, ..before };
+    let ended = line.swap_at(CONTROL as u32, before.word(), after.word());
+    ended.then_some(before.backend as u32)
 }
 
 /// Notes in the flow of a line, if it is over, that it lost its key.

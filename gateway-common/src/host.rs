@@ -14,7 +14,7 @@ use crate::flows::{self, AtomicTable, FlowTable, LINE_WORDS};
 use crate::guard::List;
 use crate::layout::{
     Backend, Flow, FlowEvent, FlowKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings,
-    Traffic, Vip, VipKey, Weights, address_flag, vip_flag,
+    Traffic, Vip, VipKey, Weights, address_flag, setting_flag, vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
@@ -233,6 +233,10 @@ impl<'a> FlowTable for At<'a> {
 
     fn flows_max(&self) -> u32 {
         self.0.settings.flows_max
+    }
+
+    fn keeps_confirmed(&self) -> bool {
+        self.0.settings.flags & setting_flag::KEEP_CONFIRMED != 0
     }
 
     fn tags(&self, bucket: u32) -> Option<Self::Line> {

@@ -318,6 +318,12 @@ impl FlowControl {
         u16::from_ne_bytes(self.nat_port) == 0
     }
 
+    /// Whether it is a live flow of which it is certain that both sides want it.
+    #[inline(always)]
+    pub fn is_kept(self) -> bool {
+        self.state & (flow_state::CONFIRMED | flow_state::OVER) == flow_state::CONFIRMED
+    }
+
     /// Of a line that nobody has.
     pub const FREE: FlowControl =
         FlowControl { state: 0, phase: phase::FREE, version: 0, backend: 0, nat_port: [0; 2] };
@@ -548,8 +554,14 @@ pub struct Settings {
     pub hash_seed: u64,
     /// Lines of `FLOWS`: a power of two.
     pub flows_max: u32,
-    /// Spelled out.
-    pub reserved: u32,
+    /// [`setting_flag`]s.
+    pub flags: u32,
+}
+
+/// Flags of the [`Settings`].
+pub mod setting_flag {
+    /// New flows take no line of a confirmed one; they take ports of half-open ones.
+    pub const KEEP_CONFIRMED: u32 = 1;
 }
 
 /// Packets and bytes, per CPU.

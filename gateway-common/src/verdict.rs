@@ -47,8 +47,8 @@ verdicts! {
     DropBackendGone = 10, "drop_backend_gone";
     /// No free source port towards the backend.
     DropPortsExhausted = 11, "drop_ports_exhausted";
-    /// Another CPU took the place in the flow table that the new flow was to have; its SYN is sent
-    /// again.
+    /// The places in the flow table that the new flow could have were taken by another CPU, or are
+    /// confirmed flows' that are kept; its SYN is sent again.
     DropTableFull = 12, "drop_table_full";
     /// A backend's refusal, kept from the client: its next SYN draws another.
     DropRefusedRetry = 13, "drop_refused_retry";

@@ -21,7 +21,7 @@ use gateway_common::guard::List;
 use gateway_common::hop::{HopQuery, HopRow};
 use gateway_common::layout::{
     Backend, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip,
-    VipKey, Weights,
+    VipKey, Weights, setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -115,6 +115,12 @@ impl FlowTable for MapTables {
     #[inline(always)]
     fn flows_max(&self) -> u32 {
         maps::SETTINGS.get(0).map_or(0, |settings| settings.flows_max)
+    }
+
+    #[inline(always)]
+    fn keeps_confirmed(&self) -> bool {
+        let flags = maps::SETTINGS.get(0).map_or(0, |settings| settings.flags);
+        flags & setting_flag::KEEP_CONFIRMED != 0
     }
 
     #[inline(always)]

@@ -228,7 +228,7 @@ fn read(table: &Spanned<DeTable<'_>>, log: &Log) -> Draft {
     let vips = vip::read_all(&mut top, &gateway, &pools);
     let client_classes = vip::read_client_classes(&mut top);
     vip::check_together(log, &gateway, &vips, &pools);
-    guard::check_used(log, &guard, &vips);
+    guard::check_used(log, &gateway, &guard, &vips);
     check_limits(&top, &pools, vips.len());
     top.finish();
     Draft { gateway, guard, interfaces_at, pools, vips, client_classes }

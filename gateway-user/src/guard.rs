@@ -43,6 +43,12 @@ pub trait Tries: Send {
     /// # Errors
     /// It cannot be.
     fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError>;
+
+    /// Says whether new flows take no line of a confirmed one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    fn keep_confirmed(&mut self, keep: bool) -> Result<(), TriesError>;
 }
 
 /// No XDP: no packet is judged.
@@ -61,6 +67,10 @@ impl Tries for NoTries {
     fn remove(&mut self, _: List, _: Ipv4Net) -> Result<(), TriesError> {
         Ok(())
     }
+
+    fn keep_confirmed(&mut self, _: bool) -> Result<(), TriesError> {
+        Ok(())
+    }
 }
 
 /// What a file says.
@@ -72,13 +82,15 @@ pub struct Listed {
     pub prefixes: Arc<BTreeSet<Ipv4Net>>,
 }
 
-/// The files of both lists.
+/// What the configuration says: the files of both lists, and how new flows are let in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Files {
     /// Of the deny list.
     pub deny: Option<Listed>,
     /// Of the allow list.
     pub allow: Option<Listed>,
+    /// Whether new flows take no line of a confirmed one.
+    pub keep_confirmed: bool,
 }
 
 /// What an operator wants changed of a list.
@@ -309,6 +321,7 @@ impl Lists {
         // Until all of it is done.
         self.is_unknown = true;
         let after = List::ALL.map(|list| self.whole(list));
+        self.tries.keep_confirmed(self.files.keep_confirmed).map_err(GuardError::Write)?;
         let [deny, allow] = [0, 1].map(|at| (&before[at], &after[at]));
         // In this order nobody is denied in between who is allowed before and after.
         self.insert_all(List::Allow, allow.1.difference(allow.0))?;

@@ -475,7 +475,7 @@ pub fn settings() -> Settings {
         weights_age_max_ns: 0,
         hash_seed: HASH_SEED,
         flows_max: FLOWS_DEFAULT,
-        reserved: 0,
+        flags: 0,
     }
 }
 

@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gateway_tests::command;
 use gateway_tests::config::GatewayConfig;
+use gateway_tests::load::{LoadOptions, Mode};
 use gateway_tests::node::wait_for;
+use gateway_tests::packet::{Tcp, flag};
 use gateway_tests::testbed::{GatewayNode, Testbed};
+use rustix::net::{AddressFamily, SendFlags, SocketType};
 use rustix::process::Signal;
 
 /// For what takes milliseconds on an idle machine.
@@ -210,4 +214,92 @@ fn a_source_gets_its_burst_and_its_rate_of_connections_and_no_more() {
     let _gateway = site.testbed.restart_gateway().unwrap();
     let (made, seconds) = site.connect_for(Duration::from_secs(2));
     assert!(f64::from(made) > 50.0 * seconds, "{made} in {seconds} s without a limit");
+}
+
+/// SYNs of a flood, each from an address and port of its own, and how many are sent at once.
+const FLOOD: u32 = 60_000;
+const VOLLEY: usize = 100;
+/// Between two volleys: ten thousand SYNs a second.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Where the flood says that it comes from; answers go there and are lost.
+const MADE_UP: [u8; 2] = [10, 14];
+/// Connections that rest through the flood.
+const RESTING: usize = 20;
+
+/// Sends SYNs for connections that nobody wants, from inside the client's namespace.
+fn flood(testbed: &Testbed, vip: SocketAddr) {
+    let SocketAddr::V4(vip) = vip else { panic!("an IPv4 VIP") };
+    let syn = |number: u32| {
+        let [_, port, high, low] = number.to_be_bytes();
+        let source = [MADE_UP[0], MADE_UP[1], high, low];
+        let source = SocketAddrV4::new(source.into(), 1_024 + u16::from(port));
+        // Without the link header, which the kernel makes.
+        Tcp::new(source, vip, flag::SYN).frame().unwrap().split_off(14)
+    };
+    let send = || {
+        let raw = Some(rustix::net::ipproto::RAW);
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, raw).unwrap();
+        let numbers: Vec<u32> = (0..FLOOD).collect();
+        for volley in numbers.chunks(VOLLEY) {
+            for &number in volley {
+                // What a full queue of the card does not take is not sent.
+                let _ = rustix::net::sendto(&socket, &syn(number), SendFlags::DONTWAIT, &vip);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    };
+    testbed.client().run(send).unwrap();
+}
+
+/// Connections from the client that asked once and were answered.
+fn rest(testbed: &Testbed, vip: SocketAddr) -> Vec<TcpStream> {
+    let connect = || (0..RESTING).map(|_| TcpStream::connect_timeout(&vip, PATIENCE).unwrap());
+    let mut resting: Vec<TcpStream> = testbed.client().run(|| connect().collect()).unwrap();
+    assert_eq!(answered(&mut resting), RESTING);
+    resting
+}
+
+/// How many of these answer a request.
+fn answered(resting: &mut [TcpStream]) -> usize {
+    let ask = |stream: &mut TcpStream| -> std::io::Result<bool> {
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
+        let mut part = [0; 4_096];
+        let len = stream.read(&mut part)?;
+        Ok(part[..len].starts_with(b"HTTP/1.1 200"))
+    };
+    resting.iter_mut().filter_map(|stream| ask(stream).ok()).filter(|is_ok| *is_ok).count()
+}
+
+#[test]
+fn a_flood_of_syns_takes_nothing_from_who_connects_and_who_is_connected() {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    testbed.gateway().ip(&format!("route add 10.14.0.0/16 via {CLIENT}")).unwrap();
+    let _backends = testbed.start_backends(&[2, 2]).unwrap();
+    let vip = testbed.l4_vip(1);
+    let members = (1..=2).map(|number| testbed.backend_at(number, 8080)).collect();
+    let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
+    // A fifteenth of the flood, and fewer ports than it has SYNs.
+    config.gateway_lines = "flows_max = 4096\nnat_ports = \"10000-14095\"".to_owned();
+    config.pools[0].sections += "[guard]\nkeep_confirmed = true\n";
+    let gateway = testbed.start_gateway(&config).unwrap();
+    let mut resting = rest(&testbed, vip);
+
+    let options =
+        |mode| LoadOptions { timeout: Duration::from_secs(2), ..LoadOptions::new(vip, mode, 50.0) };
+    let connecting = testbed.load("connecting", &options(Mode::Connection)).unwrap();
+    let connected = testbed.load("connected", &options(Mode::KeepAlive)).unwrap();
+    connecting.wait_for_answers(50, PATIENCE).unwrap();
+    flood(&testbed, vip);
+    for load in [connecting, connected] {
+        let tally = load.stop().unwrap().total_without(&[]);
+        let failed: u64 = tally.failed.values().sum();
+        eprintln!("{} answered, {failed} failed: {:?}", tally.answered, tally.failed);
+        assert!(tally.answered >= 19 * failed, "less than 95%: {tally:?}");
+    }
+    assert_eq!(answered(&mut resting), RESTING);
+    let metrics = gateway.get("/metrics").unwrap();
+    let forwarded = metrics.lines().find(|line| line.contains("verdict=\"forward_in\"")).unwrap();
+    let forwarded: u64 = forwarded.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(forwarded > u64::from(FLOOD) / 2, "the flood was none: {forwarded}");
 }

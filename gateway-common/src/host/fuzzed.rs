@@ -10,7 +10,7 @@ use super::{HostTables, Row, Way};
 use crate::checksum;
 use crate::layout::{
     Backend, LAYOUT_VERSION, Limits, Pool, Rate, Settings, Vip, VipKey, Weights, algorithm,
-    backend_flag, mode, pool_flag, vip_flag,
+    backend_flag, mode, pool_flag, setting_flag, vip_flag,
 };
 use crate::limits::{CLASSES_MAX, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{
@@ -182,7 +182,7 @@ fn tables() -> HostTables {
         weights_age_max_ns: 0,
         hash_seed: 1,
         flows_max: FLOWS_MIN,
-        reserved: 0,
+        flags: setting_flag::KEEP_CONFIRMED,
     });
     let modes = [mode::NAT, mode::DSR_L2, mode::DSR_IPIP, mode::DSR_GUE];
     for (index, mode) in (0..).zip(modes) {

@@ -263,10 +263,18 @@ fn claim_port<T: Tables>(
         let key = if needs_none { None } else { back_key_of(tables, flow) };
         key.map(|key| hash(&key))
     };
-    for _ in 0..NAT_PORT_TRIES {
+    for attempt in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
         let back = back_key(backend, port, protocol);
+        // Ports are tried in turn, so this one is had since they all were: what is half open still is
+        // a flood's, or lost.
+        if attempt >= NAT_PORT_TRIES / 2
+            && tables.keeps_confirmed()
+            && let Some(row) = flows::end_half_open(tables, hash(&back))
+        {
+            tables.end(row);
+        }
         if flows::claim_return(tables, hash(&back), claim.index, needed) {
             return Ok(port);
         }

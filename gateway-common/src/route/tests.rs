@@ -12,7 +12,7 @@ use super::*;
 use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
-use crate::layout::{LAYOUT_VERSION, address_flag, algorithm, event_kind, pool_flag};
+use crate::layout::{LAYOUT_VERSION, address_flag, algorithm, event_kind, pool_flag, setting_flag};
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
 
@@ -72,7 +72,7 @@ impl HeapTables {
                 weights_age_max_ns: 0,
                 hash_seed: 1,
                 flows_max: FLOWS_MIN,
-                reserved: 0,
+                flags: 0,
             },
             maglev: Box::new(Zeroable::zeroed()),
             weight: Cell::new(WEIGHT_MAX),
@@ -136,6 +136,10 @@ impl FlowTable for HeapTables {
 
     fn flows_max(&self) -> u32 {
         self.flows.flows_max()
+    }
+
+    fn keeps_confirmed(&self) -> bool {
+        self.settings.flags & setting_flag::KEEP_CONFIRMED != 0
     }
 
     fn tags(&self, bucket: u32) -> Option<Self::Line> {

@@ -67,6 +67,10 @@ impl Tries for XdpTries {
     fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
         Ok(self.0.remove(list, prefix)?)
     }
+
+    fn keep_confirmed(&mut self, keep: bool) -> Result<(), TriesError> {
+        Ok(self.0.keep_confirmed(keep)?)
+    }
 }
 
 /// What the guard needs to know of the configuration.
@@ -75,7 +79,11 @@ pub(super) fn files(guard: &GuardSpec) -> guard::Files {
         path: file.path.clone(),
         prefixes: Arc::clone(&file.prefixes),
     };
-    guard::Files { deny: guard.deny.as_ref().map(listed), allow: guard.allow.as_ref().map(listed) }
+    guard::Files {
+        deny: guard.deny.as_ref().map(listed),
+        allow: guard.allow.as_ref().map(listed),
+        keep_confirmed: guard.keep_confirmed,
+    }
 }
 
 /// What the data plane needs to know of the configuration.

@@ -10,6 +10,7 @@ use gateway_common::limits::GUARD_PREFIXES_MAX;
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
+use super::gateway::GatewaySpec;
 use super::mistake::{Log, Mistake};
 use super::section::Section;
 use super::vip::VipDraft;
@@ -25,6 +26,8 @@ pub struct GuardSpec {
     pub deny: Option<PrefixFile>,
     /// Who may, even so.
     pub allow: Option<PrefixFile>,
+    /// Whether new flows take no line of a confirmed one.
+    pub keep_confirmed: bool,
 }
 
 /// A list of prefixes.
@@ -41,18 +44,32 @@ pub struct PrefixFile {
 pub(super) struct GuardDraft {
     deny: Option<Spanned<PathBuf>>,
     allow: Option<Spanned<PathBuf>>,
+    keep_confirmed: Option<Spanned<bool>>,
 }
 
 /// Reads `[guard]`, if there is one.
 pub(super) fn read(section: Option<Section<'_, '_>>) -> GuardDraft {
     let Some(mut section) = section else { return GuardDraft::default() };
-    let draft = GuardDraft { deny: section.get("deny_file"), allow: section.get("allow_file") };
+    let draft = GuardDraft {
+        deny: section.get("deny_file"),
+        allow: section.get("allow_file"),
+        keep_confirmed: section.get("keep_confirmed"),
+    };
     section.finish();
     draft
 }
 
 /// A list that no VIP asks for would be a false hope.
-pub(super) fn check_used(log: &Log, guard: &GuardDraft, vips: &[VipDraft]) {
+pub(super) fn check_used(log: &Log, gateway: &GatewaySpec, guard: &GuardDraft, vips: &[VipDraft]) {
+    if let Some(keep) = guard.keep_confirmed.as_ref().filter(|keep| *keep.get_ref())
+        && gateway.interfaces.is_empty()
+    {
+        log.add(
+            Mistake::at(keep.span(), "`guard.keep_confirmed` keeps nothing without an interface")
+                .label("only XDP tracks flows")
+                .help("add `interfaces = [\"eth0\"]` to `[gateway]`, or leave it out"),
+        );
+    }
     if vips.iter().any(|vip| vip.spec.as_ref().is_none_or(|spec| spec.guard)) {
         return;
     }
@@ -85,7 +102,11 @@ pub(super) fn settle(log: &Log, draft: GuardDraft) -> GuardSpec {
             }
         }
     };
-    GuardSpec { deny: file("deny_file", draft.deny), allow: file("allow_file", draft.allow) }
+    GuardSpec {
+        deny: file("deny_file", draft.deny),
+        allow: file("allow_file", draft.allow),
+        keep_confirmed: draft.keep_confirmed.is_some_and(Spanned::into_inner),
+    }
 }
 
 /// The prefixes of a file, or what is wrong with it.

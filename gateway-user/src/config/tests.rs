@@ -97,6 +97,7 @@ fn every_key_that_the_shipped_default_shows_is_one_with_that_default() {
             "packets_per_second",
             "packets_burst",
             "source_prefix",
+            "keep_confirmed",
             "_file = \"/etc/gateway/deny",
             "_file = \"/etc/gateway/allow",
         ]
@@ -883,6 +884,13 @@ fn a_list_that_no_vip_asks_for_is_a_mistake() {
     has_one(&typo, "10:1", &["guard.deny_files", "did you mean `deny_file`"]);
     let short = guarded("guard = true", "[guard]\nallow_file = \"allow\"\n");
     has_one(&short, "10:14", &["guard.allow_file", "an absolute path"]);
+}
+
+#[test]
+fn confirmed_flows_are_kept_where_there_are_flows() {
+    let keep = "[guard]\nkeep_confirmed = true\n";
+    checked(&format!("{L4}{keep}"));
+    has_one(&format!("{FIVE_LINES}{keep}"), "7:18", &["guard.keep_confirmed", "interfaces"]);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{LpmTrie, MapData, MapError};
+use aya::maps::{Array, LpmTrie, MapData, MapError};
 use gateway_common::guard::List;
-use gateway_common::layout::map_name;
+use gateway_common::layout::{Settings, map_name, setting_flag};
 use ipnet::Ipv4Net;
 
 use super::error::DataplaneError;
@@ -13,10 +13,11 @@ use super::maps::{gone_is_fine, reading};
 
 type Trie = LpmTrie<MapData, [u8; 4], u32>;
 
-/// `DENY` and `ALLOW`.
+/// `DENY` and `ALLOW`, and the guard's part of `SETTINGS`, which nobody else changes after the start.
 pub struct GuardTries {
     pub(super) deny: Trie,
     pub(super) allow: Trie,
+    pub(super) settings: Array<MapData, Settings>,
 }
 
 impl GuardTries {
@@ -58,6 +59,24 @@ impl GuardTries {
         let removed = gone_is_fine(self.trie_mut(list).remove(&key(prefix)));
         removed.map_err(|source| DataplaneError::Write {
             write: format!("the removal of prefix {prefix} from {}", name(list)),
+            source,
+        })
+    }
+
+    /// Whether new flows take no line of a confirmed one.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read or written.
+    pub fn keep_confirmed(&mut self, keep: bool) -> Result<(), DataplaneError> {
+        let mut settings = self.settings.get(&0, 0).map_err(reading(map_name::SETTINGS))?;
+        settings.flags = if keep {
+            settings.flags | setting_flag::KEEP_CONFIRMED
+        } else {
+            settings.flags & !setting_flag::KEEP_CONFIRMED
+        };
+        self.settings.set(0, settings, 0).map_err(|source| DataplaneError::Write {
+            write: "whether confirmed flows are kept".to_owned(),
             source,
         })
     }

@@ -130,7 +130,8 @@ fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, D
         weights_age_max_ns: u64::try_from(options.weights_age_max.as_nanos()).unwrap_or(u64::MAX),
         hash_seed,
         flows_max: options.flows_max,
-        reserved: 0,
+        // The guard says what is to be changed of them.
+        flags: if adopted { maps.settings()?.flags } else { 0 },
     })
 }
 

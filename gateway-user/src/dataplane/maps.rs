@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -82,6 +83,7 @@ impl Maps {
     pub(super) fn open(source: &mut impl Source, flows_max: u32) -> Result<Maps, DataplaneError> {
         let weights = data(source, map_name::WEIGHTS)?;
         let live = data(source, map_name::LIVE)?;
+        let settings = data(source, map_name::SETTINGS)?;
         Ok(Maps {
             vips: typed(source, map_name::VIPS)?,
             vip_addrs: typed(source, map_name::VIP_ADDRS)?,
@@ -92,11 +94,14 @@ impl Maps {
             guard: Some(GuardTries {
                 deny: typed(source, map_name::DENY)?,
                 allow: typed(source, map_name::ALLOW)?,
+                settings: second(&settings)
+                    .and_then(Array::try_from)
+                    .map_err(reading(map_name::SETTINGS))?,
             }),
             limits: typed(source, map_name::LIMITS)?,
             buckets: MappedArray::new(data(source, map_name::BUCKETS)?.fd(), BUCKET_WORDS)
                 .map_err(|source| DataplaneError::Mmap { map: map_name::BUCKETS, source })?,
-            settings: typed(source, map_name::SETTINGS)?,
+            settings: Map::Array(settings).try_into().map_err(reading(map_name::SETTINGS))?,
             vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
             backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
             verdicts: typed(source, map_name::VERDICTS)?,
@@ -334,6 +339,12 @@ fn data(source: &mut impl Source, name: &'static str) -> Result<MapData, Datapla
         Map::Array(data) => Ok(data),
         _ => Err(DataplaneError::ForeignObject { what: format!("{name} is of another type") }),
     }
+}
+
+/// Another handle on a map of an array.
+fn second(map: &MapData) -> Result<Map, MapError> {
+    let fd = map.fd().as_fd().try_clone_to_owned()?;
+    Ok(Map::Array(MapData::from_fd(fd)?))
 }
 
 pub(super) fn reading(map: &'static str) -> impl Fn(MapError) -> DataplaneError {

@@ -11,6 +11,7 @@ struct Held {
     lists: [BTreeSet<Ipv4Net>; 2],
     /// Writes that were done, and how many more will succeed; `None`: all.
     writes: usize,
+    keeps_confirmed: bool,
     left: Option<usize>,
 }
 
@@ -48,6 +49,11 @@ impl Tries for HeapTries {
     fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
         self.write(list, |held| held.remove(&prefix))
     }
+
+    fn keep_confirmed(&mut self, keep: bool) -> Result<(), TriesError> {
+        self.0.lock().unwrap().keeps_confirmed = keep;
+        Ok(())
+    }
 }
 
 fn nets(texts: &[&str]) -> BTreeSet<Ipv4Net> {
@@ -56,7 +62,7 @@ fn nets(texts: &[&str]) -> BTreeSet<Ipv4Net> {
 
 fn files(deny: &[&str]) -> Files {
     let prefixes = Arc::new(nets(deny));
-    Files { deny: Some(Listed { path: "/etc/deny".into(), prefixes }), allow: None }
+    Files { deny: Some(Listed { path: "/etc/deny".into(), prefixes }), ..Files::default() }
 }
 
 fn add(texts: &[&str]) -> Change {
@@ -89,7 +95,9 @@ async fn what_is_added_outlives_a_reload_and_what_the_file_says_does_not() {
     let changed = keeper.change(List::Deny, both).await.unwrap();
     assert_eq!(changed, Changed { added: 1, removed: 0, prefixes: 2 });
     keeper.changed().await;
-    keeper.relist(files(&["10.1.0.0/16"])).await.unwrap();
+    let keep_confirmed = true;
+    keeper.relist(Files { keep_confirmed, ..files(&["10.1.0.0/16"]) }).await.unwrap();
+    assert!(tries.0.lock().unwrap().keeps_confirmed);
     assert_eq!(tries.held(List::Deny), ["10.1.0.0/16", "192.0.2.0/24"]);
 
     // The file comes to say what was added, and goes on to when that is removed.

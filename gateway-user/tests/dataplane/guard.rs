@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use gateway_common::guard::List;
+use gateway_common::layout::{Settings, setting_flag};
 use gateway_user::dataplane::{Dataplane, DataplaneError};
 use ipnet::Ipv4Net;
 
 use crate::lab::with_lab;
+use crate::tables::settings;
 
 fn net(addr: u32, len: u8) -> Ipv4Net {
     Ipv4Net::new(Ipv4Addr::from(addr), len).unwrap()
@@ -58,5 +60,24 @@ fn a_long_list_fits() {
         assert_eq!(tries.read(List::Deny).unwrap(), prefixes);
         let read = begun.elapsed() - written;
         eprintln!("{} prefixes: written in {written:?}, read in {read:?}", prefixes.len());
+    });
+}
+
+#[test]
+fn whether_confirmed_flows_are_kept_outlives_the_daemon_and_is_all_that_changes() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let before = settings(lab);
+        assert_eq!(before.flags, 0);
+        let mut tries = dataplane.guard_tries().unwrap();
+        tries.keep_confirmed(true).unwrap();
+        let kept = Settings { flags: setting_flag::KEEP_CONFIRMED, ..before };
+        assert_eq!(settings(lab), kept);
+        drop((tries, dataplane));
+
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        assert_eq!(settings(lab), kept, "until it is said anew");
+        dataplane.guard_tries().unwrap().keep_confirmed(false).unwrap();
+        assert_eq!(settings(lab), before);
     });
 }

@@ -46,8 +46,9 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
              the gateway another address towards it"
         }
         Verdict::DropTableFull => {
-            "dropped: its place in the flow table was being taken by another; the client's next SYN \
-             tries again"
+            "dropped: its place in the flow table was being taken by another, or, with \
+             `guard.keep_confirmed`, those that it could have are confirmed flows'; the client's next \
+             SYN tries others; many of these: raise `flows_max`"
         }
         Verdict::DropRefusedRetry => {
             "dropped: the backend refused, which is kept from the client; its next SYN draws another"

@@ -46,12 +46,82 @@ impl HopQuery {
     }
 }
 
+/// The same for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HopQuery6 {
+    /// IPv6 address that the packet will come from.
+    pub source_addr: [u8; 16],
+    /// IPv6 address that it is for.
+    pub target_addr: [u8; 16],
+    /// Interface that it came in by.
+    pub ingress: u32,
+    /// Traffic class.
+    pub tos: u8,
+    /// Protocol number, which rules may ask for.
+    pub protocol: u8,
+    /// Spelled out.
+    pub reserved: [u8; 2],
+}
+
+impl HopQuery6 {
+    /// The row that the answer is kept in.
+    #[inline(always)]
+    pub fn row(&self) -> u32 {
+        let [a, b, c, d, rest] = self.words();
+        // The halves of an address that differ from host to host and from network to network.
+        let addresses = (a ^ b.rotate_left(29)).wrapping_add(c.rotate_left(13) ^ d.rotate_left(47));
+        (mix(addresses ^ rest.rotate_left(17)) % HOPS_MAX as u64) as u32
+    }
+
+    #[inline(always)]
+    fn words(&self) -> [u64; 5] {
+        bytemuck::cast(*self)
+    }
+}
+
 /// A row of `HOPS`: one answer of the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct HopRow {
     /// The question.
     pub query: HopQuery,
+    /// The answer.
+    pub answer: HopAnswer,
+}
+
+impl HopRow {
+    /// The way of a packet of `ip_len` bytes, if this is its answer still.
+    #[inline(always)]
+    pub fn answer(&self, query: &HopQuery, ip_len: u16, now_ns: u64) -> Option<Hop> {
+        let is_its = self.query.words() == query.words();
+        self.answer.hop(is_its, ip_len, now_ns)
+    }
+}
+
+/// A row of `HOPS6`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HopRow6 {
+    /// The question.
+    pub query: HopQuery6,
+    /// The answer.
+    pub answer: HopAnswer,
+}
+
+impl HopRow6 {
+    /// As [`HopRow::answer`].
+    #[inline(always)]
+    pub fn answer(&self, query: &HopQuery6, ip_len: u16, now_ns: u64) -> Option<Hop> {
+        let is_its = self.query.words() == query.words();
+        self.answer.hop(is_its, ip_len, now_ns)
+    }
+}
+
+/// What the kernel answered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HopAnswer {
     /// Until when it holds (`CLOCK_MONOTONIC`, ns); 0: nothing was asked yet.
     pub until_ns: u64,
     /// Interface that packets leave by.
@@ -66,12 +136,11 @@ pub struct HopRow {
     pub reserved: [u8; 6],
 }
 
-impl HopRow {
+impl HopAnswer {
     /// What the kernel answered at `now_ns`.
     #[inline(always)]
-    pub fn new(query: HopQuery, hop: &Hop, mtu: u16, now_ns: u64) -> HopRow {
-        HopRow {
-            query,
+    pub fn new(hop: &Hop, mtu: u16, now_ns: u64) -> HopAnswer {
+        HopAnswer {
             until_ns: now_ns.wrapping_add(HOP_LIFE_NS),
             interface: hop.interface,
             mtu,
@@ -81,11 +150,11 @@ impl HopRow {
         }
     }
 
-    /// The way of a packet of `ip_len` bytes, if this is its answer still. A packet that is too
-    /// long for it asks the kernel, which says so.
+    /// The way of a packet of `ip_len` bytes, if this is its answer and holds still. A packet that is
+    /// too long for it asks the kernel, which says so.
     #[inline(always)]
-    pub fn answer(&self, query: &HopQuery, ip_len: u16, now_ns: u64) -> Option<Hop> {
-        let holds = self.query.words() == query.words() && now_ns < self.until_ns;
+    fn hop(&self, is_its: bool, ip_len: u16, now_ns: u64) -> Option<Hop> {
+        let holds = is_its && now_ns < self.until_ns;
         (holds && ip_len <= self.mtu).then_some(Hop {
             interface: self.interface,
             source: self.source,
@@ -98,8 +167,11 @@ impl HopRow {
 // is what `aya::Pod` asks.
 #[cfg(feature = "aya")]
 unsafe impl aya::Pod for HopRow {}
+// SAFETY: as above.
+#[cfg(feature = "aya")]
+unsafe impl aya::Pod for HopRow6 {}
 
-const _: () = assert!(size_of::<HopRow>() == 48);
+const _: () = assert!(size_of::<HopRow>() == 48 && size_of::<HopRow6>() == 72);
 const _: () = assert!(HOPS_MAX.is_power_of_two(), "a row is masked, not divided for");
 
 #[cfg(test)]
@@ -116,10 +188,50 @@ mod tests {
     };
     const HOP: Hop = Hop { interface: 4, source: [2; 6], target: [4; 6] };
     const NOW: u64 = 5_000_000_000;
+    const QUERY6: HopQuery6 = HopQuery6 {
+        source_addr: [0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1],
+        target_addr: [0xfd, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2],
+        ingress: 3,
+        tos: 0,
+        protocol: 6,
+        reserved: [0; 2],
+    };
+
+    fn row() -> HopRow {
+        HopRow { query: QUERY, answer: HopAnswer::new(&HOP, 1_500, NOW) }
+    }
+
+    #[test]
+    fn of_ipv6_another_address_is_another_question() {
+        let row = HopRow6 { query: QUERY6, answer: HopAnswer::new(&HOP, 1_500, NOW) };
+        assert_eq!(row.answer(&QUERY6, 1_500, NOW), Some(HOP));
+        for byte in 0..16 {
+            let mut query = QUERY6;
+            query.source_addr[byte] ^= 1;
+            assert_eq!(row.answer(&query, 40, NOW), None);
+            query = QUERY6;
+            query.target_addr[byte] ^= 1;
+            assert_eq!(row.answer(&query, 40, NOW), None);
+        }
+        assert_eq!(row.answer(&HopQuery6 { ingress: 4, ..QUERY6 }, 40, NOW), None);
+    }
+
+    #[test]
+    fn of_ipv6_neighbouring_hosts_and_networks_have_rows_of_their_own() {
+        for byte in [7, 15] {
+            let row = |host: u8| {
+                let mut query = QUERY6;
+                query.target_addr[byte] = host;
+                query.row()
+            };
+            let rows: std::collections::BTreeSet<u32> = (0..64).map(row).collect();
+            assert!(rows.len() > 56, "{}", rows.len());
+        }
+    }
 
     #[test]
     fn an_answer_holds_for_its_life_and_no_longer() {
-        let row = HopRow::new(QUERY, &HOP, 1_500, NOW);
+        let row = row();
         assert_eq!(row.answer(&QUERY, 1_500, NOW), Some(HOP));
         assert_eq!(row.answer(&QUERY, 40, NOW + HOP_LIFE_NS - 1), Some(HOP));
         assert_eq!(row.answer(&QUERY, 40, NOW + HOP_LIFE_NS), None);
@@ -127,7 +239,7 @@ mod tests {
 
     #[test]
     fn another_question_has_another_answer() {
-        let row = HopRow::new(QUERY, &HOP, 1_500, NOW);
+        let row = row();
         for query in [
             HopQuery { source_addr: [10, 1, 0, 9], ..QUERY },
             HopQuery { target_addr: [10, 1, 0, 9], ..QUERY },
@@ -141,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_packet_that_is_too_long_asks_the_kernel() {
-        let row = HopRow::new(QUERY, &HOP, 1_500, NOW);
+        let row = row();
         assert_eq!(row.answer(&QUERY, 1_501, NOW), None);
     }
 

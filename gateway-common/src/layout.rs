@@ -70,6 +70,21 @@ pub mod map_name {
     pub const CAPTURE: &str = "CAPTURE";
     /// Perf buffers of [`super::Captured`] and the packet.
     pub const CAPTURED: &str = "CAPTURED";
+    /// [`super::VipKey6`] → [`super::Vip`], in the same rows as those of [`VIPS`].
+    pub const VIPS6: &str = "VIPS6";
+    /// IPv6 address of VIPs → [`super::address_flag`]s.
+    pub const VIP_ADDRS6: &str = "VIP_ADDRS6";
+    /// Backend row → [`super::Backend6`], where its [`super::backend_flag::IPV6`] is set.
+    pub const BACKENDS6: &str = "BACKENDS6";
+    /// Line of [`FLOWS`] → [`super::Flow6`], where its key [is of IPv6](super::FlowKey::is_ipv6);
+    /// memory-mapped by the daemon.
+    pub const FLOWS6: &str = "FLOWS6";
+    /// IPv6 client prefix → class.
+    pub const CLIENT_CLASSES6: &str = "CLIENT_CLASSES6";
+    /// [`crate::hop::HopQuery6::row`] → [`crate::hop::HopRow6`], per CPU.
+    pub const HOPS6: &str = "HOPS6";
+    /// One row a CPU: [`super::Flow6`] of the packet that [`super::Opening`] is about.
+    pub const OPENING6: &str = "OPENING6";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -78,6 +93,20 @@ pub mod map_name {
 pub struct VipKey {
     /// IPv4 address.
     pub addr: [u8; 4],
+    /// Port.
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out: the map hashes every byte of its key.
+    pub reserved: u8,
+}
+
+/// The same for IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct VipKey6 {
+    /// IPv6 address.
+    pub addr: [u8; 16],
     /// Port.
     pub port: [u8; 2],
     /// IP protocol number.
@@ -160,10 +189,11 @@ pub struct MaglevTable {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Backend {
-    /// IPv4 address.
+    /// IPv4 address; zero where [`backend_flag::IPV6`] is set.
     pub addr: [u8; 4],
     /// The gateway's own address towards it: in mode [`mode::NAT`] what its packets come from and
-    /// return to, in the encapsulating ones the source of the outer header.
+    /// return to, in the encapsulating ones the source of the outer header. Zero where
+    /// [`backend_flag::IPV6`] is set.
     pub nat_addr: [u8; 4],
     /// Port.
     pub port: [u8; 2],
@@ -189,6 +219,19 @@ pub mod backend_flag {
     pub const PRESENT: u16 = 1;
     /// The bits that hold its [`super::mode`].
     pub const MODE: u16 = 6;
+    /// Its addresses are IPv6, in its row of [`super::map_name::BACKENDS6`], and it serves VIPs of
+    /// IPv6.
+    pub const IPV6: u16 = 8;
+}
+
+/// Where a backend with [`backend_flag::IPV6`] is. Written before its row of `BACKENDS`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Backend6 {
+    /// As [`Backend::addr`].
+    pub addr: [u8; 16],
+    /// As [`Backend::nat_addr`].
+    pub nat_addr: [u8; 16],
 }
 
 /// How packets get to a backend, and its answers to the client.
@@ -235,7 +278,9 @@ pub struct Live {
     pub next_port: u64,
 }
 
-/// One direction's five-tuple as on the wire. Aligned so that it is copied and compared by words.
+/// One direction's five-tuple as on the wire, or, of IPv6, one that a [`FlowTuple6`] is known by: its
+/// addresses do not fit, so their places are taken by a keyed digest of them
+/// ([`crate::hash::flow_key6`]). Aligned so that it is copied and compared by words.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowKey {
@@ -249,16 +294,54 @@ pub struct FlowKey {
     pub target_port: [u8; 2],
     /// IP protocol number.
     pub protocol: u8,
-    /// Spelled out: the map hashes every byte of its key.
+    /// Zeroes. Of IPv6: [`FlowKey::IPV6`], and the rest of the digest.
     pub reserved: [u8; 3],
 }
 
 impl FlowKey {
+    /// What the first reserved byte of an IPv6 flow is, so that its key never equals one of IPv4.
+    pub const IPV6: u8 = 6;
+
+    /// Whether its addresses are a digest, and the real ones in `FLOWS6`.
+    #[inline(always)]
+    pub const fn is_ipv6(&self) -> bool {
+        self.reserved[0] == FlowKey::IPV6
+    }
+
     /// Its bytes as words: what the packet path compares, at two instructions instead of twelve.
     #[inline(always)]
     pub fn words(&self) -> [u64; 2] {
         bytemuck::cast(*self)
     }
+}
+
+/// One direction's five-tuple of IPv6 as on the wire.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowTuple6 {
+    /// Source address.
+    pub source_addr: [u8; 16],
+    /// Target address.
+    pub target_addr: [u8; 16],
+    /// Source port.
+    pub source_port: [u8; 2],
+    /// Target port.
+    pub target_port: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out.
+    pub reserved: [u8; 3],
+}
+
+/// The addresses of an IPv6 flow's client side; its ports are in its key. Written while the flow's
+/// line is [`phase::BUSY`], so who reads it asks afterwards whether the line is the same flow's still.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Flow6 {
+    /// The client's.
+    pub client_addr: [u8; 16],
+    /// The VIP's.
+    pub vip_addr: [u8; 16],
 }
 
 /// A connection: where it goes and how far it is. One cache line of `FLOWS`.
@@ -538,6 +621,16 @@ pub struct ClientPrefix {
     pub addr: [u8; 4],
 }
 
+/// The same for `CLIENT_CLASSES6`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct ClientPrefix6 {
+    /// Bits of `addr` that count.
+    pub prefix_len: u32,
+    /// Client address.
+    pub addr: [u8; 16],
+}
+
 /// What the packet path needs to know once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -663,6 +756,11 @@ const _: () = {
     assert!(size_of::<Captured>() == 40);
     assert!(size_of::<Limits>() == 40);
     assert!(size_of::<Buckets>() == 64);
+    assert!(size_of::<VipKey6>() == 20);
+    assert!(size_of::<Backend6>() == 32);
+    assert!(size_of::<FlowTuple6>() == 40);
+    assert!(size_of::<Flow6>() == 32);
+    assert!(size_of::<ClientPrefix6>() == 20);
 };
 
 #[cfg(feature = "aya")]
@@ -693,6 +791,10 @@ mod pod {
         Opening,
         CaptureFilter,
         Limits,
-        Buckets
+        Buckets,
+        VipKey6,
+        Backend6,
+        Flow6,
+        ClientPrefix6
     );
 }

@@ -5,10 +5,11 @@ use aya_ebpf::btf_maps::{
     Array, HashMap, LpmTrie, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
-use gateway_common::hop::HopRow;
+use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
-    Backend, Buckets, CaptureFilter, Captured, Flow, FlowEvent, Limits, Live, MaglevTable, Opening,
-    Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, program,
+    Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Limits, Live,
+    MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, VipKey6,
+    Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -84,3 +85,19 @@ pub static CAPTURING: PerCpuArray<Captured, 1> = PerCpuArray::new();
 pub static CAPTURED: PerfEventArray = PerfEventArray::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "VIPS6")]
+pub static VIPS6: HashMap<VipKey6, Vip, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "VIP_ADDRS6")]
+pub static VIP_ADDRS6: HashMap<[u8; 16], u32, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "BACKENDS6")]
+pub static BACKEND_ROWS6: Array<Backend6, BACKENDS> = Array::new();
+#[btf_map(name = "FLOWS6")]
+pub static FLOWS6: Array<Flow6, FLOWS_DEFAULT, MMAPABLE> = Array::new();
+#[btf_map(name = "CLIENT_CLASSES6")]
+pub static CLIENT_CLASSES6: LpmTrie<[u8; 16], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
+    LpmTrie::new();
+#[btf_map(name = "HOPS6")]
+pub static HOPS6: PerCpuArray<HopRow6, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
+#[btf_map(name = "OPENING6")]
+pub static OPENING6: PerCpuArray<Flow6, 1> = PerCpuArray::new();

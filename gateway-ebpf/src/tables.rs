@@ -18,7 +18,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::FlowTable;
 use gateway_common::guard::List;
-use gateway_common::hop::{HopQuery, HopRow};
+use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
 use gateway_common::layout::{
     Backend, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip,
     VipKey, Weights, setting_flag,
@@ -253,7 +253,7 @@ impl Tables for MapTables {
         let (hop, mtu) = self.ask_kernel(packet, to)?;
         if let Some(row) = row {
             // SAFETY: as above.
-            unsafe { *row = HopRow::new(query, &hop, mtu, now_ns) };
+            unsafe { *row = HopRow { query, answer: HopAnswer::new(&hop, mtu, now_ns) } };
         }
         Ok(hop)
     }

@@ -8,7 +8,7 @@
 use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod, TestRun, TestRunOptions};
 use bytemuck::Zeroable;
-use gateway_common::hop::{HopQuery, HopRow};
+use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
 use gateway_common::layout::{Opening, map_name};
 use gateway_common::packet::{self, Packet, SliceFrame};
 use gateway_common::verdict::{VERDICTS_LEN, Verdict};
@@ -20,7 +20,7 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 11] = [
+const READ_ONLY: [&str; 15] = [
     map_name::VIPS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
@@ -32,6 +32,10 @@ const READ_ONLY: [&str; 11] = [
     map_name::ALLOW,
     map_name::LIMITS,
     map_name::SETTINGS,
+    map_name::VIPS6,
+    map_name::VIP_ADDRS6,
+    map_name::BACKENDS6,
+    map_name::CLIENT_CLASSES6,
 ];
 
 /// Bytes of an Ethernet frame at least, or the kernel does not take it as one.
@@ -54,7 +58,7 @@ pub(super) struct Ran {
     /// The packet as the program left it, if it is one that it can forward.
     pub(super) packet: Option<Packet>,
     /// The way that the kernel named for it, if it was forwarded.
-    pub(super) hop: Option<HopRow>,
+    pub(super) hop: Option<HopAnswer>,
     /// What it began, if it came so far as to begin a flow.
     pub(super) opening: Option<Opening>,
 }
@@ -127,7 +131,7 @@ impl Rehearsal {
     }
 
     /// The way of a packet that was sent, as the program remembers it.
-    fn hop(&self, sent: &Packet, ingress: u32) -> Result<Option<HopRow>, DataplaneError> {
+    fn hop(&self, sent: &Packet, ingress: u32) -> Result<Option<HopAnswer>, DataplaneError> {
         let query = HopQuery {
             source_addr: sent.key.source_addr,
             target_addr: sent.key.target_addr,
@@ -137,8 +141,8 @@ impl Rehearsal {
             reserved: [0; 2],
         };
         let rows: Vec<HopRow> = self.by_cpu(map_name::HOPS, query.row())?;
-        let its = rows.into_iter().filter(|row| row.query == query);
-        Ok(its.max_by_key(|row| row.until_ns))
+        let its = rows.into_iter().filter(|row| row.query == query).map(|row| row.answer);
+        Ok(its.max_by_key(|answer| answer.until_ns))
     }
 
     /// A row of a map of which each CPU has its own.
@@ -181,11 +185,17 @@ mod tests {
     use super::*;
 
     /// Maps of packets that a rehearsal has a copy of.
-    const COPIED: [&str; 5] =
-        [map_name::FLOWS, map_name::TAGS, map_name::RETURNS, map_name::LIVE, map_name::BUCKETS];
+    const COPIED: [&str; 6] = [
+        map_name::FLOWS,
+        map_name::FLOWS6,
+        map_name::TAGS,
+        map_name::RETURNS,
+        map_name::LIVE,
+        map_name::BUCKETS,
+    ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 9] = [
+    const ANEW: [&str; 10] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
@@ -194,6 +204,7 @@ mod tests {
         map_name::OUTER,
         map_name::CAPTURE,
         map_name::CAPTURED,
+        map_name::OPENING6,
         map_name::PROGRAMS,
     ];
 

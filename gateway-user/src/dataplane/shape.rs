@@ -4,8 +4,9 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, Buckets, CaptureFilter, ClientPrefix, Flow, Limits, Live, MaglevTable, Opening, Outer,
-    Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, Weights, map_name, program,
+    Backend, Backend6, Buckets, CaptureFilter, ClientPrefix, ClientPrefix6, Flow, Flow6, Limits,
+    Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey,
+    VipKey6, Weights, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
@@ -66,6 +67,12 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, CaptureFilter>(map_name::CAPTURE, Entries::Fixed(1)),
     // Its values are numbers of buffers, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::CAPTURED, Entries::Cpus),
+    shape::<VipKey6, Vip>(map_name::VIPS6, Entries::Fixed(VIPS_MAX)),
+    shape::<[u8; 16], u32>(map_name::VIP_ADDRS6, Entries::Fixed(VIPS_MAX)),
+    shape::<u32, Backend6>(map_name::BACKENDS6, Entries::Fixed(BACKENDS_MAX)),
+    shape::<u32, Flow6>(map_name::FLOWS6, Entries::Flows { each: 1 }),
+    shape::<ClientPrefix6, u32>(map_name::CLIENT_CLASSES6, Entries::Fixed(CLIENT_PREFIXES_MAX)),
+    shape::<u32, Flow6>(map_name::OPENING6, Entries::Fixed(1)),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -119,6 +126,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 25);
+        assert_eq!(names.len(), 31);
     }
 }

@@ -11,6 +11,7 @@
 //! sends to it. `neighbours` does so for backends; clients, or the router that they are behind, make
 //! themselves known when they ask for the VIP's link address (ARP).
 
+mod addresses;
 mod attach;
 mod capture;
 mod census;
@@ -48,10 +49,11 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use gateway_common::clock::KtimeNs;
-use gateway_common::layout::{Backend, Vip, backend_flag};
+use gateway_common::layout::{Vip, backend_flag};
 use gateway_core::rows::Rows;
-use gateway_core::tables::{Tables, VipId, Write};
+use gateway_core::tables::{BackendEntry, Tables, VipId, Write};
 
+pub use self::addresses::FlowAddrs;
 pub use self::attach::{AttachMode, Attachment};
 pub use self::capture::{Capture, Rows as CaptureRows, Wanted, interface_names};
 pub use self::counters::Counters;
@@ -128,7 +130,7 @@ pub struct Dataplane {
     adopted: bool,
     /// `BACKENDS` and `VIPS` as they are, so that no packet counter or flow has to be looked up in
     /// them by system calls.
-    backends: BTreeMap<u32, Backend>,
+    backends: BTreeMap<u32, BackendEntry>,
     vips: BTreeMap<VipId, Vip>,
     /// Rows of backends that are down.
     down: BTreeSet<u32>,
@@ -268,6 +270,7 @@ impl Dataplane {
     pub fn sweep(&mut self, now: KtimeNs, budget: usize, telemetry: &Telemetry) -> Swept {
         let tables = sweep::Tables {
             flows: &self.maps.flows.table(),
+            addrs: &|line| self.maps.flow_addrs.line(line),
             hash_seed: self.hash_seed,
             counts: &*self.maps.rows,
             backends: &self.backends,
@@ -290,8 +293,8 @@ impl Dataplane {
     fn clear_counters(&mut self, write: &Write) -> Result<(), DataplaneError> {
         match write {
             Write::Backend(row, backend) => {
-                let before = self.backends.get(row).map(|backend| backend.generation);
-                if before == Some(backend.generation) || !is_present(backend) {
+                let before = self.backends.get(row).map(|backend| backend.row.generation);
+                if before == Some(backend.row.generation) || !is_present(backend) {
                     return Ok(());
                 }
                 self.maps.clear_backend_traffic(*row)
@@ -345,6 +348,6 @@ fn remove(pins: Pins) -> Result<Detached, DataplaneError> {
     Ok(detached)
 }
 
-fn is_present(backend: &Backend) -> bool {
-    backend.flags & backend_flag::PRESENT != 0
+fn is_present(backend: &BackendEntry) -> bool {
+    backend.row.flags & backend_flag::PRESENT != 0
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::privilege;
 const CONTROL_PORT: u16 = 9000;
 
 /// The gateway's admin address inside its namespace: the default.
-pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
 /// How long a node may take until it serves.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
@@ -154,6 +154,51 @@ impl Testbed {
     pub fn l7_vip(&self, number: u8) -> Result<SocketAddr> {
         self.gateway.ip(&format!("address add 10.12.0.{number}/32 dev lo"))?;
         Ok(self.l4_vip(number))
+    }
+
+    /// Gives all of it IPv6 besides: the client `fd00:10::2`, the gateway `fd00:10::1` and
+    /// `fd00:11:N::1`, backend N `fd00:11:N::2`.
+    ///
+    /// # Errors
+    /// The kernel has no IPv6, or `ip` refused.
+    pub fn add_ipv6(&self) -> Result<()> {
+        self.gateway.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        // Addresses that are used at once are not looked for at others' first.
+        let add = |namespace: &Namespace, addr: Ipv6Addr, card: &str| {
+            namespace.ip(&format!("-6 address add {addr}/64 dev {card} nodad"))
+        };
+        let [near, far] = [1, 2].map(|host| Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, host));
+        add(&self.gateway, near, CLIENT_INTERFACE)?;
+        add(&self.client, far, "eth0")?;
+        self.client.ip(&format!("-6 route add default via {near}"))?;
+        for (number, backend) in (1..).zip(&self.backends) {
+            let near = backend_addr_ipv6(number, 1);
+            add(&self.gateway, near, &backend_interface(number))?;
+            add(backend, backend_addr_ipv6(number, 2), "eth0")?;
+            backend.ip(&format!("-6 route add default via {near}"))?;
+        }
+        Ok(())
+    }
+
+    /// As [`l4_vip`](Testbed::l4_vip), of IPv6.
+    pub fn l4_vip_ipv6(&self, number: u8) -> SocketAddr {
+        (Ipv6Addr::new(0xfd00, 0x12, 0, 0, 0, 0, 0, number.into()), 80).into()
+    }
+
+    /// As [`l7_vip`](Testbed::l7_vip), of IPv6.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn l7_vip_ipv6(&self, number: u8) -> Result<SocketAddr> {
+        let vip = self.l4_vip_ipv6(number);
+        self.gateway.ip(&format!("-6 address add {}/128 dev lo nodad", vip.ip()))?;
+        Ok(vip)
+    }
+
+    /// As [`backend_at`](Testbed::backend_at), of IPv6.
+    pub fn backend_at_ipv6(&self, number: usize, port: u16) -> Backend {
+        let addr = (backend_addr_ipv6(number, 2), port).into();
+        Backend { name: format!("b{number}"), addr, lines: String::new() }
     }
 
     /// Backend `number` at `port`, named `bNUMBER`, for a configuration.
@@ -298,6 +343,11 @@ fn backend_addr(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 11, number as u8, 2)
 }
 
+/// An address on the link of a backend, which is host 2 there.
+fn backend_addr_ipv6(number: usize, host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x11, number as u16, 0, 0, 0, 0, host)
+}
+
 fn new_client(owner: Owner, gateway: &Namespace) -> Result<Namespace> {
     let client = Namespace::create(&format!("{owner}-client"))?;
     let near_addr = Ipv4Addr::new(10, 10, 0, 1);
@@ -340,6 +390,8 @@ fn new_backend(owner: Owner, gateway: &Namespace, number: usize) -> Result<Names
 /// What a backend's process serves.
 #[derive(Clone, Debug)]
 pub struct BackendOptions {
+    /// Address that its servers listen on; `::` is both families.
+    pub listen: IpAddr,
     /// One independent server each.
     pub ports: Vec<u16>,
     /// Requests served at once; the rest queues.
@@ -360,6 +412,7 @@ impl Default for BackendOptions {
     /// A quick server on port 8080.
     fn default() -> BackendOptions {
         BackendOptions {
+            listen: Ipv4Addr::UNSPECIFIED.into(),
             ports: vec![8080],
             workers: 8,
             service_time: Duration::from_millis(2),
@@ -375,6 +428,7 @@ impl BackendOptions {
     fn arguments(&self, name: &str) -> Vec<String> {
         let mut arguments = vec![
             format!("--name={name}"),
+            format!("--listen={}", self.listen),
             format!("--control=127.0.0.1:{CONTROL_PORT}"),
             format!("--workers={}", self.workers),
             format!("--service-time={}us", self.service_time.as_micros()),

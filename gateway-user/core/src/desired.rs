@@ -2,13 +2,13 @@
 //! weights.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::{
-    Backend, Pool, Vip, Weights, algorithm, backend_flag, pool_flag, vip_flag,
+    Backend, Backend6, Pool, Vip, Weights, algorithm, backend_flag, pool_flag, vip_flag,
 };
 use gateway_common::limits::{
     CLASSES_MAX, CLIENT_PREFIXES_MAX, CONTROL_SHARE_WHOLE, NO_BACKEND, TRAFFIC_CLASSES_MAX,
@@ -19,7 +19,7 @@ use crate::clients;
 use crate::fleet::{Algorithm, BackendSpec, Fleet, Layer, Mode, PoolSpec, VipSpec};
 use crate::maglev::{self, Member};
 use crate::observation::BackendRow;
-use crate::tables::{Slots, Tables};
+use crate::tables::{BackendEntry, Slots, Tables};
 
 /// A share of members under which those without weight stay in the table: a draw that hits one
 /// tries again, and with half of them so, sixteen tries all fail once in 65,536 draws.
@@ -32,23 +32,38 @@ const WEIGHTLESS_MIN: Duration = Duration::from_secs(30);
 /// The fallback changes only for one that is heavier by this factor, or every tick would move it.
 const FALLBACK_LEAD: f64 = 1.1;
 
-/// A backend's row in `BACKENDS`.
-pub(crate) fn backend_row(spec: &BackendSpec, row: BackendRow, pool: u32, mode: Mode) -> Backend {
-    Backend {
-        addr: octets(spec.addr.ip()),
-        nat_addr: octets(spec.nat_addr),
+/// A backend's row in `BACKENDS` and `BACKENDS6`.
+pub(crate) fn backend_row(
+    spec: &BackendSpec,
+    row: BackendRow,
+    pool: u32,
+    mode: Mode,
+) -> BackendEntry {
+    let unaddressed = Backend {
+        addr: [0; 4],
+        nat_addr: [0; 4],
         port: spec.addr.port().to_be_bytes(),
         flags: backend_flag::PRESENT | mode.number(),
         generation: row.generation,
         pool,
+    };
+    let [addr, nat_addr] = [spec.addr.ip(), spec.nat_addr];
+    match (addr, nat_addr) {
+        (IpAddr::V4(addr), IpAddr::V4(nat_addr)) => {
+            Backend { addr: addr.octets(), nat_addr: nat_addr.octets(), ..unaddressed }.into()
+        }
+        _ => BackendEntry {
+            row: Backend { flags: unaddressed.flags | backend_flag::IPV6, ..unaddressed },
+            ipv6: Backend6 { addr: octets6(addr), nat_addr: octets6(nat_addr) },
+        },
     }
 }
 
-/// An address in `BACKENDS`. An IPv6 one has no room there: the proxy alone connects to it.
-fn octets(addr: IpAddr) -> [u8; 4] {
+/// The bytes of an IPv6 address. No fleet has a backend whose two addresses are of two families.
+fn octets6(addr: IpAddr) -> [u8; 16] {
     match addr {
-        IpAddr::V4(addr) => addr.octets(),
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED.octets(),
+        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+        IpAddr::V6(addr) => addr.octets(),
     }
 }
 

@@ -186,7 +186,7 @@ impl Directory {
         adopted: &Tables,
         now: KtimeNs,
     ) -> Result<Directory, DirectoryError> {
-        let generation_max = adopted.backends.values().map(|b| b.generation).max().unwrap_or(0);
+        let generation_max = adopted.backends.values().map(|b| b.row.generation).max().unwrap_or(0);
         // Free rows do not tell the generation that they had. Seconds since boot (2^30 ns) run
         // ahead of every generation that an earlier daemon can have handed out, and the maps do
         // not outlive a boot.
@@ -361,15 +361,15 @@ impl Known {
     }
 
     fn of_tables(fleet: &Fleet, adopted: &Tables) -> Known {
-        let rows =
-            adopted.backends.iter().filter(|(row, b)| **row < BACKENDS_MAX && b.pool < POOLS_MAX);
+        let rows = adopted
+            .backends
+            .iter()
+            .filter(|(row, b)| **row < BACKENDS_MAX && b.row.pool < POOLS_MAX);
         let rows: BTreeMap<_, _> = rows
             .map(|(&row, backend)| {
-                let endpoint = Endpoint {
-                    addr: SocketAddr::new(backend.addr.into(), u16::from_be_bytes(backend.port)),
-                    nat_addr: backend.nat_addr.into(),
-                };
-                ((backend.pool, endpoint), BackendRow { row, generation: backend.generation })
+                let endpoint = Endpoint { addr: backend.addr(), nat_addr: backend.nat_addr() };
+                let generation = backend.row.generation;
+                ((backend.row.pool, endpoint), BackendRow { row, generation })
             })
             .collect();
         let mut vips_seen = BTreeSet::new();

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Limits, Weights};
+use gateway_common::layout::{Limits, Weights};
 
-use crate::tables::{FREE_POOL, Tables, Write};
+use crate::tables::{BackendEntry, FREE_POOL, Tables, Write};
 
 /// The writes from `applied` to `desired`. Nothing is written that is the same already.
 ///
@@ -116,9 +116,7 @@ fn remove_pools(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
 fn remove_backends(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     for (&row, backend) in &applied.backends {
         if !desired.backends.contains_key(&row) {
-            // The generation stays readable in the freed row.
-            let free = Backend { generation: backend.generation, ..Backend::zeroed() };
-            writes.push(Write::Backend(row, free));
+            writes.push(Write::Backend(row, BackendEntry::free(backend.row.generation)));
         }
     }
     let stale = applied.weights.keys().filter(|row| !desired.backends.contains_key(row));

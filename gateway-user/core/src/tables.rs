@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Limits, Pool, Vip, Weights};
+use gateway_common::layout::{Backend, Backend6, Limits, Pool, Vip, Weights, backend_flag};
 use gateway_common::limits::NO_BACKEND;
 
 /// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
@@ -24,8 +24,8 @@ pub struct Tables {
     pub pools: BTreeMap<u32, Pool>,
     /// `MAGLEV`: the tables in use, by table index.
     pub maglev: BTreeMap<u32, Slots>,
-    /// `BACKENDS`, by row; free rows are absent.
-    pub backends: BTreeMap<u32, Backend>,
+    /// `BACKENDS` and `BACKENDS6`, by row; free rows are absent.
+    pub backends: BTreeMap<u32, BackendEntry>,
     /// `WEIGHTS`, by row. Rows of `manual` pools are absent: the operator owns them.
     pub weights: BTreeMap<u32, Weights>,
     /// `LIMITS`, by row of a VIP; rows of those without are absent.
@@ -43,14 +43,59 @@ pub struct VipId {
     pub protocol: u8,
 }
 
+/// A backend in its row of `BACKENDS` and, if it is IPv6, of `BACKENDS6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendEntry {
+    /// What is in `BACKENDS`.
+    pub row: Backend,
+    /// What is in `BACKENDS6`; zeros if it is IPv4.
+    pub ipv6: Backend6,
+}
+
+/// One of IPv4.
+impl From<Backend> for BackendEntry {
+    fn from(row: Backend) -> BackendEntry {
+        BackendEntry { row, ipv6: Backend6::zeroed() }
+    }
+}
+
+impl BackendEntry {
+    /// A row that is given up. Its generation stays to be read.
+    pub fn free(generation: u32) -> BackendEntry {
+        Backend { generation, ..Backend::zeroed() }.into()
+    }
+
+    /// Whether its addresses are IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.row.flags & backend_flag::IPV6 != 0
+    }
+
+    /// Address and port.
+    pub fn addr(&self) -> SocketAddr {
+        let ip = match self.is_ipv6() {
+            true => IpAddr::from(self.ipv6.addr),
+            false => IpAddr::from(self.row.addr),
+        };
+        SocketAddr::new(ip, u16::from_be_bytes(self.row.port))
+    }
+
+    /// The gateway's own address towards it.
+    pub fn nat_addr(&self) -> IpAddr {
+        match self.is_ipv6() {
+            true => self.ipv6.nat_addr.into(),
+            false => self.row.nat_addr.into(),
+        }
+    }
+}
+
 /// One write to the data plane. A plan orders them so that nothing read by a packet names
 /// something that is not there yet.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Fill a Maglev table that is not in use.
     Table(u32, Slots),
-    /// Set or free (`flags` = 0) a row of `BACKENDS`.
-    Backend(u32, Backend),
+    /// Set or free (`flags` = 0) a row of `BACKENDS`, with that of `BACKENDS6`.
+    Backend(u32, BackendEntry),
     /// Set a row of `WEIGHTS`.
     Weights(u32, Weights),
     /// Set a row of `POOLS`; switches tables.
@@ -76,7 +121,7 @@ impl Tables {
             Write::Table(index, slots) => {
                 self.maglev.insert(*index, Arc::clone(slots));
             }
-            Write::Backend(row, backend) if backend.flags == 0 => {
+            Write::Backend(row, backend) if backend.row.flags == 0 => {
                 self.backends.remove(row);
             }
             Write::Backend(row, backend) => {

@@ -1,6 +1,6 @@
 //! What only this host can tell of a configuration: its interfaces and its routes.
 
-use gateway_core::fleet::{BackendSpec, PoolSpec};
+use gateway_core::fleet::{BackendSpec, Layer, PoolSpec, VipSpec};
 
 use rustix::fs::{Access, access};
 
@@ -9,10 +9,14 @@ use super::section::nearest;
 use super::way::{self, Way};
 use super::{Checked, Config, Mistakes, RouteWanted, guard};
 
+/// The kernel's settings of IPv6 by interface, in the reader's network namespace.
+const NET_IPV6: &str = "/proc/sys/net/ipv6/conf";
+
 /// Fills in what the configuration leaves to the host, and checks what it names on it.
 pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
     let (log, doubts) = (Log::default(), Log::default());
     check_interfaces(&checked, &log);
+    check_forwarding(&checked, &log);
     check_programs(&checked, &log);
     let Checked { gateway, mut fleet, guard, sources, routes, .. } = checked;
     let guard = guard::settle(&log, guard);
@@ -98,6 +102,41 @@ fn check_interfaces(checked: &Checked, log: &Log) {
     }
 }
 
+/// Where VIPs are IPv6, the kernel must forward it, or its answers about next hops do not come. That
+/// of IPv4 is checked when the program is attached.
+fn check_forwarding(checked: &Checked, log: &Log) {
+    let is_needed = |vip: &VipSpec| vip.layer == Layer::L4 && vip.addr.is_ipv6();
+    if !checked.fleet.vips.iter().any(is_needed) {
+        return;
+    }
+    let known = interfaces();
+    let all = checked.gateway.interfaces.iter().zip(&checked.interfaces_at);
+    for (name, span) in all.filter(|(name, _)| known.contains(name)) {
+        let setting = std::fs::read_to_string(format!("{NET_IPV6}/{name}/forwarding"));
+        if let Some((title, help)) = forwarding_trouble(name, setting.ok().as_deref()) {
+            let mistake = Mistake::at(span.clone(), title);
+            log.add(mistake.label("every packet of an IPv6 VIP would be dropped").help(help));
+        }
+    }
+}
+
+/// What is wrong with an interface's forwarding of IPv6, and what to do; `setting` is the kernel's, if
+/// the interface has IPv6.
+fn forwarding_trouble(name: &str, setting: Option<&str>) -> Option<(String, &'static str)> {
+    match setting.map(str::trim) {
+        Some("0") => Some((
+            format!("IPv6 forwarding is off on {name}"),
+            "`sysctl -w net.ipv6.conf.all.forwarding=1`; a host that has its own address by router \
+             advertisements needs `accept_ra=2` there, too",
+        )),
+        None => Some((
+            format!("{name} has no IPv6"),
+            "give the interface an IPv6 address, and see `net.ipv6.conf.all.disable_ipv6`",
+        )),
+        Some(_) => None,
+    }
+}
+
 /// A program that cannot be run is better found now than when it is needed.
 fn check_programs(checked: &Checked, log: &Log) {
     for program in &checked.programs {
@@ -131,6 +170,17 @@ fn interfaces() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forwarding_that_is_off_is_told_with_its_remedy() {
+        assert_eq!(forwarding_trouble("eth0", Some("1\n")), None);
+        let (title, help) = forwarding_trouble("eth0", Some("0\n")).unwrap();
+        assert!(
+            title.contains("off on eth0") && help.contains("all.forwarding=1"),
+            "{title} {help}"
+        );
+        assert!(forwarding_trouble("eth0", None).unwrap().0.contains("no IPv6"));
+    }
 
     #[test]
     fn every_host_has_loopback() {

@@ -1,5 +1,6 @@
 //! The way from this host to a backend, by the kernel's routes, and whether a mode fits it.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -18,6 +19,10 @@ const HEADERS: u32 = 40;
 
 /// The routes of the reader's network namespace: its table `main`, one a line.
 const ROUTES: &str = "/proc/net/route";
+const ROUTES6: &str = "/proc/net/ipv6_route";
+
+/// A route that packets are refused by (`RTF_REJECT` of linux/route.h).
+const REJECT: u32 = 0x200;
 
 /// The way to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +49,14 @@ impl Way {
                     over_router: over_router(&routes, ip),
                 })
             }
-            IpAddr::V6(_) => {
+            IpAddr::V6(ip) => {
                 let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
                 socket.connect(addr)?;
+                let routes = fs::read_to_string(ROUTES6).unwrap_or_default();
                 Ok(Way {
                     own: socket.local_addr()?.ip(),
                     mtu: rustix::net::sockopt::ipv6_mtu(&socket)?,
-                    over_router: None,
+                    over_router: over_router6(&routes, ip),
                 })
             }
         }
@@ -104,9 +110,49 @@ fn over_router(routes: &str, addr: Ipv4Addr) -> Option<bool> {
     matching.max_by_key(|(bits, _)| *bits).map(|(_, over_router)| over_router)
 }
 
+/// The same of IPv6, in a table as `/proc/net/ipv6_route` shows it: target, bits of it, source, bits of
+/// it, router, metric, use, references, flags, interface.
+fn over_router6(routes: &str, addr: Ipv6Addr) -> Option<bool> {
+    let addr = addr.to_bits();
+    let matching = routes.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [target, bits, _, _, router, metric, _, _, flags, _] = fields.as_slice() else {
+            return None;
+        };
+        let [target, router] = [target, router].map(|field| u128::from_str_radix(field, 16).ok());
+        let [bits, metric, flags] =
+            [bits, metric, flags].map(|field| u32::from_str_radix(field, 16).ok());
+        let (bits, metric) = (bits?.min(128), metric?);
+        let is_its = (addr ^ target?).checked_shr(128 - bits).unwrap_or(0) == 0;
+        // Of two ways the one of the smaller metric is gone.
+        (is_its && flags? & REJECT == 0).then_some(((bits, Reverse(metric)), router? != 0))
+    });
+    matching.max_by_key(|(rank, _)| *rank).map(|(_, over_router)| over_router)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TABLE6: &str = "\
+        fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0
+        fd000000000000010000000000000000 40 00000000000000000000000000000000 00 fd000000000000000000000000000001 00000400 00000001 00000000 00000003     eth0
+        00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 00000001 00000001 00000000 00000001     eth1
+        00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd000000000000000000000000000001 00000400 00000002 00000000 00000003     eth0
+        00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
+        nothing that one could read\n";
+
+    #[test]
+    fn of_ipv6_the_longest_prefix_says_so_and_of_those_the_smallest_metric() {
+        for (addr, wanted) in
+            [("fd00::7", Some(false)), ("fd00:0:0:1::7", Some(true)), ("2001:db8::1", Some(false))]
+        {
+            assert_eq!(over_router6(TABLE6, addr.parse().unwrap()), wanted, "{addr}");
+        }
+        assert_eq!(over_router6("", Ipv6Addr::LOCALHOST), None);
+        let rejected = TABLE6.lines().nth(4).unwrap();
+        assert_eq!(over_router6(rejected, Ipv6Addr::LOCALHOST), None);
+    }
 
     /// As the kernel shows it on a machine of little endian.
     #[cfg(target_endian = "little")]
@@ -132,8 +178,10 @@ mod tests {
 
     #[test]
     fn loopback_is_reached_from_loopback() {
-        let way = Way::towards("127.0.0.1:9".parse().unwrap()).unwrap();
-        assert!(way.own.is_loopback() && way.mtu >= 1_280, "{way:?}");
+        for addr in ["127.0.0.1:9", "[::1]:9"] {
+            let way = Way::towards(addr.parse().unwrap()).unwrap();
+            assert!(way.own.is_loopback() && way.mtu >= 1_280, "{way:?}");
+        }
     }
 
     fn doubts(mode: Mode, mtu: u32, over_router: Option<bool>) -> Vec<Mistake> {

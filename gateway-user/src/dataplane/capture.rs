@@ -14,7 +14,7 @@ use gateway_common::layout::{CaptureFilter, Captured, map_name};
 use gateway_common::verdict::Verdict;
 
 use super::error::DataplaneError;
-use super::tracked::{protocol, socket};
+use super::tracked::protocol;
 use super::view::View;
 use super::{interface, maps};
 use crate::clock;
@@ -74,10 +74,11 @@ impl Rows {
             .read_vips()?
             .into_iter()
             .map(|(key, vip)| (vip.index, (key.addr, protocol(key.protocol))));
-        let backends =
-            view.maps.read_backends()?.into_iter().map(|(row, backend)| {
-                (row, (socket(backend.addr, backend.port), backend.generation))
-            });
+        let backends = view
+            .maps
+            .read_backends()?
+            .into_iter()
+            .map(|(row, backend)| (row, (backend.addr(), backend.row.generation)));
         Ok(Rows { vips: vips.collect(), backends: backends.collect() })
     }
 }

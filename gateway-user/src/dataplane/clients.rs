@@ -38,8 +38,8 @@ impl Tally {
         Tally { from, until, pairs: BTreeMap::new() }
     }
 
-    /// Takes in a flow, if it ended in time.
-    pub(super) fn see(&mut self, flow: &Flow) {
+    /// Takes in a flow, if it ended in time and it can be told whose it was.
+    pub(super) fn see(&mut self, flow: &Flow, client: impl FnOnce() -> Option<IpAddr>) {
         let state = flow.control.state;
         let was_whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
         if state & flow_state::CLOSED == 0 || state & was_whole != was_whole {
@@ -49,7 +49,8 @@ impl Tally {
         if ended < self.from || ended >= self.until {
             return;
         }
-        let (backend, work) = (backend(flow), work(flow, ended));
+        let Some(client) = client() else { return };
+        let (backend, work) = (backend(flow), work(flow, client, ended));
         let is_full = self.pairs.len() >= PAIRS_MAX;
         match self.pairs.get_mut(&(backend, work.addr)) {
             Some(sum) => sum.add(&work),
@@ -72,11 +73,11 @@ fn backend(flow: &Flow) -> BackendRow {
     BackendRow { row: flow.control.backend.into(), generation: flow.generation }
 }
 
-fn work(flow: &Flow, ended: KtimeNs) -> ClientWork {
+fn work(flow: &Flow, client: IpAddr, ended: KtimeNs) -> ClientWork {
     let took = ended.since(KtimeNs(flow.opened_at_ns));
     let both = flow_state::CLIENT_FIN | flow_state::BACKEND_FIN;
     ClientWork {
-        addr: flow.key.source_addr.into(),
+        addr: client,
         layer: Layer::L4,
         count: 1,
         // What was not ended by both sides was cut off by one of them.
@@ -120,6 +121,10 @@ mod tests {
         }
     }
 
+    fn see(tally: &mut Tally, flow: &Flow) {
+        tally.see(flow, || Some(flow.key.source_addr.into()));
+    }
+
     fn told(tally: Tally) -> Vec<ClientWork> {
         let mut told = Vec::new();
         tally.report(START, &mut |observation| match observation.seen {
@@ -134,11 +139,11 @@ mod tests {
         let mut tally = Tally::begin(Some(START), START + SECOND);
         let between = START + SECOND / 2;
         for (client, state) in [(1, OVER), (1, OVER), (2, OVER & !flow_state::CLIENT_FIN)] {
-            tally.see(&flow(client, state, between));
+            see(&mut tally, &flow(client, state, between));
         }
-        tally.see(&flow(3, OVER & !flow_state::CLOSED, between));
-        tally.see(&flow(3, OVER & !flow_state::CONFIRMED, between));
-        tally.see(&flow(3, flow_state::CLOSED | flow_state::REFUSED, between));
+        see(&mut tally, &flow(3, OVER & !flow_state::CLOSED, between));
+        see(&mut tally, &flow(3, OVER & !flow_state::CONFIRMED, between));
+        see(&mut tally, &flow(3, flow_state::CLOSED | flow_state::REFUSED, between));
         let told = told(tally);
         let seen: Vec<_> = told.iter().map(|w| (w.addr, w.count, w.failed)).collect();
         let addr = |client| IpAddr::from([10, 0, 0, client]);
@@ -155,7 +160,7 @@ mod tests {
             let ended = flow(1, OVER, START + Duration::from_millis(ms));
             let times = walks.windows(2).filter(|ends| {
                 let mut tally = Tally::begin(Some(ends[0]), ends[1]);
-                tally.see(&ended);
+                see(&mut tally, &ended);
                 !told(tally).is_empty()
             });
             assert_eq!(times.count(), 1, "{ms} ms");
@@ -165,7 +170,7 @@ mod tests {
     #[test]
     fn a_first_walk_tells_nothing() {
         let mut tally = Tally::begin(None, START);
-        tally.see(&flow(1, OVER, START - SECOND));
+        see(&mut tally, &flow(1, OVER, START - SECOND));
         assert!(told(tally).is_empty());
     }
 
@@ -175,7 +180,7 @@ mod tests {
         let mut seen = flow(0, OVER, START + SECOND / 2);
         for client in (0..PAIRS_MAX as u32 + 10).chain([0]) {
             seen.key.source_addr = (0x0a00_0000 + client).to_be_bytes();
-            tally.see(&seen);
+            see(&mut tally, &seen);
         }
         let told = told(tally);
         assert_eq!((told.len(), told[0].count), (PAIRS_MAX, 2));

@@ -1,7 +1,7 @@
 //! What can keep the data plane from running, each with what to try.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -360,7 +360,7 @@ pub enum DataplaneError {
     )]
     NoIngress {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Name of the interface, or that there is none.
         by: String,
         /// Those that the gateway is attached to.
@@ -381,7 +381,7 @@ pub enum DataplaneError {
     #[error("could not ask the kernel for its route to {addr}")]
     RouteQuery {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// What it answered.
         source: io::Error,
     },

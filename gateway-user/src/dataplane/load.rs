@@ -7,9 +7,9 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use gateway_common::layout::{Backend, LAYOUT_VERSION, Settings, Vip};
+use gateway_common::layout::{LAYOUT_VERSION, Settings, Vip};
 use gateway_common::limits::{FLOWS_MAX, FLOWS_MIN};
-use gateway_core::tables::VipId;
+use gateway_core::tables::{BackendEntry, VipId};
 
 use super::attach::{self, Attachment};
 use super::error::DataplaneError;
@@ -24,7 +24,7 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) maps: Maps,
     pub(super) attachments: Vec<Attachment>,
-    pub(super) backends: BTreeMap<u32, Backend>,
+    pub(super) backends: BTreeMap<u32, BackendEntry>,
     pub(super) vips: BTreeMap<VipId, Vip>,
     pub(super) hash_seed: u64,
 }

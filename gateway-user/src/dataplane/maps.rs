@@ -1,20 +1,20 @@
 //! The maps, typed, and the tables of the core read from and written to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{
     Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
 };
+use aya::{Ebpf, Pod};
 use bytemuck::Zeroable;
 use gateway_common::flows::LINE_WORDS;
 use gateway_common::layout::{
-    Backend, Limits, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag,
-    backend_flag, map_name, vip_flag,
+    Backend, Backend6, Limits, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, VipKey6, Weights,
+    address_flag, backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND,
@@ -22,14 +22,14 @@ use gateway_common::limits::{
 };
 use gateway_common::verdict::VERDICTS_LEN;
 use gateway_core::rows::Rows;
-use gateway_core::tables::{FREE_POOL, Slots, Tables, VipId, Write};
+use gateway_core::tables::{BackendEntry, FREE_POOL, Slots, Tables, VipId, Write};
 
+use super::addresses::{FlowAddrs, socket};
 use super::error::DataplaneError;
 use super::flows::FlowMaps;
 use super::guard::GuardTries;
 use super::mmap::MappedArray;
 use super::rows::MappedRows;
-use super::tracked::socket;
 
 /// 64-bit words of `BUCKETS`.
 const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;
@@ -37,16 +37,20 @@ const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;
 /// Every map, typed.
 pub(super) struct Maps {
     vips: HashMap<MapData, VipKey, Vip>,
+    vips6: HashMap<MapData, VipKey6, Vip>,
     vip_addrs: HashMap<MapData, [u8; 4], u32>,
+    vip_addrs6: HashMap<MapData, [u8; 16], u32>,
     pools: Array<MapData, Pool>,
     maglev: Array<MapData, MaglevTable>,
     backends: Array<MapData, Backend>,
+    backends6: Array<MapData, Backend6>,
     classes: LpmTrie<MapData, [u8; 4], u32>,
     /// `DENY` and `ALLOW`, until somebody takes them.
     pub(super) guard: Option<GuardTries>,
     limits: Array<MapData, Limits>,
     /// `BUCKETS` in memory.
     pub(super) buckets: MappedArray,
+    classes6: LpmTrie<MapData, [u8; 16], u32>,
     settings: Array<MapData, Settings>,
     vip_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
@@ -55,6 +59,8 @@ pub(super) struct Maps {
     pub(super) rows: Arc<MappedRows>,
     /// The flow table in memory.
     pub(super) flows: FlowMaps,
+    /// Who its flows of IPv6 are between.
+    pub(super) flow_addrs: FlowAddrs,
     /// `EVENTS`, until somebody reads them.
     pub(super) events: Option<RingBuf<MapData>>,
 }
@@ -86,10 +92,13 @@ impl Maps {
         let settings = data(source, map_name::SETTINGS)?;
         Ok(Maps {
             vips: typed(source, map_name::VIPS)?,
+            vips6: typed(source, map_name::VIPS6)?,
             vip_addrs: typed(source, map_name::VIP_ADDRS)?,
+            vip_addrs6: typed(source, map_name::VIP_ADDRS6)?,
             pools: typed(source, map_name::POOLS)?,
             maglev: typed(source, map_name::MAGLEV)?,
             backends: typed(source, map_name::BACKENDS)?,
+            backends6: typed(source, map_name::BACKENDS6)?,
             classes: typed(source, map_name::CLIENT_CLASSES)?,
             guard: Some(GuardTries {
                 deny: typed(source, map_name::DENY)?,
@@ -101,12 +110,14 @@ impl Maps {
             limits: typed(source, map_name::LIMITS)?,
             buckets: MappedArray::new(data(source, map_name::BUCKETS)?.fd(), BUCKET_WORDS)
                 .map_err(|source| DataplaneError::Mmap { map: map_name::BUCKETS, source })?,
+            classes6: typed(source, map_name::CLIENT_CLASSES6)?,
             settings: Map::Array(settings).try_into().map_err(reading(map_name::SETTINGS))?,
             vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
             backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
             verdicts: typed(source, map_name::VERDICTS)?,
             rows: Arc::new(MappedRows::new(&weights, &live)?),
             flows: flow_maps(source, flows_max)?,
+            flow_addrs: flow_addrs(source, flows_max)?,
             events: None,
         })
     }
@@ -125,18 +136,31 @@ impl Maps {
 
     /// All VIPs.
     pub(super) fn read_vips(&self) -> Result<BTreeMap<VipId, Vip>, DataplaneError> {
-        let entry = |entry: Result<(VipKey, Vip), MapError>| entry.map(|(k, v)| (vip_id(&k), v));
-        self.vips.iter().map(entry).collect::<Result<_, _>>().map_err(reading(map_name::VIPS))
+        let mut vips = BTreeMap::new();
+        for entry in self.vips.iter() {
+            let (key, vip) = entry.map_err(reading(map_name::VIPS))?;
+            vips.insert(vip_id(&key), vip);
+        }
+        for entry in self.vips6.iter() {
+            let (key, vip) = entry.map_err(reading(map_name::VIPS6))?;
+            vips.insert(vip_id6(&key), vip);
+        }
+        Ok(vips)
     }
 
     /// Rows of `BACKENDS` that hold a backend.
-    pub(super) fn read_backends(&self) -> Result<BTreeMap<u32, Backend>, DataplaneError> {
+    pub(super) fn read_backends(&self) -> Result<BTreeMap<u32, BackendEntry>, DataplaneError> {
         let mut backends = BTreeMap::new();
         for row in 0..BACKENDS_MAX {
             let backend = self.backends.get(&row, 0).map_err(reading(map_name::BACKENDS))?;
-            if backend.flags & backend_flag::PRESENT != 0 {
-                backends.insert(row, backend);
+            if backend.flags & backend_flag::PRESENT == 0 {
+                continue;
             }
+            let mut entry = BackendEntry::from(backend);
+            if entry.is_ipv6() {
+                entry.ipv6 = self.backends6.get(&row, 0).map_err(reading(map_name::BACKENDS6))?;
+            }
+            backends.insert(row, entry);
         }
         Ok(backends)
     }
@@ -163,9 +187,10 @@ impl Maps {
     fn read_pools(
         &self,
         vips: &BTreeMap<VipId, Vip>,
-        backends: &BTreeMap<u32, Backend>,
+        backends: &BTreeMap<u32, BackendEntry>,
     ) -> Result<BTreeMap<u32, Pool>, DataplaneError> {
-        let named = vips.values().map(|vip| vip.pool).chain(backends.values().map(|one| one.pool));
+        let named =
+            vips.values().map(|vip| vip.pool).chain(backends.values().map(|one| one.row.pool));
         let named: BTreeSet<u32> = named.filter(|&pool| pool < POOLS_MAX).collect();
         let mut pools = BTreeMap::new();
         for pool in named {
@@ -201,23 +226,33 @@ impl Maps {
     }
 
     /// The class of a client by its longest known prefix; 0 if none is known.
-    pub(super) fn client_class(&self, client: [u8; 4]) -> Result<u8, DataplaneError> {
-        match self.classes.get(&Key::new(32, client), 0) {
+    pub(super) fn client_class(&self, client: IpAddr) -> Result<u8, DataplaneError> {
+        let (map, class) = match client {
+            IpAddr::V4(addr) => {
+                (map_name::CLIENT_CLASSES, self.classes.get(&Key::new(32, addr.octets()), 0))
+            }
+            IpAddr::V6(addr) => {
+                (map_name::CLIENT_CLASSES6, self.classes6.get(&Key::new(128, addr.octets()), 0))
+            }
+        };
+        match class {
             Ok(class) => Ok(class as u8),
             Err(MapError::KeyNotFound) => Ok(0),
-            Err(source) => Err(reading(map_name::CLIENT_CLASSES)(source)),
+            Err(source) => Err(reading(map)(source)),
         }
     }
 
     fn read_classes(&self) -> Result<BTreeMap<(u32, IpAddr), u32>, DataplaneError> {
-        let entry = |entry: Result<(Key<[u8; 4]>, u32), MapError>| {
-            entry.map(|(prefix, class)| ((prefix.prefix_len(), prefix.data().into()), class))
-        };
-        self.classes
-            .iter()
-            .map(entry)
-            .collect::<Result<_, _>>()
-            .map_err(reading(map_name::CLIENT_CLASSES))
+        let mut classes = BTreeMap::new();
+        for entry in self.classes.iter() {
+            let (prefix, class) = entry.map_err(reading(map_name::CLIENT_CLASSES))?;
+            classes.insert((prefix.prefix_len(), prefix.data().into()), class);
+        }
+        for entry in self.classes6.iter() {
+            let (prefix, class) = entry.map_err(reading(map_name::CLIENT_CLASSES6))?;
+            classes.insert((prefix.prefix_len(), prefix.data().into()), class);
+        }
+        Ok(classes)
     }
 
     fn read_limits(
@@ -238,7 +273,7 @@ impl Maps {
     pub(super) fn write(&mut self, write: &Write) -> Result<(), DataplaneError> {
         let result = match write {
             Write::Table(table, slots) => self.maglev.set(*table, stored(slots).as_ref(), 0),
-            Write::Backend(row, backend) => self.backends.set(*row, backend, 0),
+            Write::Backend(row, backend) => self.write_backend(*row, backend),
             Write::Weights(row, weights) => {
                 return match self.rows.set_weights(*row, weights) {
                     true => Ok(()),
@@ -248,43 +283,44 @@ impl Maps {
             Write::Pool(pool, value) => self.pools.set(*pool, value, 0),
             Write::Limits(row, limits) => self.limits.set(*row, limits, 0),
             Write::Vip(id, vip) => match vip_key(id) {
-                Some(key) => {
-                    self.vips.insert(key, vip, 0).and_then(|()| self.write_address(key.addr))
-                }
-                None => Ok(()),
-            },
-            Write::RemoveVip(id) => match vip_key(id) {
-                Some(key) => {
-                    gone_is_fine(self.vips.remove(&key)).and_then(|()| self.write_address(key.addr))
-                }
-                None => Ok(()),
-            },
-            Write::ClientClass(len, IpAddr::V4(network), class) => {
-                self.classes.insert(&Key::new(*len, network.octets()), class, 0)
+                AnyKey::V4(key) => self.vips.insert(key, vip, 0),
+                AnyKey::V6(key) => self.vips6.insert(key, vip, 0),
             }
-            Write::RemoveClientClass(len, IpAddr::V4(network)) => {
-                gone_is_fine(self.classes.remove(&Key::new(*len, network.octets())))
-            }
-            // No packet of an IPv6 client is looked at.
-            Write::ClientClass(_, IpAddr::V6(_), _)
-            | Write::RemoveClientClass(_, IpAddr::V6(_)) => Ok(()),
+            .and_then(|()| self.write_address(id.addr.ip())),
+            Write::RemoveVip(id) => gone_is_fine(match vip_key(id) {
+                AnyKey::V4(key) => self.vips.remove(&key),
+                AnyKey::V6(key) => self.vips6.remove(&key),
+            })
+            .and_then(|()| self.write_address(id.addr.ip())),
+            Write::ClientClass(len, network, class) => match network {
+                IpAddr::V4(addr) => self.classes.insert(&Key::new(*len, addr.octets()), class, 0),
+                IpAddr::V6(addr) => self.classes6.insert(&Key::new(*len, addr.octets()), class, 0),
+            },
+            Write::RemoveClientClass(len, network) => gone_is_fine(match network {
+                IpAddr::V4(addr) => self.classes.remove(&Key::new(*len, addr.octets())),
+                IpAddr::V6(addr) => self.classes6.remove(&Key::new(*len, addr.octets())),
+            }),
         };
         result.map_err(|source| DataplaneError::Write { write: words(write), source })
     }
 
-    /// Says of an address what the VIPs are that it has now.
-    fn write_address(&mut self, addr: [u8; 4]) -> Result<(), MapError> {
-        let mut flags = None;
-        for entry in self.vips.iter() {
-            let (key, vip) = entry?;
-            if key.addr == addr {
-                let is_l4 = vip.flags & vip_flag::L7 == 0;
-                *flags.get_or_insert(0) |= if is_l4 { address_flag::L4 } else { 0 };
-            }
+    /// Where an IPv6 backend is stands there before its row says that it does.
+    fn write_backend(&mut self, row: u32, entry: &BackendEntry) -> Result<(), MapError> {
+        if entry.is_ipv6() {
+            self.backends6.set(row, entry.ipv6, 0)?;
         }
-        match flags {
-            Some(flags) => self.vip_addrs.insert(addr, flags, 0),
-            None => gone_is_fine(self.vip_addrs.remove(&addr)),
+        self.backends.set(row, entry.row, 0)
+    }
+
+    /// Says of an address what the VIPs are that it has now.
+    fn write_address(&mut self, addr: IpAddr) -> Result<(), MapError> {
+        match addr {
+            IpAddr::V4(addr) => {
+                write_flags(&self.vips, &mut self.vip_addrs, addr.octets(), |key| key.addr)
+            }
+            IpAddr::V6(addr) => {
+                write_flags(&self.vips6, &mut self.vip_addrs6, addr.octets(), |key| key.addr)
+            }
         }
     }
 
@@ -319,6 +355,27 @@ impl Maps {
     }
 }
 
+/// Says of an address in one map what the VIPs in the other are that have it.
+fn write_flags<K: Pod, A: Pod + Eq>(
+    vips: &HashMap<MapData, K, Vip>,
+    addrs: &mut HashMap<MapData, A, u32>,
+    addr: A,
+    addr_of: impl Fn(&K) -> A,
+) -> Result<(), MapError> {
+    let mut flags = None;
+    for entry in vips.iter() {
+        let (key, vip) = entry?;
+        if addr_of(&key) == addr {
+            let is_l4 = vip.flags & vip_flag::L7 == 0;
+            *flags.get_or_insert(0) |= if is_l4 { address_flag::L4 } else { 0 };
+        }
+    }
+    match flags {
+        Some(flags) => addrs.insert(addr, flags, 0),
+        None => gone_is_fine(addrs.remove(&addr)),
+    }
+}
+
 fn typed<M: TryFrom<Map, Error = MapError>>(
     source: &mut impl Source,
     name: &'static str,
@@ -332,6 +389,12 @@ fn flow_maps(source: &mut impl Source, flows_max: u32) -> Result<FlowMaps, Datap
     let returns = data(source, map_name::RETURNS)?;
     FlowMaps::new(flows.fd(), tags.fd(), returns.fd(), flows_max)
         .map_err(|source| DataplaneError::Mmap { map: map_name::FLOWS, source })
+}
+
+fn flow_addrs(source: &mut impl Source, flows_max: u32) -> Result<FlowAddrs, DataplaneError> {
+    let map = map_name::FLOWS6;
+    FlowAddrs::new(data(source, map)?.fd(), flows_max)
+        .map_err(|source| DataplaneError::Mmap { map, source })
 }
 
 fn data(source: &mut impl Source, name: &'static str) -> Result<MapData, DataplaneError> {
@@ -411,20 +474,26 @@ fn words(write: &Write) -> String {
 }
 
 /// What a key of `VIPS` stands for.
-pub(super) fn vip_id(key: &VipKey) -> VipId {
+fn vip_id(key: &VipKey) -> VipId {
     VipId { addr: socket(key.addr, key.port), protocol: key.protocol }
 }
 
-/// A VIP's key in `VIPS`; none has one of IPv6, whose packets the program passes on as they are.
-fn vip_key(id: &VipId) -> Option<VipKey> {
-    match id.addr {
-        SocketAddr::V4(addr) => Some(VipKey {
-            addr: addr.ip().octets(),
-            port: addr.port().to_be_bytes(),
-            protocol: id.protocol,
-            reserved: 0,
-        }),
-        SocketAddr::V6(_) => None,
+/// What a key of `VIPS6` stands for.
+fn vip_id6(key: &VipKey6) -> VipId {
+    VipId { addr: socket(key.addr, key.port), protocol: key.protocol }
+}
+
+/// A VIP's key in the map of its family.
+enum AnyKey {
+    V4(VipKey),
+    V6(VipKey6),
+}
+
+fn vip_key(id: &VipId) -> AnyKey {
+    let (port, protocol) = (id.addr.port().to_be_bytes(), id.protocol);
+    match id.addr.ip() {
+        IpAddr::V4(ip) => AnyKey::V4(VipKey { addr: ip.octets(), port, protocol, reserved: 0 }),
+        IpAddr::V6(ip) => AnyKey::V6(VipKey6 { addr: ip.octets(), port, protocol, reserved: 0 }),
     }
 }
 

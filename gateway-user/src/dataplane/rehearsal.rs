@@ -5,17 +5,19 @@
 //! as copies. So nothing that a rehearsal does is seen by a real packet, nor counted. It takes as much
 //! memory as the flow table once more, until it is dropped.
 
+use std::net::IpAddr;
+
 use aya::maps::{MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod, TestRun, TestRunOptions};
 use bytemuck::Zeroable;
-use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
+use gateway_common::hop::{HopAnswer, HopQuery, HopQuery6, HopRow, HopRow6};
 use gateway_common::layout::{Opening, map_name};
-use gateway_common::packet::{self, Packet, SliceFrame};
 use gateway_common::verdict::{VERDICTS_LEN, Verdict};
 
 use super::error::DataplaneError;
 use super::interface::Interface;
 use super::maps::{self, Maps};
+use super::trace::{Decoded, decode};
 use super::view::View;
 use super::{host, load, object, programs};
 
@@ -56,7 +58,7 @@ pub(super) struct Ran {
     /// Where the packet's journey ended.
     pub(super) verdict: Verdict,
     /// The packet as the program left it, if it is one that it can forward.
-    pub(super) packet: Option<Packet>,
+    pub(super) packet: Option<Decoded>,
     /// The way that the kernel named for it, if it was forwarded.
     pub(super) hop: Option<HopAnswer>,
     /// What it began, if it came so far as to begin a flow.
@@ -73,6 +75,7 @@ impl Rehearsal {
         programs::load(&mut ebpf)?;
         let maps = Maps::open(&mut ebpf, flows_max)?;
         maps.flows.copy(&view.maps.flows);
+        maps.flow_addrs.copy(&view.maps.flow_addrs);
         maps.rows.copy_live(&view.maps.rows);
         maps.buckets.copy(&view.maps.buckets);
         Ok(Rehearsal { ebpf, maps })
@@ -102,7 +105,7 @@ impl Rehearsal {
         });
         out.truncate(ran.map_err(refused)?.data_size_out as usize);
         let verdict = counted(&before, &self.maps.verdicts()?)?;
-        let packet = packet::decode(&SliceFrame::new(&mut out)).ok();
+        let packet = decode(&mut out);
         let is_sent = matches!(verdict, Verdict::ForwardIn | Verdict::ForwardOut);
         let hop = match packet {
             Some(packet) if is_sent => self.hop(&packet, ingress.index)?,
@@ -131,18 +134,25 @@ impl Rehearsal {
     }
 
     /// The way of a packet that was sent, as the program remembers it.
-    fn hop(&self, sent: &Packet, ingress: u32) -> Result<Option<HopAnswer>, DataplaneError> {
-        let query = HopQuery {
-            source_addr: sent.key.source_addr,
-            target_addr: sent.key.target_addr,
-            ingress,
-            tos: sent.tos,
-            protocol: sent.key.protocol,
-            reserved: [0; 2],
+    fn hop(&self, sent: &Decoded, ingress: u32) -> Result<Option<HopAnswer>, DataplaneError> {
+        let (tos, protocol, reserved) = (sent.tos, sent.protocol, [0; 2]);
+        let answers: Vec<HopAnswer> = match (sent.source.ip(), sent.target.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                let [source_addr, target_addr] = [source.octets(), target.octets()];
+                let query = HopQuery { source_addr, target_addr, ingress, tos, protocol, reserved };
+                let rows: Vec<HopRow> = self.by_cpu(map_name::HOPS, query.row())?;
+                rows.iter().filter(|row| row.query == query).map(|row| row.answer).collect()
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                let [source_addr, target_addr] = [source.octets(), target.octets()];
+                let query =
+                    HopQuery6 { source_addr, target_addr, ingress, tos, protocol, reserved };
+                let rows: Vec<HopRow6> = self.by_cpu(map_name::HOPS6, query.row())?;
+                rows.iter().filter(|row| row.query == query).map(|row| row.answer).collect()
+            }
+            _ => Vec::new(),
         };
-        let rows: Vec<HopRow> = self.by_cpu(map_name::HOPS, query.row())?;
-        let its = rows.into_iter().filter(|row| row.query == query).map(|row| row.answer);
-        Ok(its.max_by_key(|answer| answer.until_ns))
+        Ok(answers.into_iter().max_by_key(|answer| answer.until_ns))
     }
 
     /// A row of a map of which each CPU has its own.

@@ -5,16 +5,18 @@
 //! Packets go on meanwhile, so an entry is freed only if it is in the state that it was seen in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::flows::{self, FlowTable, Found};
 use gateway_common::hash::flow_hash;
-use gateway_common::layout::{Backend, Flow, flow_state, mode};
+use gateway_common::layout::{Flow, Flow6, flow_state, mode};
 use gateway_common::limits::{BACKENDS_MAX, FLOW_WAYS, FLOWS_PER_RETURNS};
-use gateway_common::route::back_key;
 use gateway_core::observation::{BackendRow, Observation, Seen};
+use gateway_core::tables::BackendEntry;
 
+use super::addresses::{self, back_key};
 use super::census::{Census, Counts, Drift};
 use super::clients::Tally;
 use super::expiry::{Ended, Fate, Standing, fate, is_open};
@@ -52,12 +54,14 @@ pub struct Swept {
 pub(super) struct Tables<'a, T, C> {
     /// The flow table.
     pub(super) flows: &'a T,
+    /// What a line of `FLOWS6` says.
+    pub(super) addrs: &'a dyn Fn(u32) -> Option<Flow6>,
     /// Seed of its hash.
     pub(super) hash_seed: u64,
     /// `LIVE`.
     pub(super) counts: &'a C,
     /// `BACKENDS`.
-    pub(super) backends: &'a BTreeMap<u32, Backend>,
+    pub(super) backends: &'a BTreeMap<u32, BackendEntry>,
     /// Rows of those that are down.
     pub(super) down: &'a BTreeSet<u32>,
 }
@@ -125,7 +129,7 @@ impl Sweeper {
             for found in flows::bucket(tables.flows, walk.bucket) {
                 swept.visited += 1;
                 walk.census.see(&found.flow);
-                walk.clients.see(&found.flow);
+                walk.clients.see(&found.flow, || tables.client(&found));
                 if let Fate::Free(ended) = tables.fate(&found.flow, now) {
                     self.free(tables, &found, ended, now, &mut swept, report);
                 }
@@ -221,10 +225,15 @@ impl LeftBehind {
 
 impl<T: FlowTable, C> Tables<'_, T, C> {
     /// The backend of a flow, if it is there still and takes such flows.
-    fn backend(&self, flow: &Flow) -> Option<&Backend> {
+    fn backend(&self, flow: &Flow) -> Option<&BackendEntry> {
         let backend = self.backends.get(&flow.control.backend.into())?;
-        let takes = !flow.control.is_one_sided() || backend.mode() != mode::NAT;
-        (backend.generation == flow.generation && takes).then_some(backend)
+        let takes = !flow.control.is_one_sided() || backend.row.mode() != mode::NAT;
+        (backend.row.generation == flow.generation && takes).then_some(backend)
+    }
+
+    /// The client of a flow, unless that is gone meanwhile.
+    fn client(&self, found: &Found<T::Line>) -> Option<IpAddr> {
+        addresses::ends(self.flows, self.addrs, found).map(|(client, _)| client.ip())
     }
 
     fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {
@@ -242,8 +251,9 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
             return None;
         }
         let backend = self.backend(flow)?;
-        let back = back_key(backend, flow.control.nat_port, flow.key.protocol);
-        Some(flow_hash(&back, self.hash_seed))
+        let seed = self.hash_seed;
+        let back = back_key(backend, flow.control.nat_port, flow.key.protocol, seed);
+        Some(flow_hash(&back, seed))
     }
 
     /// Frees ways back that lead nowhere.

@@ -4,24 +4,25 @@
 //! (who takes new flows, by which weights) is read beside it from the tables that it read.
 
 mod choice;
+mod decoded;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use gateway_common::flows;
+use gateway_common::flows::{self, FlowTable, Found};
 use gateway_common::hash::flow_hash;
-use gateway_common::layout::{Backend, Flow, FlowKey, Vip, flow_state, vip_flag};
-use gateway_common::packet::{self, SliceFrame};
-use gateway_common::route::back_key;
+use gateway_common::layout::{Flow, FlowKey, Vip, flow_state, vip_flag};
 use gateway_common::verdict::Verdict;
-use gateway_core::tables::VipId;
+use gateway_core::tables::{BackendEntry, VipId};
 use serde::Serialize;
 
 pub use self::choice::Choice;
+pub(super) use self::decoded::{Decoded, decode};
+use super::addresses::{self, back_key};
 use super::error::DataplaneError;
 use super::interface::{self, Interface};
 use super::rehearsal::{Ran, Rehearsal};
-use super::tracked::{Backends, Tracked, protocol, socket};
+use super::tracked::{Backends, Tracked, protocol};
 use super::view::View;
 use crate::clock;
 
@@ -30,7 +31,7 @@ use crate::clock;
 pub struct Trace {
     /// The interface that it comes in by.
     pub interface: String,
-    /// Source and target, if it is TCP or UDP over IPv4.
+    /// Source and target, if it is TCP or UDP.
     pub ends: Option<(SocketAddr, SocketAddr)>,
     /// Where its journey ends.
     pub verdict: Verdict,
@@ -94,7 +95,7 @@ pub struct Tracer {
     rehearsal: Rehearsal,
     attached: Vec<Interface>,
     vips: BTreeMap<VipId, Vip>,
-    rows: BTreeMap<u32, Backend>,
+    rows: BTreeMap<u32, BackendEntry>,
 }
 
 impl Tracer {
@@ -128,13 +129,12 @@ impl Tracer {
         frame: &[u8],
         interface: Option<&str>,
     ) -> Result<Trace, DataplaneError> {
-        let packet = packet::decode(&SliceFrame::new(&mut frame.to_vec())).ok();
-        let key = packet.map(|packet| packet.key);
-        let ingress = self.ingress(interface, key.map(|key| key.source_addr.into()))?;
-        let earlier = key.and_then(|key| self.flow(&key));
-        let reply = key.and_then(|key| self.flow_of_reply(&key));
+        let packet = decode(&mut frame.to_vec());
+        let ingress = self.ingress(interface, packet.map(|packet| packet.source.ip()))?;
+        let earlier = packet.and_then(|packet| self.flow(&packet.key));
+        let reply = packet.and_then(|packet| self.flow_of_reply(&packet.key));
         let ran = self.rehearsal.run(frame, &ingress)?;
-        let later = key.and_then(|key| self.flow(&key));
+        let later = packet.and_then(|packet| self.flow(&packet.key));
 
         let path = path(&ran, earlier.is_some(), reply.is_some());
         let flow = match path {
@@ -143,18 +143,20 @@ impl Tracer {
             Path::Draw | Path::DrawAgain if ran.verdict == Verdict::ForwardIn => later,
             _ => None,
         };
-        let target = match (path, flow) {
-            (Path::Reply, Some(flow)) => Some(flow.key),
-            _ => key,
+        let target = match (path, &flow) {
+            (Path::Reply, Some(flow)) => Some(flow.vip),
+            _ => packet.map(|packet| packet.target),
         };
+        let vip = target.zip(packet).and_then(|(addr, packet)| self.vip(addr, packet.protocol));
+        let client = packet.map(|packet| packet.source.ip());
         Ok(Trace {
             interface: ingress.name,
-            ends: key.map(|key| ends(&key)),
+            ends: packet.map(|packet| (packet.source, packet.target)),
             verdict: ran.verdict,
-            vip: target.and_then(|key| self.vip(&key)),
+            vip,
             path,
-            flow: flow.map(|flow| self.tracked(&flow)),
-            choice: self.choice(path, flow, &ran)?,
+            choice: self.choice(path, flow.as_ref().map(|kept| &kept.flow), client, &ran)?,
+            flow: flow.map(|kept| self.tracked(&kept)),
             sent: sent(&ran)?,
         })
     }
@@ -163,7 +165,7 @@ impl Tracer {
     fn ingress(
         &self,
         name: Option<&str>,
-        source: Option<Ipv4Addr>,
+        source: Option<IpAddr>,
     ) -> Result<Interface, DataplaneError> {
         let names = || self.attached.iter().map(|one| one.name.as_str()).collect::<Vec<_>>();
         let find = |name: &str| self.attached.iter().find(|one| one.name == name).cloned();
@@ -191,41 +193,55 @@ impl Tracer {
     }
 
     /// The flow of a client's packet, in the copy.
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+    fn flow(&self, key: &FlowKey) -> Option<Kept> {
         let hash = flow_hash(key, self.view.settings.hash_seed);
-        flows::find(&self.rehearsal.maps.flows.table(), key, hash).map(|found| found.flow)
+        let table = self.rehearsal.maps.flows.table();
+        self.kept(&table, &flows::find(&table, key, hash)?)
     }
 
     /// The flow of a backend's packet, in the copy.
-    fn flow_of_reply(&self, key: &FlowKey) -> Option<Flow> {
-        let hash = flow_hash(key, self.view.settings.hash_seed);
+    fn flow_of_reply(&self, key: &FlowKey) -> Option<Kept> {
+        let seed = self.view.settings.hash_seed;
         let is_its = |flow: &Flow| {
             self.backend_of(flow).is_some_and(|backend| {
-                back_key(backend, flow.control.nat_port, key.protocol) == *key
+                back_key(backend, flow.control.nat_port, key.protocol, seed) == *key
             })
         };
-        flows::find_return(&self.rehearsal.maps.flows.table(), hash, is_its).map(|found| found.flow)
+        let table = self.rehearsal.maps.flows.table();
+        self.kept(&table, &flows::find_return(&table, flow_hash(key, seed), is_its)?)
     }
 
-    fn backend_of(&self, flow: &Flow) -> Option<&Backend> {
+    fn kept<T: FlowTable>(&self, table: &T, found: &Found<T::Line>) -> Option<Kept> {
+        let addrs = |line| self.rehearsal.maps.flow_addrs.line(line);
+        let (client, vip) = addresses::ends(table, addrs, found)?;
+        Some(Kept { flow: found.flow, client, vip })
+    }
+
+    fn backend_of(&self, flow: &Flow) -> Option<&BackendEntry> {
         let backend = self.rows.get(&flow.control.backend.into())?;
-        (backend.generation == flow.generation).then_some(backend)
+        (backend.row.generation == flow.generation).then_some(backend)
     }
 
-    fn vip(&self, key: &FlowKey) -> Option<TracedVip> {
-        let addr = socket(key.target_addr, key.target_port);
-        let vip = self.vips.get(&VipId { addr, protocol: key.protocol })?;
+    fn vip(&self, addr: SocketAddr, number: u8) -> Option<TracedVip> {
+        let vip = self.vips.get(&VipId { addr, protocol: number })?;
         Some(TracedVip {
             addr,
-            protocol: protocol(key.protocol),
+            protocol: protocol(number),
             is_l7: vip.flags & vip_flag::L7 != 0,
             pool: vip.pool,
         })
     }
 
-    fn tracked(&self, flow: &Flow) -> Tracked {
-        Tracked::new(flow, Backends(&self.rows), clock::now())
+    fn tracked(&self, kept: &Kept) -> Tracked {
+        Tracked::new(&kept.flow, (kept.client, kept.vip), Backends(&self.rows), clock::now())
     }
+}
+
+/// A flow of the copy, and who it is between.
+struct Kept {
+    flow: Flow,
+    client: SocketAddr,
+    vip: SocketAddr,
 }
 
 /// How the packet's backend was found.
@@ -242,13 +258,8 @@ fn path(ran: &Ran, has_flow: bool, is_reply: bool) -> Path {
 /// How the packet left.
 fn sent(ran: &Ran) -> Result<Option<Sent>, DataplaneError> {
     let (Some(packet), Some(hop)) = (&ran.packet, &ran.hop) else { return Ok(None) };
-    let (source, target) = ends(&packet.key);
+    let Decoded { source, target, .. } = *packet;
     let leaves = interface::list()?.into_iter().find(|one| one.index == hop.interface);
     let interface = leaves.map_or_else(|| hop.interface.to_string(), |one| one.name);
     Ok(Some(Sent { source, target, interface, next_hop: hop.target }))
-}
-
-/// Source and target.
-fn ends(key: &FlowKey) -> (SocketAddr, SocketAddr) {
-    (socket(key.source_addr, key.source_port), socket(key.target_addr, key.target_port))
 }

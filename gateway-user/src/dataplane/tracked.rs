@@ -1,12 +1,13 @@
 //! A flow of the table in words and units, for who looks at it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
-use gateway_common::layout::{Backend, Flow, flow_state};
+use gateway_common::layout::{Flow, flow_state};
 use gateway_common::packet::UDP;
+use gateway_core::tables::BackendEntry;
 
 /// How far a flow is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,12 +105,17 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// What a line of the table says at `now`.
-    pub(super) fn new(flow: &Flow, backends: Backends<'_>, now: KtimeNs) -> Tracked {
+    /// What a line of the table says at `now`, and who the flow is between.
+    pub(super) fn new(
+        flow: &Flow,
+        (client, vip): (SocketAddr, SocketAddr),
+        backends: Backends<'_>,
+        now: KtimeNs,
+    ) -> Tracked {
         let row = u32::from(flow.control.backend);
         Tracked {
-            client: socket(flow.key.source_addr, flow.key.source_port),
-            vip: socket(flow.key.target_addr, flow.key.target_port),
+            client,
+            vip,
             protocol: protocol(flow.key.protocol),
             row,
             generation: flow.generation,
@@ -127,12 +133,12 @@ impl Tracked {
 
 /// Which backend a row is, by its generation.
 #[derive(Clone, Copy)]
-pub(super) struct Backends<'a>(pub(super) &'a BTreeMap<u32, Backend>);
+pub(super) struct Backends<'a>(pub(super) &'a BTreeMap<u32, BackendEntry>);
 
 impl Backends<'_> {
     fn addr(&self, row: u32, generation: u32) -> Option<SocketAddr> {
-        let backend = self.0.get(&row).filter(|backend| backend.generation == generation)?;
-        Some(socket(backend.addr, backend.port))
+        let backend = self.0.get(&row).filter(|backend| backend.row.generation == generation)?;
+        Some(backend.addr())
     }
 }
 
@@ -141,19 +147,15 @@ pub(super) fn protocol(number: u8) -> &'static str {
     if number == UDP { "udp" } else { "tcp" }
 }
 
-/// An address as the maps hold it.
-pub(super) fn socket(addr: [u8; 4], port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::from(addr).into(), u16::from_be_bytes(port))
-}
-
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
     use flow_state::{
         BACKEND_FIN, CLIENT_FIN, CLOSED, CONFIRMED, ESTABLISHED, PORT_GONE, REFUSED, RESPONDED,
     };
-    use gateway_common::layout::FlowControl;
+    use gateway_common::layout::{Backend, FlowControl};
 
+    use super::super::addresses::ends_of;
     use super::*;
 
     #[test]
@@ -177,12 +179,12 @@ mod tests {
     #[test]
     fn a_flow_of_a_row_that_is_anothers_by_now_has_no_backend() {
         let backend = Backend { generation: 2, port: [0, 80], ..Backend::zeroed() };
-        let rows = BTreeMap::from([(3, backend)]);
+        let rows = BTreeMap::from([(3, backend.into())]);
         let control = FlowControl { backend: 3, ..FlowControl::FREE };
         let now = KtimeNs(0);
         for (generation, is_there) in [(1, false), (2, true)] {
             let flow = Flow { control, generation, ..Flow::zeroed() };
-            let tracked = Tracked::new(&flow, Backends(&rows), now);
+            let tracked = Tracked::new(&flow, ends_of(&flow.key), Backends(&rows), now);
             assert_eq!(tracked.backend.is_some(), is_there, "generation {generation}");
         }
     }
@@ -192,7 +194,12 @@ mod tests {
         let second = 1_u64 << 30;
         let flow =
             Flow { opened_at_ns: 5 * second, seen_at: clock::coarse(7 * second), ..Flow::zeroed() };
-        let tracked = Tracked::new(&flow, Backends(&BTreeMap::new()), KtimeNs(8 * second));
+        let tracked = Tracked::new(
+            &flow,
+            ends_of(&flow.key),
+            Backends(&BTreeMap::new()),
+            KtimeNs(8 * second),
+        );
         assert_eq!(tracked.age, Duration::from_nanos(3 * second));
         assert_eq!(tracked.idle, Duration::from_nanos(second));
     }

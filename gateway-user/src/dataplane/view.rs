@@ -15,7 +15,7 @@ use super::interface::{self, Interface};
 use super::maps::{self, Maps, Source};
 use super::shape::{self, SHAPES};
 use super::tracked::{Backends, Tracked};
-use super::{host, pins};
+use super::{addresses, host, pins};
 
 /// The pinned maps, opened to be read.
 pub struct View {
@@ -92,7 +92,10 @@ impl View {
         let table = self.maps.flows.table();
         for bucket in 0..table.flows_max() / FLOW_WAYS {
             for found in flows::bucket(&table, bucket) {
-                see(&Tracked::new(&found.flow, Backends(&rows), now));
+                let addrs = |line| self.maps.flow_addrs.line(line);
+                if let Some(ends) = addresses::ends(&table, addrs, &found) {
+                    see(&Tracked::new(&found.flow, ends, Backends(&rows), now));
+                }
             }
         }
         Ok(())

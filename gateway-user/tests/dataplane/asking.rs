@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gateway_common::layout::{Backend, Settings, flow_state, map_name};
-use gateway_core::tables::Write;
+use gateway_common::layout::{Settings, flow_state, map_name};
+use gateway_core::tables::{BackendEntry, Write};
 use gateway_user::clock;
 use gateway_user::dataplane::{Dataplane, DataplaneError, FlowState, SWEEP_BUDGET, Tracked, View};
 use gateway_user::telemetry::Telemetry;
@@ -68,8 +68,7 @@ fn a_flow_whose_backend_was_removed_is_shown_without_one() {
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
         fill(&mut dataplane);
         add_flow(lab, 10_001, WHOLE, clock::now());
-        let free = <Backend as bytemuck::Zeroable>::zeroed();
-        dataplane.apply(&[Write::Backend(9, free)]).unwrap();
+        dataplane.apply(&[Write::Backend(9, BackendEntry::free(0))]).unwrap();
         assert_eq!(flows(lab)[0].backend, None);
     });
 }

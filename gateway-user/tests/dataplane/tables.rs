@@ -7,12 +7,12 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use bytemuck::Zeroable;
 use gateway_common::clock::{KtimeNs, coarse};
 use gateway_common::layout::{
-    Backend, Flow, FlowControl, FlowKey, Limits, Live, Pool, Rate, Settings, Traffic, Vip, Weights,
-    address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
+    Backend, Backend6, Flow, FlowControl, FlowKey, Limits, Live, Pool, Rate, Settings, Traffic,
+    Vip, Weights, address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
 };
 use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
 use gateway_core::observation::{BackendRow, Seen};
-use gateway_core::tables::{Tables, VipId, Write};
+use gateway_core::tables::{BackendEntry, Tables, VipId, Write};
 use gateway_user::clock;
 use gateway_user::dataplane::{
     CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, FlowMaps, SWEEP_BUDGET,
@@ -54,7 +54,7 @@ pub(crate) fn some_tables() -> Tables {
         vips: BTreeMap::from([(VIP, Vip { index: 2, pool: 1, flags: 0 })]),
         pools: BTreeMap::from([(1, pool)]),
         maglev: BTreeMap::from([(3, slots)]),
-        backends: BTreeMap::from([(9, backend(1)), (4_000, backend(2))]),
+        backends: BTreeMap::from([(9, backend(1).into()), (4_000, backend(2).into())]),
         weights: BTreeMap::from([(9, weights), (4_000, Weights { fallback: 7, ..weights })]),
         limits: BTreeMap::from([(2, LIMITS)]),
         client_classes: BTreeMap::from([
@@ -129,7 +129,7 @@ fn what_is_applied_is_what_is_read() {
             Write::RemoveVip(VIP),
             Write::Limits(2, Limits::zeroed()),
             Write::RemoveClientClass(8, Ipv4Addr::new(10, 0, 0, 0).into()),
-            Write::Backend(9, Backend::zeroed()),
+            Write::Backend(9, BackendEntry::free(0)),
         ];
         dataplane.apply(&gone).unwrap();
         let left = dataplane.read_tables().unwrap();
@@ -160,6 +160,40 @@ fn an_address_is_answered_for_while_a_vip_of_l4_has_it() {
             dataplane.apply(std::slice::from_ref(&write)).unwrap();
             assert_eq!(flags(), expected, "{write:?}");
         }
+    });
+}
+
+#[test]
+fn ipv6_is_written_beside_ipv4_and_read_with_it() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let mut tables = some_tables();
+        let addrs = Backend6 { addr: [0xfd; 16], nat_addr: [0xfe; 16] };
+        let row = Backend { addr: [0; 4], nat_addr: [0; 4], ..backend(3) };
+        let row = Backend { flags: row.flags | backend_flag::IPV6, ..row };
+        tables.backends.insert(5, BackendEntry { row, ipv6: addrs });
+        let vip = VipId { addr: "[2001:db8::100]:80".parse().unwrap(), protocol: 6 };
+        tables.vips.insert(vip, Vip { index: 3, pool: 1, flags: 0 });
+        tables.client_classes.insert((64, "2001:db8:0:1::".parse().unwrap()), 4);
+        tables.weights.clear();
+        dataplane.apply(&writes(&tables)).unwrap();
+        assert_eq!(dataplane.read_tables().unwrap(), tables);
+
+        let addrs = Map::HashMap(data(lab, map_name::VIP_ADDRS6));
+        let addrs: HashMap<MapData, [u8; 16], u32> = addrs.try_into().unwrap();
+        let std::net::IpAddr::V6(ip) = vip.addr.ip() else { panic!("{vip:?} is IPv6") };
+        let flags = || addrs.get(&ip.octets(), 0).ok();
+        assert_eq!(flags(), Some(address_flag::L4));
+        let gone = [
+            Write::RemoveVip(vip),
+            Write::RemoveVip(vip),
+            Write::RemoveClientClass(64, "2001:db8:0:1::".parse().unwrap()),
+            Write::Backend(5, BackendEntry::free(3)),
+        ];
+        dataplane.apply(&gone).unwrap();
+        assert_eq!(flags(), None);
+        let left = dataplane.read_tables().unwrap();
+        assert_eq!(left, Tables { weights: BTreeMap::new(), ..some_tables() });
     });
 }
 
@@ -257,9 +291,9 @@ fn counters_are_summed_over_cpus_and_begin_anew_with_a_new_backend() {
         let zero = Traffic::default();
         assert_eq!(counters.backends, BTreeMap::from([(9, sum), (4_000, zero)]));
 
-        dataplane.apply(&[Write::Backend(9, backend(1))]).unwrap();
+        dataplane.apply(&[Write::Backend(9, backend(1).into())]).unwrap();
         assert_eq!(dataplane.counters().unwrap().backends[&9], sum, "the same backend");
-        dataplane.apply(&[Write::Backend(9, backend(3))]).unwrap();
+        dataplane.apply(&[Write::Backend(9, backend(3).into())]).unwrap();
         assert_eq!(dataplane.counters().unwrap().backends[&9], zero, "another backend");
     });
 }

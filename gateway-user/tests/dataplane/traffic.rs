@@ -41,7 +41,7 @@ fn one_backend() -> Vec<Write> {
     };
     let key = VipId { addr: "10.9.0.100:80".parse().unwrap(), protocol: 6 };
     vec![
-        Write::Backend(ROW, backend),
+        Write::Backend(ROW, backend.into()),
         Write::Weights(ROW, weights),
         Write::Table(0, vec![ROW as u16; MAGLEV_SLOTS as usize].into()),
         Write::Pool(

@@ -10,8 +10,20 @@ fn a_backends_row_says_how_packets_get_there() {
     let spec = crate::fixture::backend(7);
     for mode in Mode::ALL {
         let backend = backend_row(&spec, row(4), 0, mode);
-        assert_eq!(backend.mode(), mode.number());
-        assert_ne!(backend.flags & backend_flag::PRESENT, 0);
+        assert_eq!(backend.row.mode(), mode.number());
+        assert_ne!(backend.row.flags & backend_flag::PRESENT, 0);
+    }
+}
+
+#[test]
+fn a_backends_row_says_where_it_is_in_either_family() {
+    for (addr, nat_addr) in [("10.0.0.1:80", "10.0.0.9"), ("[2001:db8::1]:80", "2001:db8::9")] {
+        let (addr, nat_addr) = (addr.parse().unwrap(), nat_addr.parse().unwrap());
+        let spec = BackendSpec { addr, nat_addr, ..crate::fixture::backend(7) };
+        let entry = backend_row(&spec, row(4), 0, Mode::Nat);
+        assert_eq!((entry.addr(), entry.nat_addr()), (addr, nat_addr));
+        assert_eq!(entry.is_ipv6(), addr.is_ipv6());
+        assert_eq!(entry.row.addr == [0; 4], addr.is_ipv6(), "one place, not two");
     }
 }
 

@@ -53,6 +53,17 @@ fn what_stays_over_a_reload_keeps_its_row() {
 }
 
 #[test]
+fn both_families_are_known_again_after_a_restart() {
+    let mut config = fleet(&[("web", 3)]);
+    config.vips[0].addr = "[2001:db8::100]:80".parse().unwrap();
+    config.pools[0].backends[1].addr = "[2001:db8::1]:8080".parse().unwrap();
+    config.pools[0].backends[1].nat_addr = "2001:db8::9".parse().unwrap();
+    let before = adopt(&config, &Tables::default());
+    let after = adopt(&config, &left_behind(&config));
+    assert_eq!((rows(&after, 0), after.vips()), (rows(&before, 0), before.vips()));
+}
+
+#[test]
 fn a_freed_row_rests_and_comes_back_with_another_generation() {
     let whole = fleet(&[("web", 3)]);
     let mut without = whole.clone();
@@ -129,7 +140,7 @@ fn a_new_pool_beside_one_that_keeps_its_name_is_another() {
 fn generations_after_a_restart_are_newer_than_any_before() {
     let config = fleet(&[("web", 2)]);
     let adopted = left_behind(&config);
-    let newest = adopted.backends.values().map(|row| row.generation).max().unwrap();
+    let newest = adopted.backends.values().map(|entry| entry.row.generation).max().unwrap();
     let mut more = config.clone();
     more.pools[0].backends.push(backend(50));
     let later = Directory::adopt(&more, &adopted, NOW + Duration::from_secs(5)).unwrap();

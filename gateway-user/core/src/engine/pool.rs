@@ -124,7 +124,10 @@ impl PoolLoop {
         now: KtimeNs,
     ) -> PoolLoop {
         let is_adopted = |row: &BackendRow| {
-            adopted.backends.get(&row.row).is_some_and(|there| there.generation == row.generation)
+            adopted
+                .backends
+                .get(&row.row)
+                .is_some_and(|there| there.row.generation == row.generation)
         };
         let before = adopted.pools.get(&entry.index);
         let control_share = before.map_or(0, |pool| pool.control_share);

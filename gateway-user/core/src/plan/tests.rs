@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::layout::Backend;
 use proptest::prelude::*;
 
 use super::*;
@@ -148,7 +149,7 @@ fn what_is_removed_goes_in_the_reverse_order() {
         [
             Write::RemoveVip(_),
             Write::Pool(_, FREE_POOL),
-            Write::Backend(_, Backend { flags: 0, .. }),
+            Write::Backend(_, BackendEntry { row: Backend { flags: 0, .. }, .. }),
             Write::Weights(..)
         ]
     ));

@@ -1,7 +1,7 @@
 //! By which interface the kernel reaches an address.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -19,17 +19,16 @@ const RTA_OIF: u16 = 4;
 /// Bytes of `struct rtmsg`.
 const ROUTE_INFO: usize = 12;
 const AF_INET: u8 = 2;
-/// Bits of an address that count: all.
-const WHOLE: u8 = 32;
+const AF_INET6: u8 = 10;
 
 /// The interface that packets to `addr` leave by; `None`: there is no route.
-pub(in crate::dataplane) fn towards(addr: Ipv4Addr) -> Result<Option<Interface>, DataplaneError> {
+pub(in crate::dataplane) fn towards(addr: IpAddr) -> Result<Option<Interface>, DataplaneError> {
     let failed = |source| DataplaneError::RouteQuery { addr, source };
     let Some(index) = ask(addr).map_err(failed)? else { return Ok(None) };
     Ok(list()?.into_iter().find(|interface| interface.index == index))
 }
 
-fn ask(addr: Ipv4Addr) -> io::Result<Option<u32>> {
+fn ask(addr: IpAddr) -> io::Result<Option<u32>> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -46,19 +45,24 @@ fn ask(addr: Ipv4Addr) -> io::Result<Option<u32>> {
     }
 }
 
-fn request(addr: Ipv4Addr) -> Vec<u8> {
-    let attribute = 4 + addr.octets().len();
+fn request(addr: IpAddr) -> Vec<u8> {
+    let (family, octets) = match addr {
+        IpAddr::V4(addr) => (AF_INET, addr.octets().to_vec()),
+        IpAddr::V6(addr) => (AF_INET6, addr.octets().to_vec()),
+    };
+    let attribute = 4 + octets.len();
     let len = HEADER + ROUTE_INFO + attribute;
     let mut message = Vec::with_capacity(len);
     message.extend((len as u32).to_ne_bytes());
     message.extend(RTM_GETROUTE.to_ne_bytes());
     message.extend(NLM_F_REQUEST.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([AF_INET, WHOLE]);
+    // All of its bits count.
+    message.extend([family, 8 * octets.len() as u8]);
     message.extend([0; ROUTE_INFO - 2]);
     message.extend((attribute as u16).to_ne_bytes());
     message.extend(RTA_DST.to_ne_bytes());
-    message.extend(addr.octets());
+    message.extend(octets);
     message
 }
 
@@ -83,8 +87,10 @@ mod tests {
 
     #[test]
     fn loopback_is_reached_by_itself_without_privileges() {
-        let found = towards(Ipv4Addr::LOCALHOST).unwrap().unwrap();
-        assert_eq!(found.name, "lo");
+        for addr in ["127.0.0.1", "::1"] {
+            let found = towards(addr.parse().unwrap()).unwrap().unwrap();
+            assert_eq!(found.name, "lo", "{addr}");
+        }
     }
 
     #[test]

@@ -4,10 +4,13 @@ use std::cell::RefCell;
 use std::sync::atomic::AtomicU64;
 
 use bytemuck::Zeroable;
-use flow_state::{CLOSED, ESTABLISHED};
+use flow_state::{BACKEND_FIN, CLIENT_FIN, CLOSED, CONFIRMED, ESTABLISHED};
 use gateway_common::clock;
 use gateway_common::flows::AtomicTable;
-use gateway_common::layout::{FlowControl, FlowKey, mode};
+use gateway_common::hash::flow_key6;
+use gateway_common::layout::{
+    Backend, Backend6, FlowControl, FlowKey, FlowTuple6, backend_flag, mode,
+};
 
 use super::*;
 use crate::dataplane::expiry::{CLOSED_LINGER, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
@@ -48,10 +51,12 @@ impl Counts for Live {
 struct World {
     flows: AtomicTable<'static>,
     live: Live,
-    backends: BTreeMap<u32, Backend>,
+    backends: BTreeMap<u32, BackendEntry>,
     down: BTreeSet<u32>,
     sweeper: Sweeper,
     reported: Vec<Observation>,
+    /// What every line of `FLOWS6` says.
+    addrs: Option<Flow6>,
 }
 
 impl World {
@@ -67,10 +72,11 @@ impl World {
         World {
             flows: flow_table(),
             live: Live::default(),
-            backends: BTreeMap::from([(3, backend)]),
+            backends: BTreeMap::from([(3, backend.into())]),
             down: BTreeSet::new(),
             sweeper: Sweeper::new(false),
             reported: Vec::new(),
+            addrs: None,
         }
     }
 
@@ -122,6 +128,7 @@ impl World {
     fn sweep(&mut self, after: Duration, budget: usize) -> Swept {
         let tables = Tables {
             flows: &self.flows,
+            addrs: &|_| self.addrs,
             hash_seed: SEED,
             counts: &self.live,
             backends: &self.backends,
@@ -134,6 +141,48 @@ impl World {
     fn entries(&self) -> (usize, usize) {
         (self.flows.all().count(), self.flows.ways_back())
     }
+}
+
+#[test]
+fn a_flow_of_ipv6_is_freed_with_its_way_back_and_told_of_by_its_client() {
+    let mut world = World::new();
+    let addrs = Backend6 { addr: [0xfd; 16], nat_addr: [0xfe; 16] };
+    let entry = world.backends.get_mut(&3).unwrap();
+    entry.row.flags |= backend_flag::IPV6;
+    entry.ipv6 = addrs;
+    let flow6 = Flow6 { client_addr: [0x20; 16], vip_addr: [0x21; 16] };
+    let port = 10_000_u16.to_be_bytes();
+    let tuple = |source_addr, target_addr, source_port, target_port| FlowTuple6 {
+        source_addr,
+        target_addr,
+        source_port,
+        target_port,
+        protocol: 6,
+        reserved: [0; 3],
+    };
+    let there = tuple(flow6.client_addr, flow6.vip_addr, port, [0, 80]);
+    let back = tuple(addrs.addr, addrs.nat_addr, [0x1f, 0x90], port);
+    let ended = START + CLOSED_LINGER / 2;
+    let state = ESTABLISHED | CONFIRMED | CLIENT_FIN | BACKEND_FIN | CLOSED;
+    let flow = Flow {
+        key: flow_key6(&there, SEED),
+        control: FlowControl { state, backend: 3, nat_port: port, ..FlowControl::FREE },
+        generation: 5,
+        opened_at_ns: START.0,
+        seen_at: clock::coarse(ended.0),
+        ..Flow::zeroed()
+    };
+    assert!(world.flows.insert(SEED, &flow, &flow_key6(&back, SEED)));
+    world.addrs = Some(flow6);
+    for after in [CLOSED_LINGER / 4, CLOSED_LINGER] {
+        world.sweep(after, 100);
+        assert_eq!(world.entries(), (1, 1), "{after:?}");
+    }
+    world.sweep(CLOSED_LINGER * 2, 100);
+    assert_eq!(world.entries(), (0, 0));
+    let told: Vec<_> = world.reported.iter().map(|one| &one.seen).collect();
+    let [Seen::Client(work)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((work.addr, work.count), (flow6.client_addr.into(), 1));
 }
 
 #[test]
@@ -194,7 +243,7 @@ fn flows_of_a_removed_backend_are_freed_without_a_word_against_it() {
 #[test]
 fn a_one_sided_flow_that_nothing_followed_blames_nobody() {
     let mut world = World::new();
-    world.backends.get_mut(&3).unwrap().flags |= mode::DSR_L2;
+    world.backends.get_mut(&3).unwrap().row.flags |= mode::DSR_L2;
     // Without a source port.
     world.open(0, 0);
     world.sweep(CONNECT_TIMEOUT, 100);

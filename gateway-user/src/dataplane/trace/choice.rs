@@ -1,6 +1,6 @@
 //! By which weight a backend was drawn, beside whom.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -16,7 +16,6 @@ use gateway_core::tables::Slots;
 use super::{Path, Ran, Tracer};
 use crate::clock;
 use crate::dataplane::error::DataplaneError;
-use crate::dataplane::tracked::socket;
 
 /// A backend among those of its pool.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,21 +58,24 @@ impl Choice {
 }
 
 impl Tracer {
-    /// The backend of a packet's flow, or that was drawn for it.
+    /// The backend of a packet's flow, or that was drawn for it; `client` is who sent it.
     pub(super) fn choice(
         &self,
         path: Path,
-        flow: Option<Flow>,
+        flow: Option<&Flow>,
+        client: Option<IpAddr>,
         ran: &Ran,
     ) -> Result<Option<Choice>, DataplaneError> {
         let now = clock::now();
+        let Some(client) = client else { return Ok(None) };
         let chosen = match (path, flow, &ran.opening) {
             (Path::Flow | Path::Draw | Path::DrawAgain, Some(flow), _) => {
                 let row = flow.control.backend.into();
-                let client = flow.key.source_addr;
                 Some(Chosen { row, generation: flow.generation, class: flow.class, client })
             }
-            (Path::Draw | Path::DrawAgain, None, Some(opening)) => self.redraw(opening, now)?,
+            (Path::Draw | Path::DrawAgain, None, Some(opening)) => {
+                self.redraw(opening, client, now)?
+            }
             _ => None,
         };
         chosen.map_or(Ok(None), |chosen| self.weigh(&chosen, now))
@@ -82,10 +84,10 @@ impl Tracer {
     /// A backend among those of its pool; `None` if it is not there any more.
     fn weigh(&self, chosen: &Chosen, now: KtimeNs) -> Result<Option<Choice>, DataplaneError> {
         let Chosen { row, generation, class, client } = *chosen;
-        let its = self.rows.get(&row).filter(|backend| backend.generation == generation);
+        let its = self.rows.get(&row).filter(|backend| backend.row.generation == generation);
         let Some(backend) = its else { return Ok(None) };
-        let pool = self.view.maps.pool(backend.pool)?;
-        let members = self.rows.iter().filter(|(_, other)| other.pool == backend.pool);
+        let pool = self.view.maps.pool(backend.row.pool)?;
+        let members = self.rows.iter().filter(|(_, other)| other.row.pool == backend.row.pool);
         let weights: Vec<u16> = members.map(|(&row, _)| self.weight(row, class, now)).collect();
         let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
         let own = f64::from(self.weight(row, class, now));
@@ -93,7 +95,7 @@ impl Tracer {
         Ok(Some(Choice {
             row,
             generation,
-            addr: socket(backend.addr, backend.port),
+            addr: backend.addr(),
             class,
             client_class: self.client_class(client)?,
             control_share: f64::from(pool.control_share) / f64::from(CONTROL_SHARE_WHOLE),
@@ -109,9 +111,13 @@ impl Tracer {
 
     /// The draw of a packet that was dropped before its flow was kept, once more: by the function that
     /// the program draws by, over what it read.
-    fn redraw(&self, opening: &Opening, now: KtimeNs) -> Result<Option<Chosen>, DataplaneError> {
+    fn redraw(
+        &self,
+        opening: &Opening,
+        client: IpAddr,
+        now: KtimeNs,
+    ) -> Result<Option<Chosen>, DataplaneError> {
         let pool = self.view.maps.pool(opening.vip.pool)?;
-        let client = opening.packet.key.source_addr;
         let class = draw::class_of(self.client_class(client)?, opening.hash, pool.control_share);
         let is_refused = opening.earlier.state & flow_state::REFUSED != 0;
         let (refused, hash) = match is_refused {
@@ -125,12 +131,12 @@ impl Tracer {
         let members = PoolMembers { tracer: self, slots, pool, class, now, refused };
         let row = draw::pick(&members, pool.algorithm, hash);
         Ok(row.and_then(|row| {
-            let generation = self.rows.get(&row)?.generation;
+            let generation = self.rows.get(&row)?.row.generation;
             Some(Chosen { row, generation, class, client })
         }))
     }
 
-    fn client_class(&self, client: [u8; 4]) -> Result<u8, DataplaneError> {
+    fn client_class(&self, client: IpAddr) -> Result<u8, DataplaneError> {
         Ok(self.view.maps.client_class(client)? & (CLASSES_MAX - 1) as u8)
     }
 
@@ -155,7 +161,7 @@ struct Chosen {
     row: u32,
     generation: u32,
     class: u8,
-    client: [u8; 4],
+    client: IpAddr,
 }
 
 /// Who can be drawn, as the program sees it.

@@ -16,7 +16,7 @@ mod site;
 mod throttle;
 mod work;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ struct Args {
     /// Port of a server; several are independent servers.
     #[arg(long = "port", required = true)]
     ports: Vec<u16>,
+    /// Address that the servers listen on; `::` is both families.
+    #[arg(long, default_value_t = Ipv4Addr::UNSPECIFIED.into())]
+    listen: IpAddr,
     /// Where faults are switched.
     #[arg(long)]
     control: SocketAddr,
@@ -76,7 +79,7 @@ async fn main() -> Result<()> {
             fault: fault.clone(),
             work: Work::new(args.workers, args.service_time, args.jitter, args.seed ^ port as u64),
         });
-        let server = Server::bind((Ipv4Addr::UNSPECIFIED, port).into(), site, fault)?;
+        let server = Server::bind((args.listen, port).into(), site, fault)?;
         tokio::spawn(server.run());
         switches.push((port, switch));
     }

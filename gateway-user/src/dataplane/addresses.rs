@@ -1,0 +1,95 @@
+//! Addresses of either family, as the maps hold them: those of IPv6 are beside the rows and lines that
+//! hold the rest.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use gateway_common::flows::{self, FlowTable, Found};
+use gateway_common::hash::flow_key6;
+use gateway_common::layout::{Flow6, FlowKey, FlowTuple6};
+use gateway_common::route;
+use gateway_core::tables::BackendEntry;
+
+use super::mmap::MappedArray;
+
+/// Words of a line of `FLOWS6`.
+const LINE: usize = size_of::<Flow6>() / size_of::<u64>();
+
+/// `FLOWS6` in memory, shared with the program: who an IPv6 flow is between, by its line of `FLOWS`.
+#[derive(Debug)]
+pub struct FlowAddrs(MappedArray);
+
+impl FlowAddrs {
+    /// Maps it, for `flows_max` flows.
+    ///
+    /// # Errors
+    ///
+    /// The map is smaller than that, or cannot be mapped.
+    pub fn new(map: impl AsFd, flows_max: u32) -> io::Result<FlowAddrs> {
+        Ok(FlowAddrs(MappedArray::new(map, flows_max as usize * LINE)?))
+    }
+
+    /// Makes it what another of the same size is.
+    pub(super) fn copy(&self, other: &FlowAddrs) {
+        self.0.copy(&other.0);
+    }
+
+    /// What a line says, whose flow it may not be any more.
+    pub(super) fn line(&self, index: u32) -> Option<Flow6> {
+        let start = index as usize * LINE;
+        let words = self.0.words().get(start..start + LINE)?;
+        let word = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        Some(bytemuck::cast::<[u64; LINE], _>(std::array::from_fn(word)))
+    }
+}
+
+/// The client of a flow, and the VIP that it talks to; `None`: the flow is gone meanwhile. `addrs` says
+/// what a line of `FLOWS6` does.
+pub(super) fn ends<T: FlowTable>(
+    table: &T,
+    addrs: impl FnOnce(u32) -> Option<Flow6>,
+    found: &Found<T::Line>,
+) -> Option<(SocketAddr, SocketAddr)> {
+    let key = &found.flow.key;
+    if !key.is_ipv6() {
+        return Some(ends_of(key));
+    }
+    let Flow6 { client_addr, vip_addr } = addrs(found.index)?;
+    // Written before the line is a flow's, so it is this one's if the line is.
+    let again = flows::at(table, found.index)?;
+    let is_its = again.flow.control.version == found.flow.control.version;
+    is_its.then(|| (socket(client_addr, key.source_port), socket(vip_addr, key.target_port)))
+}
+
+/// Source and target of a five-tuple of IPv4.
+pub(super) fn ends_of(key: &FlowKey) -> (SocketAddr, SocketAddr) {
+    (socket(key.source_addr, key.source_port), socket(key.target_addr, key.target_port))
+}
+
+/// What the packets are known by that a backend sends to one of the gateway's source ports.
+pub(super) fn back_key(
+    backend: &BackendEntry,
+    nat_port: [u8; 2],
+    protocol: u8,
+    seed: u64,
+) -> FlowKey {
+    if !backend.is_ipv6() {
+        return route::back_key(&backend.row, nat_port, protocol);
+    }
+    let tuple = FlowTuple6 {
+        source_addr: backend.ipv6.addr,
+        target_addr: backend.ipv6.nat_addr,
+        source_port: backend.row.port,
+        target_port: nat_port,
+        protocol,
+        reserved: [0; 3],
+    };
+    flow_key6(&tuple, seed)
+}
+
+/// An address as the maps hold it.
+pub(super) fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
+}

@@ -120,6 +120,13 @@ impl<L: Line> Found<L> {
         Seen { index: self.index, control: self.flow.control }
     }
 
+    /// Whether the line is this flow's still.
+    #[inline(always)]
+    pub fn is_current(&self) -> bool {
+        let now = FlowControl::of(self.line.load::<CONTROL>());
+        now.phase == phase::LIVE && now.version == self.flow.control.version
+    }
+
     /// Adds [`flow_state`] bits and returns those before, so that of several packets that would end
     /// a flow exactly one does. A flow that is somebody else's by now reads as over.
     #[inline(always)]

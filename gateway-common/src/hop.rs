@@ -7,6 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::hash::mix;
+use crate::layout::are_equal;
 use crate::limits::HOPS_MAX;
 use crate::rewrite::Hop;
 
@@ -113,7 +114,7 @@ impl HopRow6 {
     /// As [`HopRow::answer`].
     #[inline(always)]
     pub fn answer(&self, query: &HopQuery6, ip_len: u16, now_ns: u64) -> Option<Hop> {
-        let is_its = self.query.words() == query.words();
+        let is_its = are_equal(self.query.words(), query.words());
         self.answer.hop(is_its, ip_len, now_ns)
     }
 }

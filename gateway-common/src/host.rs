@@ -1,4 +1,4 @@
-//! [`Tables`] on the heap: the packet path as a library, for tests that put it beside the kernel's and
+//! [`Tables`] of IPv4 on the heap: the packet path as a library, for tests that put it beside the kernel's and
 //! for fuzzing.
 //!
 //! What the daemon would write into maps is set here by plain fields. The kernel's routes are a list
@@ -10,7 +10,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 
-use crate::flows::{self, AtomicTable, FlowTable, LINE_WORDS};
+use crate::flows::{self, AtomicTable, FlowTable, Found, LINE_WORDS};
 use crate::guard::List;
 use crate::layout::{
     Backend, Flow, FlowEvent, FlowKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings,
@@ -18,7 +18,7 @@ use crate::layout::{
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
-use crate::route::{Step, Tables, route};
+use crate::route::{Step, Tables, V4, route, towards};
 use crate::verdict::Verdict;
 
 /// Lines of token buckets.
@@ -253,16 +253,19 @@ impl<'a> FlowTable for At<'a> {
 }
 
 impl Tables for At<'_> {
+    type Family = V4;
+
     fn settings(&self) -> Option<&Settings> {
         Some(&self.0.settings)
     }
 
-    fn vip(&self, key: &VipKey) -> Option<Vip> {
-        self.0.vips.get(key).copied()
+    fn vip(&self, tuple: &FlowKey) -> Option<Vip> {
+        let FlowKey { target_addr: addr, target_port: port, protocol, .. } = *tuple;
+        self.0.vips.get(&VipKey { addr, port, protocol, reserved: 0 }).copied()
     }
 
-    fn address_flags(&self, addr: [u8; 4]) -> u32 {
-        self.0.addresses.get(&addr).copied().unwrap_or(0)
+    fn address_flags(&self, tuple: &FlowKey) -> u32 {
+        self.0.addresses.get(&tuple.target_addr).copied().unwrap_or(0)
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {
@@ -281,8 +284,24 @@ impl Tables for At<'_> {
         self.0.rows.get(row as usize).map(|row| row.weights)
     }
 
-    fn class(&self, client: [u8; 4]) -> u8 {
-        self.0.classes.get(&client).copied().unwrap_or(0)
+    fn towards(
+        &self,
+        _row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        protocol: u8,
+    ) -> Option<FlowKey> {
+        Some(towards(backend, nat_port, protocol))
+    }
+
+    fn client(&self, found: &Found<Self::Line>) -> Option<FlowKey> {
+        Some(found.flow.key)
+    }
+
+    fn set_client(&self, _index: u32, _tuple: &FlowKey) {}
+
+    fn class(&self, tuple: &FlowKey) -> u8 {
+        self.0.classes.get(&tuple.source_addr).copied().unwrap_or(0)
     }
 
     fn lists(&self, list: List, addr: [u8; 4]) -> bool {

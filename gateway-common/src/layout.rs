@@ -83,8 +83,6 @@ pub mod map_name {
     pub const CLIENT_CLASSES6: &str = "CLIENT_CLASSES6";
     /// [`crate::hop::HopQuery6::row`] → [`crate::hop::HopRow6`], per CPU.
     pub const HOPS6: &str = "HOPS6";
-    /// One row a CPU: [`super::Flow6`] of the packet that [`super::Opening`] is about.
-    pub const OPENING6: &str = "OPENING6";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -101,6 +99,19 @@ pub struct VipKey {
     pub reserved: u8,
 }
 
+impl VipKey {
+    /// What a packet of this five-tuple is sent to.
+    #[inline(always)]
+    pub const fn of(tuple: &FlowKey) -> VipKey {
+        VipKey {
+            addr: tuple.target_addr,
+            port: tuple.target_port,
+            protocol: tuple.protocol,
+            reserved: 0,
+        }
+    }
+}
+
 /// The same for IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -113,6 +124,19 @@ pub struct VipKey6 {
     pub protocol: u8,
     /// Spelled out: the map hashes every byte of its key.
     pub reserved: u8,
+}
+
+impl VipKey6 {
+    /// What a packet of this five-tuple is sent to.
+    #[inline(always)]
+    pub const fn of(tuple: &FlowTuple6) -> VipKey6 {
+        VipKey6 {
+            addr: tuple.target_addr,
+            port: tuple.target_port,
+            protocol: tuple.protocol,
+            reserved: 0,
+        }
+    }
 }
 
 /// A VIP's row number, pool and flags.
@@ -333,6 +357,21 @@ pub struct FlowTuple6 {
     pub reserved: [u8; 3],
 }
 
+impl FlowTuple6 {
+    /// Whether it is the same as another.
+    #[inline(always)]
+    pub fn is_same(&self, other: &FlowTuple6) -> bool {
+        are_equal(bytemuck::cast(*self), bytemuck::cast(*other))
+    }
+}
+
+/// Whether words are equal, each to its other. As arrays they would be compared by a call of `memcmp`,
+/// and a BPF program that calls functions may use half of its stack.
+#[inline(always)]
+pub(crate) const fn are_equal([a, b, c, d, e]: [u64; 5], [f, g, h, i, j]: [u64; 5]) -> bool {
+    (a ^ f) | (b ^ g) | (c ^ h) | (d ^ i) | (e ^ j) == 0
+}
+
 /// The addresses of an IPv6 flow's client side; its ports are in its key. Written while the flow's
 /// line is [`phase::BUSY`], so who reads it asks afterwards whether the line is the same flow's still.
 #[repr(C, align(8))]
@@ -342,6 +381,21 @@ pub struct Flow6 {
     pub client_addr: [u8; 16],
     /// The VIP's.
     pub vip_addr: [u8; 16],
+}
+
+impl Flow6 {
+    /// The five-tuple of the client's packets, with the rest of it from the key.
+    #[inline(always)]
+    pub fn tuple(&self, key: &FlowKey) -> FlowTuple6 {
+        FlowTuple6 {
+            source_addr: self.client_addr,
+            target_addr: self.vip_addr,
+            source_port: key.source_port,
+            target_port: key.target_port,
+            protocol: key.protocol,
+            reserved: [0; 3],
+        }
+    }
 }
 
 /// A connection: where it goes and how far it is. One cache line of `FLOWS`.
@@ -520,8 +574,14 @@ pub mod program {
     pub const LIMITED: u32 = 4;
     /// A packet whose journey ended while somebody captures ([`crate::capture`]).
     pub const CAPTURE: u32 = 5;
+    /// A packet of IPv6: what the first program is for IPv4.
+    pub const IPV6: u32 = 6;
+    /// As [`OPEN`], of IPv6.
+    pub const IPV6_OPEN: u32 = 7;
+    /// As [`RESET`], of IPv6.
+    pub const IPV6_RESET: u32 = 8;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 6;
+    pub const PROGRAMS_LEN: u32 = 9;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.

@@ -1,8 +1,10 @@
-//! Decoding Ethernet, IPv4, TCP and UDP: what a packet says, or why it cannot be believed.
+//! Decoding Ethernet, IPv4, IPv6 ([`ipv6`]), TCP and UDP: what a packet says, or why it cannot be believed.
 //!
 //! Decoding copies the few fields that steering needs and touches nothing. It reads through
 //! [`Frame`], which answers only within its bounds: packet memory in the kernel, a slice on the
 //! host. Every byte of input ends in a value or in a [`Verdict`]; nothing here can panic.
+
+pub mod ipv6;
 
 use core::cell::Cell;
 
@@ -28,6 +30,8 @@ pub const ICMP: u8 = 1;
 
 /// Ethernet's number of IPv4.
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+/// Bits that an IP header's length can have, with options or extensions.
+const HEADER_LEN_MASK: usize = 0x1fc;
 /// Bytes of a TCP or UDP header that name its ports.
 const PORTS_LEN: usize = 4;
 /// The bit that says that more fragments follow (RFC 791, section 3.1).
@@ -127,19 +131,19 @@ impl<const N: usize> Bytes for &[Cell<u8>; N] {
     }
 }
 
-/// A TCP or UDP packet over IPv4 as far as its ports: enough to know whose it is.
+/// A TCP or UDP packet as far as its ports: enough to know whose it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Packet {
-    /// Its five-tuple as on the wire.
+    /// Its five-tuple as on the wire, or what one of IPv6 is known by.
     pub key: FlowKey,
     /// IP header and everything after it, in bytes; the frame may be longer, by padding.
     pub ip_len: u16,
-    /// IP header with options, in bytes: 20 to 60.
+    /// IP header with options, in bytes: 20 to 60; of IPv6 with extensions, 40 to 296.
     pub ip_header_len: u16,
-    /// Type of service.
+    /// Type of service, or traffic class.
     pub tos: u8,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
     /// Nonzero: the first of several fragments.
     pub fragment: u16,
@@ -151,18 +155,13 @@ impl Packet {
     pub const fn transport_offset(&self) -> usize {
         // The mask changes no length that was decoded. It is for the BPF verifier, which forgets
         // the bounds of a value that was put on the stack.
-        ETHERNET_LEN + (self.ip_header_len as usize & 0x3c)
+        ETHERNET_LEN + (self.ip_header_len as usize & HEADER_LEN_MASK)
     }
 
-    /// What it is sent to.
+    /// What it is sent to, if it is of IPv4.
     #[inline(always)]
     pub const fn vip_key(&self) -> VipKey {
-        VipKey {
-            addr: self.key.target_addr,
-            port: self.key.target_port,
-            protocol: self.key.protocol,
-            reserved: 0,
-        }
+        VipKey::of(&self.key)
     }
 }
 
@@ -192,7 +191,7 @@ pub struct Header {
 pub fn header<F: Frame>(frame: &F) -> Result<Header, Verdict> {
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
     if ethernet.two::<12>() != ETHERTYPE_IPV4 {
-        return Err(Verdict::PassNotIpv4);
+        return Err(Verdict::PassNotIp);
     }
     let ip = frame.bytes::<IPV4_LEN_MIN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
     let [version_and_len, tos, len_high, len_low] = ip.four::<0>();

@@ -1,5 +1,7 @@
 //! Writing a packet's new addresses, ports and checksums in place.
 
+pub mod ipv6;
+
 use crate::checksum::Delta;
 use crate::layout::FlowKey;
 use crate::packet::{Bytes, ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, TCP_LEN_MIN, UDP, UDP_LEN};
@@ -28,18 +30,32 @@ pub fn rewrite<F: Frame>(
     hop: &Hop,
 ) -> Result<(), Verdict> {
     let from = &packet.key;
-    let ports = ports(from, to);
-    if from.protocol == UDP {
-        rewrite_udp(frame, packet, to, ports)?;
+    rewrite_transport(frame, packet, (to.source_port, to.target_port), ports(from, to))?;
+    rewrite_header(frame, from, to, hop)
+}
+
+/// Gives a packet's TCP or UDP header its ports, source and target, and its checksum.
+#[inline(always)]
+pub(crate) fn rewrite_transport<F: Frame>(
+    frame: &F,
+    packet: &Packet,
+    (source_port, target_port): ([u8; 2], [u8; 2]),
+    changed: Delta,
+) -> Result<(), Verdict> {
+    if packet.key.protocol == UDP {
+        let udp =
+            frame.bytes::<UDP_LEN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
+        udp.set_two::<6>(udp_checksum(udp.two::<6>(), changed));
+        udp.set_two::<0>(source_port);
+        udp.set_two::<2>(target_port);
     } else {
         let tcp =
             frame.bytes::<TCP_LEN_MIN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
-        tcp.set_two::<16>(ports.apply(tcp.two::<16>()));
-        tcp.set_two::<0>(to.source_port);
-        tcp.set_two::<2>(to.target_port);
+        tcp.set_two::<16>(changed.apply(tcp.two::<16>()));
+        tcp.set_two::<0>(source_port);
+        tcp.set_two::<2>(target_port);
     }
-
-    rewrite_header(frame, from, to, hop)
+    Ok(())
 }
 
 /// Gives a packet the addresses of `to`, one less time to live and its hop's link addresses.
@@ -109,7 +125,8 @@ pub fn ports(from: &FlowKey, to: &FlowKey) -> Delta {
 }
 
 /// The checksum of a datagram after a change. Zero says that there is none, so one that comes out
-/// as zero is sent as its other form (RFC 768).
+/// as zero is sent as its other form (RFC 768). Over IPv6 there must be one (RFC 8200, section 8.1);
+/// a datagram that came without goes on without, for its receiver to refuse.
 #[inline(always)]
 pub fn udp_checksum(before: [u8; 2], changed: Delta) -> [u8; 2] {
     match changed.apply(before) {
@@ -117,19 +134,4 @@ pub fn udp_checksum(before: [u8; 2], changed: Delta) -> [u8; 2] {
         [0, 0] => [0xff; 2],
         after => after,
     }
-}
-
-/// The same as [`rewrite`] for a datagram's header.
-#[inline(always)]
-fn rewrite_udp<F: Frame>(
-    frame: &F,
-    packet: &Packet,
-    to: &FlowKey,
-    changed: Delta,
-) -> Result<(), Verdict> {
-    let udp = frame.bytes::<UDP_LEN>(packet.transport_offset()).ok_or(Verdict::DropTruncated)?;
-    udp.set_two::<6>(udp_checksum(udp.two::<6>(), changed));
-    udp.set_two::<0>(to.source_port);
-    udp.set_two::<2>(to.target_port);
-    Ok(())
 }

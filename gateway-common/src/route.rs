@@ -9,6 +9,7 @@
 //! backend answers the client by itself, and the flow is one-sided.
 
 mod established;
+mod family;
 mod icmp;
 mod one_sided;
 mod open;
@@ -19,40 +20,60 @@ use crate::flows::{self, FlowTable, Found};
 use crate::guard::{self, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Flow, FlowControl, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool,
-    Settings, Traffic, Vip, VipKey, Weights, backend_flag, flow_state, mode, vip_flag,
+    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits, MaglevTable,
+    Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag, flow_state, mode,
+    vip_flag,
 };
-use crate::packet::{self, Frame, ICMP, Packet, Segment};
-use crate::rewrite::{Hop, rewrite};
+use crate::packet::{self, Frame, Packet, Segment, ipv6};
+use crate::rewrite::Hop;
 use crate::verdict::Verdict;
 
+pub use self::family::{Family, V4, V6};
 pub use self::icmp::icmp;
 pub use self::open::open;
-pub use self::reset::{RESET_LEN, reset};
+pub use self::reset::reset;
 
 use self::established::{from_backend, from_client};
 
+/// A five-tuple as on the wire, of the family that tables are of.
+pub type TupleOf<T> = <<T as Tables>::Family as Family>::Tuple;
+
 /// What a packet's journey asks and tells. Rows that do not exist read as `None`.
 pub trait Tables: FlowTable {
+    /// The family of packets that it is about.
+    type Family: Family;
+
     /// What the packet path needs to know once.
     fn settings(&self) -> Option<&Settings>;
-    /// The VIP that this is sent to.
-    fn vip(&self, key: &VipKey) -> Option<Vip>;
-    /// [`address_flag`]s of an address.
+    /// The VIP that a packet of this five-tuple is sent to.
+    fn vip(&self, tuple: &TupleOf<Self>) -> Option<Vip>;
+    /// [`address_flag`]s of the address that it is sent to.
     ///
     /// [`address_flag`]: crate::layout::address_flag
-    fn address_flags(&self, addr: [u8; 4]) -> u32;
+    fn address_flags(&self, tuple: &TupleOf<Self>) -> u32;
     /// A pool.
     fn pool(&self, index: u32) -> Option<Pool>;
     /// The members of a pool, by table.
     fn maglev(&self, table: u32) -> Option<&MaglevTable>;
     /// A backend's row, which may be free.
     fn backend(&self, row: u32) -> Option<Backend>;
+    /// The five-tuple of packets from the gateway to a backend, which is in this row.
+    fn towards(
+        &self,
+        row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        protocol: u8,
+    ) -> Option<TupleOf<Self>>;
+    /// The five-tuple of what a flow's client sends, unless it is another flow's by now.
+    fn client(&self, found: &Found<Self::Line>) -> Option<TupleOf<Self>>;
+    /// Keeps what a flow's client sends beside its line, which is this CPU's.
+    fn set_client(&self, index: u32, tuple: &TupleOf<Self>);
     /// A backend's weights.
     fn weights(&self, row: u32) -> Option<Weights>;
-    /// The class of a client by its longest known prefix; 0 if none is known.
-    fn class(&self, client: [u8; 4]) -> u8;
-    /// Whether an address is in a prefix of a list.
+    /// The class of the client whose packet this is, by its longest known prefix; 0 if none is known.
+    fn class(&self, tuple: &TupleOf<Self>) -> u8;
+    /// Whether an address of IPv4 is in a prefix of a list.
     fn lists(&self, list: List, addr: [u8; 4]) -> bool;
     /// What each source may send to a VIP.
     fn limits(&self, vip: u32) -> Option<Limits>;
@@ -70,7 +91,7 @@ pub trait Tables: FlowTable {
 
     /// Where a packet of these lengths and type of service leaves if it goes from `to`'s source to
     /// its target. `now_ns` may be coarse.
-    fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict>;
+    fn next_hop(&self, packet: &Packet, to: &TupleOf<Self>, now_ns: u64) -> Result<Hop, Verdict>;
     /// Keeps what this packet begins, for [`open`].
     fn set_opening(&self, opening: &Opening);
     /// What [`arrive`] kept of this packet.
@@ -115,6 +136,8 @@ pub enum Step {
     Icmp,
     /// To a VIP whose sources are limited: [`limited`] goes on.
     Limited,
+    /// To a packet of IPv6, over tables of IPv4: [`arrive`] over those of IPv6 goes on.
+    Ipv6,
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
@@ -130,10 +153,10 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
     match step {
         Step::Opens => open(frame, tables),
         Step::Lost(_) => {
-            let verdict = reset(frame).err().unwrap_or(Verdict::ResetLost);
+            let verdict = reset::<T::Family, F>(frame).err().unwrap_or(Verdict::ResetLost);
             Step::Ended(Routed { verdict, interface: 0 })
         }
-        Step::Icmp => icmp(frame, tables),
+        Step::Icmp => T::Family::icmp(frame, tables),
         step => step,
     }
 }
@@ -143,39 +166,46 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
 pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
+        Err(Verdict::PassNotIp) if ipv6::is_ipv6(frame) => Step::Ipv6,
         Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
     }
 }
 
 #[inline(always)]
 fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
-    let header = packet::header(frame)?;
-    if header.protocol == ICMP {
+    let header = T::Family::header(frame)?;
+    if T::Family::is_icmp(&header) {
         return Ok(Step::Icmp);
     }
-    let packet = packet::transport(frame, &header)?;
+    let mut packet = T::Family::transport(frame, &header)?;
+    let tuple = T::Family::tuple(frame, &packet)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
+    packet.key = T::Family::key(&tuple, settings.hash_seed);
+    let hash = flow_hash(&packet.key, settings.hash_seed);
 
     // Only a backend's answer is sent to one of our source ports, so the rest need not be looked
     // up twice.
     if is_nat_port(settings, packet.key.target_port)
-        && let Some(found) = flow_of_backend(tables, settings, &packet.key)
+        && let Some(found) = flow_of_backend(tables, &tuple, hash)
     {
         let segment = packet::segment(frame, &packet)?;
         let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
-        rewrite(frame, &packet, &to, &hop)?;
+        T::Family::rewrite(frame, &packet, &to, &hop)?;
         return Ok(ended(Verdict::ForwardOut, &hop));
     }
 
-    let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
-    if vip.flags & vip_flag::GUARDED != 0 {
-        guard::admit(tables, &packet)?;
+    let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
+    // The guard knows sources of IPv4 alone.
+    if !T::Family::IS_IPV6 {
+        if vip.flags & vip_flag::GUARDED != 0 {
+            guard::admit(tables, &packet)?;
+        }
+        // Before its flow is looked for, so that a flood costs no look-up of what it hits.
+        if vip.flags & vip_flag::LIMITED != 0 {
+            return Ok(Step::Limited);
+        }
     }
-    // Before its flow is looked for, so that a flood costs no look-up of what it hits.
-    if vip.flags & vip_flag::LIMITED != 0 {
-        return Ok(Step::Limited);
-    }
-    to_vip(frame, tables, settings, &packet, vip)
+    to_vip(frame, tables, settings, &packet, hash, vip)
 }
 
 /// The journey of a packet that [`arrive`] said is for a VIP whose sources are limited.
@@ -189,12 +219,15 @@ pub fn limited<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
 
 #[inline(always)]
 fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
-    let header = packet::header(frame)?;
-    let packet = packet::transport(frame, &header)?;
+    let header = T::Family::header(frame)?;
+    let mut packet = T::Family::transport(frame, &header)?;
+    let tuple = T::Family::tuple(frame, &packet)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
-    let vip = tables.vip(&packet.vip_key()).ok_or(Verdict::PassNotOurs)?;
+    packet.key = T::Family::key(&tuple, settings.hash_seed);
+    let hash = flow_hash(&packet.key, settings.hash_seed);
+    let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
     guard::limit(tables, settings, &vip, &packet, Limited::Packet)?;
-    let step = to_vip(frame, tables, settings, &packet, vip);
+    let step = to_vip(frame, tables, settings, &packet, hash, vip);
     let begins = match step {
         Ok(Step::Opens) => true,
         // The proxy's connections are not tracked: each SYN counts as one.
@@ -216,10 +249,10 @@ fn to_vip<F: Frame, T: Tables>(
     tables: &T,
     settings: &Settings,
     packet: &Packet,
+    hash: u64,
     vip: Vip,
 ) -> Result<Step, Verdict> {
     let packet = *packet;
-    let hash = flow_hash(&packet.key, settings.hash_seed);
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let opening = match flows::find(tables, &packet.key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
@@ -257,7 +290,7 @@ fn forward<F: Frame, T: Tables>(
     found: &Found<T::Line>,
 ) -> Result<Step, Verdict> {
     let (to, hop) = from_client(tables, frame, packet, segment, found)?;
-    rewrite(frame, packet, &to, &hop)?;
+    T::Family::rewrite(frame, packet, &to, &hop)?;
     Ok(ended(Verdict::ForwardIn, &hop))
 }
 
@@ -278,23 +311,21 @@ fn ended(verdict: Verdict, hop: &Hop) -> Step {
     Step::Ended(Routed { verdict, interface: hop.interface })
 }
 
-/// The flow whose backend-side key this is.
+/// The flow whose backend sends packets of this five-tuple, of whose key this is the hash.
 #[inline(always)]
-fn flow_of_backend<T: Tables>(
-    tables: &T,
-    settings: &Settings,
-    key: &FlowKey,
-) -> Option<Found<T::Line>> {
-    flows::find_return(tables, flow_hash(key, settings.hash_seed), |flow| {
-        back_key_of(tables, flow).is_some_and(|back| back.words() == key.words())
+fn flow_of_backend<T: Tables>(tables: &T, tuple: &TupleOf<T>, hash: u64) -> Option<Found<T::Line>> {
+    flows::find_return(tables, hash, |flow| {
+        back_tuple_of(tables, flow).is_some_and(|back| T::Family::is_same(&back, tuple))
     })
 }
 
 /// The five-tuple of what a flow's backend sends, if the backend is there still.
 #[inline(always)]
-fn back_key_of<T: Tables>(tables: &T, flow: &Flow) -> Option<FlowKey> {
+fn back_tuple_of<T: Tables>(tables: &T, flow: &Flow) -> Option<TupleOf<T>> {
     let backend = backend_of(tables, &flow.control, flow.generation).ok()?;
-    Some(back_key(&backend, flow.control.nat_port, flow.key.protocol))
+    let FlowControl { backend: row, nat_port, .. } = flow.control;
+    let to = tables.towards(row as u32, &backend, nat_port, flow.key.protocol)?;
+    Some(T::Family::reverse(&to))
 }
 
 /// Whether a packet continues a connection of the time before its VIP became the proxy's.
@@ -331,7 +362,8 @@ fn weight<T: Tables>(tables: &T, settings: &Settings, class: u8, now_ns: u64, ro
     }
 }
 
-/// The backend of a flow, unless its row was freed or given to another since.
+/// The backend of a flow, unless its row was freed or given to another since, or is of the other
+/// family.
 #[inline(always)]
 fn backend_of<T: Tables>(
     tables: &T,
@@ -339,17 +371,24 @@ fn backend_of<T: Tables>(
     generation: u32,
 ) -> Result<Backend, Verdict> {
     let backend = tables.backend(control.backend as u32).ok_or(Verdict::DropTables)?;
-    if backend.flags & backend_flag::PRESENT == 0 || backend.generation != generation {
+    if !is_present::<T>(&backend) || backend.generation != generation {
         return Err(Verdict::DropBackendGone);
     }
     Ok(backend)
+}
+
+/// Whether a row holds a backend of the family that tables are of.
+#[inline(always)]
+fn is_present<T: Tables>(backend: &Backend) -> bool {
+    let flags = backend_flag::PRESENT | backend_flag::IPV6;
+    backend.flags & flags == T::Family::BACKEND_FLAGS
 }
 
 #[inline(always)]
 fn next_hop<T: Tables>(
     tables: &T,
     packet: &Packet,
-    to: &FlowKey,
+    to: &TupleOf<T>,
     now_ns: u64,
 ) -> Result<Hop, Verdict> {
     if packet.ttl <= 1 {
@@ -358,9 +397,9 @@ fn next_hop<T: Tables>(
     tables.next_hop(packet, to, now_ns)
 }
 
-/// The five-tuple of packets from the gateway to a backend.
+/// The five-tuple of packets from the gateway to a backend of IPv4.
 #[inline(always)]
-fn towards(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
+pub const fn towards(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
     FlowKey {
         source_addr: backend.nat_addr,
         target_addr: backend.addr,
@@ -371,23 +410,39 @@ fn towards(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
     }
 }
 
-/// The five-tuple of what a backend sends to one of the gateway's source ports.
+/// The same of IPv6, with the backend's row of `BACKENDS6`.
 #[inline(always)]
-pub fn back_key(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
-    reverse(&towards(backend, nat_port, protocol))
-}
-
-/// The five-tuple of the other direction.
-#[inline(always)]
-fn reverse(key: &FlowKey) -> FlowKey {
-    FlowKey {
-        source_addr: key.target_addr,
-        target_addr: key.source_addr,
-        source_port: key.target_port,
-        target_port: key.source_port,
-        protocol: key.protocol,
+pub const fn towards6(
+    backend: &Backend,
+    addrs: &Backend6,
+    nat_port: [u8; 2],
+    protocol: u8,
+) -> FlowTuple6 {
+    FlowTuple6 {
+        source_addr: addrs.nat_addr,
+        target_addr: addrs.addr,
+        source_port: nat_port,
+        target_port: backend.port,
+        protocol,
         reserved: [0; 3],
     }
+}
+
+/// The five-tuple of what a backend of IPv4 sends to one of the gateway's source ports.
+#[inline(always)]
+pub fn back_key(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
+    V4::reverse(&towards(backend, nat_port, protocol))
+}
+
+/// The same of IPv6. What the flow table knows it by is [`crate::hash::flow_key6`].
+#[inline(always)]
+pub fn back_tuple6(
+    backend: &Backend,
+    addrs: &Backend6,
+    nat_port: [u8; 2],
+    protocol: u8,
+) -> FlowTuple6 {
+    V6::reverse(&towards6(backend, addrs, nat_port, protocol))
 }
 
 #[inline(always)]

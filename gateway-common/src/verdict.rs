@@ -27,8 +27,8 @@ verdicts! {
     PassNotOurs = 0, "pass_not_ours";
     /// For an L7 VIP: the proxy takes it.
     PassToProxy = 1, "pass_to_proxy";
-    /// Not IPv4 (ARP, IPv6 …): the host's own business.
-    PassNotIpv4 = 2, "pass_not_ipv4";
+    /// Neither IPv4 nor IPv6 (ARP, a VLAN's …): the host's own business.
+    PassNotIp = 2, "pass_not_ip";
     /// Forwarded to a backend.
     ForwardIn = 3, "forward_in";
     /// Forwarded back to a client.

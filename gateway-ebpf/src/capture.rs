@@ -3,13 +3,13 @@
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::programs::XdpContext;
 use gateway_common::capture::{ANY, wants};
-use gateway_common::layout::{CaptureFilter, Captured};
-use gateway_common::packet::{self, Frame};
-use gateway_common::route::{Routed, Tables};
+use gateway_common::layout::{CaptureFilter, Captured, Vip};
+use gateway_common::packet::{Frame, ipv6};
+use gateway_common::route::{Routed, Tables, V4, V6};
 
 use crate::cursor::XdpFrame;
 use crate::maps;
-use crate::tables::MapTables;
+use crate::tables::{MapFamily, MapTables};
 
 /// Whether somebody captures, or did until a moment ago.
 #[inline(always)]
@@ -40,7 +40,7 @@ pub fn note_end(routed: &Routed, action: u32) {
 /// Hands a packet to who captures, if they want it, and forgets what was noted of it. What is to be
 /// done with it.
 #[inline(always)]
-pub fn hand_over(ctx: &XdpContext, tables: &MapTables) -> Option<u32> {
+pub fn hand_over(ctx: &XdpContext) -> Option<u32> {
     let known = known()?;
     let noted = *known;
     (known.vip, known.backend) = (0, 0);
@@ -59,7 +59,7 @@ pub fn hand_over(ctx: &XdpContext, tables: &MapTables) -> Option<u32> {
     let size = frame.size() as u32;
     let packet = Captured {
         at_ns: now_ns,
-        vip: row(noted.vip).unwrap_or_else(|| vip_of(tables, &frame)),
+        vip: row(noted.vip).unwrap_or_else(|| vip_of(ctx, &frame)),
         backend: row(noted.backend).unwrap_or(ANY),
         ingress: ctx.ingress_ifindex() as u32,
         len: size,
@@ -86,7 +86,15 @@ fn row(noted: u32) -> Option<u32> {
 
 /// The VIP that a packet is for of which nothing was noted: it was not forwarded, so it is as it came.
 #[inline(always)]
-fn vip_of(tables: &MapTables, frame: &XdpFrame) -> u32 {
-    let vip = packet::decode(frame).ok().and_then(|packet| tables.vip(&packet.vip_key()));
+fn vip_of(ctx: &XdpContext, frame: &XdpFrame) -> u32 {
+    let vip = if ipv6::is_ipv6(frame) { find::<V6>(ctx, frame) } else { find::<V4>(ctx, frame) };
     vip.map_or(ANY, |vip| vip.index)
+}
+
+#[inline(always)]
+fn find<V: MapFamily>(ctx: &XdpContext, frame: &XdpFrame) -> Option<Vip> {
+    let header = V::header(frame).ok()?;
+    let packet = V::transport(frame, &header).ok()?;
+    let tuple = V::tuple(frame, &packet).ok()?;
+    MapTables::<V>::new(ctx).vip(&tuple)
 }

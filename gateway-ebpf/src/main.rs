@@ -22,12 +22,12 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
-use gateway_common::route::{RESET_LEN, Routed, Step, arrive, icmp, limited, open, reset};
+use gateway_common::route::{Routed, Step, V4, V6, arrive, icmp, limited, open, reset};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
 use crate::cursor::XdpFrame;
-use crate::tables::MapTables;
+use crate::tables::{MapFamily, MapTables};
 
 /// Steers one packet. Attached to every interface that clients or backends are behind.
 ///
@@ -36,31 +36,55 @@ use crate::tables::MapTables;
 #[xdp]
 #[inline(always)]
 pub fn gateway(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
-    let step = arrive(&XdpFrame::new(&ctx), &tables);
-    go_on(&ctx, &tables, step)
+    arrive_and_go_on::<V4>(&ctx)
 }
 
 /// Goes on where a flow begins.
 #[xdp]
 #[inline(always)]
 pub fn gateway_open(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
-    let step = open(&XdpFrame::new(&ctx), &tables);
+    open_and_go_on::<V4>(&ctx)
+}
+
+/// Steers a packet of IPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6(ctx: XdpContext) -> u32 {
+    arrive_and_go_on::<V6>(&ctx)
+}
+
+/// Goes on where a flow of IPv6 begins.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_open(ctx: XdpContext) -> u32 {
+    open_and_go_on::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn arrive_and_go_on<V: MapFamily>(ctx: &XdpContext) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let step = arrive(&XdpFrame::new(ctx), &tables);
+    go_on(ctx, &tables, step)
+}
+
+#[inline(always)]
+fn open_and_go_on<V: MapFamily>(ctx: &XdpContext) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let step = open(&XdpFrame::new(ctx), &tables);
     if let Step::Ended(routed) = step
         && routed.verdict as u32 == Verdict::DropTables as u32
     {
         // A daemon is at work, or its plan was wrong. Off unless the loader raises the level.
-        debug!(&ctx, "the tables contradict each other; interface {}", ctx.ingress_ifindex());
+        debug!(ctx, "the tables contradict each other; interface {}", ctx.ingress_ifindex());
     }
-    go_on(&ctx, &tables, step)
+    go_on(ctx, &tables, step)
 }
 
 /// Goes on where a packet is to be sent in another one.
 #[xdp]
 #[inline(always)]
 pub fn gateway_encapsulate(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
+    let tables = MapTables::<V4>::new(&ctx);
     let routed = match encapsulate(&ctx) {
         Ok(interface) => Routed { verdict: Verdict::ForwardIn, interface },
         Err(verdict) => Routed { verdict, interface: 0 },
@@ -81,22 +105,34 @@ fn encapsulate(ctx: &XdpContext) -> Result<u32, Verdict> {
 #[xdp]
 #[inline(always)]
 pub fn gateway_reset(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
-    let frame = XdpFrame::new(&ctx);
-    let surplus = frame.size().wrapping_sub(RESET_LEN);
-    let verdict = match reset(&frame) {
-        Ok(()) if tables::cut(&ctx, surplus) => Verdict::ResetLost,
+    tell_lost::<V4>(&ctx)
+}
+
+/// The same over IPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_reset(ctx: XdpContext) -> u32 {
+    tell_lost::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn tell_lost<V: MapFamily>(ctx: &XdpContext) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let frame = XdpFrame::new(ctx);
+    let surplus = frame.size().wrapping_sub(V::RESET_LEN);
+    let verdict = match reset::<V, _>(&frame) {
+        Ok(()) if tables::cut(ctx, surplus) => Verdict::ResetLost,
         Ok(()) => Verdict::DropTruncated,
         Err(verdict) => verdict,
     };
-    end(&ctx, &tables, Routed { verdict, interface: 0 })
+    end(ctx, &tables, Routed { verdict, interface: 0 })
 }
 
 /// Goes on with errors of the network, and with echo.
 #[xdp]
 #[inline(always)]
 pub fn gateway_icmp(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
+    let tables = MapTables::<V4>::new(&ctx);
     let step = icmp(&XdpFrame::new(&ctx), &tables);
     go_on(&ctx, &tables, step)
 }
@@ -105,27 +141,27 @@ pub fn gateway_icmp(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn gateway_capture(ctx: XdpContext) -> u32 {
-    capture::hand_over(&ctx, &MapTables::new(&ctx)).unwrap_or(XDP_DROP)
+    capture::hand_over(&ctx).unwrap_or(XDP_DROP)
 }
 
 /// Goes on at a VIP whose sources are limited, to the end that others reach at once.
 #[xdp]
 #[inline(always)]
 pub fn gateway_limited(ctx: XdpContext) -> u32 {
-    let tables = MapTables::new(&ctx);
+    let tables = MapTables::<V4>::new(&ctx);
     let step = limited(&XdpFrame::new(&ctx), &tables);
     go_on(&ctx, &tables, step)
 }
 
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
-fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
+fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u32 {
     let verdict = match step {
         Step::Ended(routed) => return end(ctx, tables, routed),
         Step::Opens => {
             // SAFETY, here and below: nothing is held that would have to be dropped. It returns only
             // if no program is there.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::OPEN) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::OPEN) };
             Verdict::DropTables
         }
         Step::Encapsulates => {
@@ -143,9 +179,14 @@ fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
             unsafe { maps::PROGRAMS.tail_call(ctx, program::LIMITED) };
             Verdict::DropTables
         }
+        Step::Ipv6 => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::IPV6) };
+            Verdict::PassNotOurs
+        }
         Step::Lost(verdict) => {
             // SAFETY: see above.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::RESET) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::RESET) };
             verdict
         }
     };
@@ -154,7 +195,7 @@ fn go_on(ctx: &XdpContext, tables: &MapTables, step: Step) -> u32 {
 
 /// Counts the end of a packet's journey, and says what the kernel is to do with it.
 #[inline(always)]
-fn end(ctx: &XdpContext, tables: &MapTables, routed: Routed) -> u32 {
+fn end<V>(ctx: &XdpContext, tables: &MapTables<V>, routed: Routed) -> u32 {
     tables.count_verdict(routed.verdict);
     let action = action(ctx, &routed);
     if capture::is_on() {
@@ -169,7 +210,7 @@ fn end(ctx: &XdpContext, tables: &MapTables, routed: Routed) -> u32 {
 #[inline(always)]
 fn action(ctx: &XdpContext, routed: &Routed) -> u32 {
     match routed.verdict {
-        Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIpv4 => XDP_PASS,
+        Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIp => XDP_PASS,
         Verdict::ForwardIn | Verdict::ForwardOut | Verdict::ForwardError => {
             if routed.interface == ctx.ingress_ifindex() as u32 {
                 XDP_TX

@@ -99,5 +99,3 @@ pub static CLIENT_CLASSES6: LpmTrie<[u8; 16], u32, { limits::CLIENT_PREFIXES_MAX
     LpmTrie::new();
 #[btf_map(name = "HOPS6")]
 pub static HOPS6: PerCpuArray<HopRow6, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
-#[btf_map(name = "OPENING6")]
-pub static OPENING6: PerCpuArray<Flow6, 1> = PerCpuArray::new();

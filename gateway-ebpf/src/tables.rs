@@ -2,7 +2,11 @@
 //!
 //! `unsafe` is here, in `cursor.rs`, `line.rs` and `atomic.rs`, and nowhere else.
 
+mod ipv4;
+mod ipv6;
+
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::zeroed;
 use core::ptr;
 
@@ -16,35 +20,60 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::XdpContext;
-use gateway_common::flows::FlowTable;
+use gateway_common::flows::{FlowTable, Found};
 use gateway_common::guard::List;
-use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
 use gateway_common::layout::{
-    Backend, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip,
-    VipKey, Weights, setting_flag,
+    Backend, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights,
+    setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
-use gateway_common::route::Tables;
+use gateway_common::route::{Family, Tables};
 use gateway_common::verdict::Verdict;
 
 use crate::line::MapLine;
 use crate::{atomic, capture, maps};
 
-/// Address family of IPv4 (`AF_INET`), for the route lookup.
-const AF_INET: u8 = 2;
+/// What differs between IPv4 and IPv6 in the maps.
+pub trait MapFamily: Family {
+    /// Rows of `PROGRAMS`: where a flow begins, and where a client hears that its connection is lost.
+    const OPEN: u32;
+    const RESET: u32;
 
-/// The maps, for one packet of one interface.
-pub struct MapTables {
-    ctx: *mut c_void,
-    interface: u32,
+    fn vip(tuple: &Self::Tuple) -> Option<Vip>;
+    fn address_flags(tuple: &Self::Tuple) -> u32;
+    fn towards(row: u32, backend: &Backend, nat_port: [u8; 2], protocol: u8)
+    -> Option<Self::Tuple>;
+    fn client(found: &Found<MapLine>) -> Option<Self::Tuple>;
+    fn set_client(index: u32, tuple: &Self::Tuple);
+    fn class(tuple: &Self::Tuple) -> u8;
+    /// A remembered answer of the kernel, else a new one.
+    fn next_hop(
+        tables: &MapTables<Self>,
+        packet: &Packet,
+        to: &Self::Tuple,
+        now_ns: u64,
+    ) -> Result<Hop, Verdict>;
+    /// Writes the question about a way into what the kernel is asked.
+    fn set_query(query: &mut FibLookup, packet: &Packet, to: &Self::Tuple);
 }
 
-impl MapTables {
+/// The maps, for one packet of one interface.
+pub struct MapTables<V> {
+    ctx: *mut c_void,
+    interface: u32,
+    family: PhantomData<V>,
+}
+
+impl<V> MapTables<V> {
     /// The maps, asked on behalf of this packet.
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> MapTables {
-        MapTables { ctx: ctx.as_ptr(), interface: ctx.ingress_ifindex() as u32 }
+    pub fn new(ctx: &XdpContext) -> MapTables<V> {
+        MapTables {
+            ctx: ctx.as_ptr(),
+            interface: ctx.ingress_ifindex() as u32,
+            family: PhantomData,
+        }
     }
 
     /// Counts a journey's end.
@@ -71,13 +100,13 @@ pub fn cut(ctx: &XdpContext, bytes: usize) -> bool {
     bytes == 0 || unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), -(bytes as i32)) } == 0
 }
 
-impl MapTables {
+impl<V: MapFamily> MapTables<V> {
     /// The way to a target as the kernel's routes and neighbours have it now, and its MTU.
     ///
     /// Ports are left out: where several ways are equal, all flows between two addresses take the
     /// same one, so that an answer that is used again moves no flow to another.
     #[inline(always)]
-    fn ask_kernel(&self, packet: &Packet, to: &FlowKey) -> Result<(Hop, u16), Verdict> {
+    fn ask_kernel(&self, packet: &Packet, to: &V::Tuple) -> Result<(Hop, u16), Verdict> {
         let query = maps::ROUTE.get_ptr_mut(0).ok_or(Verdict::DropTables)?;
         // SAFETY: the map holds this row for this CPU alone, XDP does not preempt itself, and all
         // zeroes are a valid request.
@@ -85,12 +114,9 @@ impl MapTables {
             query.write(zeroed());
             &mut *query
         };
-        query.family = AF_INET;
         query.l4_protocol = packet.key.protocol;
         query.__bindgen_anon_1.tot_len = packet.ip_len;
-        query.__bindgen_anon_2.tos = packet.tos;
-        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
-        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.target_addr);
+        V::set_query(query, packet, to);
         query.ifindex = self.interface;
         // SAFETY: the context is this run's, and the request is as long as is said.
         let answer =
@@ -109,7 +135,7 @@ impl MapTables {
     }
 }
 
-impl FlowTable for MapTables {
+impl<V> FlowTable for MapTables<V> {
     type Line = MapLine;
 
     #[inline(always)]
@@ -139,23 +165,22 @@ impl FlowTable for MapTables {
     }
 }
 
-impl Tables for MapTables {
+impl<V: MapFamily> Tables for MapTables<V> {
+    type Family = V;
+
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
         maps::SETTINGS.get(0)
     }
 
     #[inline(always)]
-    fn vip(&self, key: &VipKey) -> Option<Vip> {
-        // SAFETY: copied at once; a VIP that is being replaced keeps its old entry until every
-        // program that might read it has ended (RCU).
-        unsafe { maps::VIPS.get(key).copied() }
+    fn vip(&self, tuple: &V::Tuple) -> Option<Vip> {
+        V::vip(tuple)
     }
 
     #[inline(always)]
-    fn address_flags(&self, addr: [u8; 4]) -> u32 {
-        // SAFETY: copied at once; see `vip`.
-        unsafe { maps::VIP_ADDRS.get(&addr).copied().unwrap_or(0) }
+    fn address_flags(&self, tuple: &V::Tuple) -> u32 {
+        V::address_flags(tuple)
     }
 
     #[inline(always)]
@@ -179,8 +204,29 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn class(&self, client: [u8; 4]) -> u8 {
-        maps::CLIENT_CLASSES.get(&Key::new(32, client)).map_or(0, |&class| class as u8)
+    fn towards(
+        &self,
+        row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        protocol: u8,
+    ) -> Option<V::Tuple> {
+        V::towards(row, backend, nat_port, protocol)
+    }
+
+    #[inline(always)]
+    fn client(&self, found: &Found<MapLine>) -> Option<V::Tuple> {
+        V::client(found)
+    }
+
+    #[inline(always)]
+    fn set_client(&self, index: u32, tuple: &V::Tuple) {
+        V::set_client(index, tuple);
+    }
+
+    #[inline(always)]
+    fn class(&self, tuple: &V::Tuple) -> u8 {
+        V::class(tuple)
     }
 
     #[inline(always)]
@@ -234,28 +280,8 @@ impl Tables for MapTables {
     }
 
     #[inline(always)]
-    fn next_hop(&self, packet: &Packet, to: &FlowKey, now_ns: u64) -> Result<Hop, Verdict> {
-        let query = HopQuery {
-            source_addr: to.source_addr,
-            target_addr: to.target_addr,
-            ingress: self.interface,
-            tos: packet.tos,
-            protocol: packet.key.protocol,
-            reserved: [0; 2],
-        };
-        let row = maps::HOPS.get_ptr_mut(query.row());
-        // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
-        if let Some(row) = row
-            && let Some(hop) = unsafe { &*row }.answer(&query, packet.ip_len, now_ns)
-        {
-            return Ok(hop);
-        }
-        let (hop, mtu) = self.ask_kernel(packet, to)?;
-        if let Some(row) = row {
-            // SAFETY: as above.
-            unsafe { *row = HopRow { query, answer: HopAnswer::new(&hop, mtu, now_ns) } };
-        }
-        Ok(hop)
+    fn next_hop(&self, packet: &Packet, to: &V::Tuple, now_ns: u64) -> Result<Hop, Verdict> {
+        V::next_hop(self, packet, to, now_ns)
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! `etherparse`, which shares no code with the gateway.
 
 mod icmp;
+pub mod ipv6;
 pub mod tunnel;
 mod udp;
 

@@ -4,6 +4,8 @@
 //! It runs in a network namespace of its own, since the program asks the kernel for routes and
 //! neighbours. Two pairs of virtual cards lead to clients and to backends; nobody is behind them.
 
+mod ipv6;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
@@ -25,6 +27,8 @@ use gateway_user::dataplane::{FlowMaps, programs};
 
 use crate::netns::Namespace;
 use crate::owner::Owner;
+
+pub use self::ipv6::{BACKEND_SIDE6, CLIENT_SIDE6, ROUTER6};
 
 /// The gateway's address towards clients; clients are in the same /24, or behind [`ROUTER`].
 pub const CLIENT_SIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -106,7 +110,8 @@ pub fn inside<T: Send>(
 fn wire(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("net/ipv4/ip_forward", "1")?;
     // Without IPv6 nobody in the namespace speaks by itself, so every packet counted is a test's.
-    if Path::new("/proc/sys/net/ipv6").exists() {
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    if has_ipv6 {
         namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
     }
     for (near, far, addr) in [("clients", "far0", CLIENT_SIDE), ("backends", "far1", BACKEND_SIDE)]
@@ -128,7 +133,8 @@ fn wire(namespace: &Namespace) -> Result<()> {
     for network in ["192.168.0.0/16", "172.16.0.0/12"] {
         namespace.ip(&format!("route add {network} via {ROUTER}"))?;
     }
-    namespace.ip(&format!("route add 10.2.0.0/16 via {BACKEND_ROUTER}"))
+    namespace.ip(&format!("route add 10.2.0.0/16 via {BACKEND_ROUTER}"))?;
+    if has_ipv6 { ipv6::wire(namespace) } else { Ok(()) }
 }
 
 impl Bed {

@@ -256,7 +256,7 @@ fn a_captured_connection_is_traced_packet_by_packet() {
     assert_eq!(of_each("path"), ["draw", "flow", "flow", "none"]);
     assert_eq!(told["packets"][2]["flow"]["state"], "connecting", "before the RST");
     assert_eq!(told["verdicts"]["forward_in"], 3);
-    assert_eq!(told["verdicts"]["pass_not_ipv4"], 1);
+    assert_eq!(told["verdicts"]["pass_not_ip"], 1);
     assert_eq!(told["skipped"]["of a length that cannot be tried out"], 1);
     let flows = json(&testbed, &["flows", "--client", "10.10.0.2:20000"]);
     assert_eq!(flows["matched"], 0, "nothing of it is real: {flows}");

@@ -17,7 +17,7 @@ use crate::packet::{
     ETHERNET_LEN, Frame, IPV4_LEN_MIN, Packet, SliceFrame, TCP, UDP, UDP_LEN, decode, segment,
 };
 use crate::rewrite::Hop;
-use crate::route::{RESET_LEN, Step};
+use crate::route::{Family, Step, V4};
 use crate::sight;
 use crate::tunnel::{GUE_PORT, overhead, unwrap, wrap};
 use crate::verdict::Verdict;
@@ -105,6 +105,8 @@ fn one(tables: &mut HostTables, before: &[u8]) {
             assert!(ip_is_right(&longer[ETHERNET_LEN..]), "the outer header's checksum");
             return;
         }
+        // Another family's tables go on.
+        Step::Ipv6 => Verdict::PassNotIp,
         step => panic!("{step:?} is no end"),
     };
     match verdict {
@@ -112,7 +114,7 @@ fn one(tables: &mut HostTables, before: &[u8]) {
             assert_eq!(frame.len(), before.len());
             check_checksums(before, &frame);
         }
-        Verdict::ResetLost => assert!(transport_is_right(&frame[..RESET_LEN])),
+        Verdict::ResetLost => assert!(transport_is_right(&frame[..V4::RESET_LEN])),
         Verdict::EchoAnswered => assert_eq!(frame.len(), before.len()),
         _ => assert_eq!(frame, before, "{verdict:?} changed the packet"),
     }

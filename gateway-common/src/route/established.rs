@@ -2,13 +2,13 @@
 
 use crate::clock;
 use crate::flows::{Found, Line};
-use crate::layout::{Flow, FlowEvent, FlowKey, Traffic, event_kind, flow_state, pool_flag};
+use crate::layout::{Flow, FlowEvent, Traffic, event_kind, flow_state, pool_flag};
 use crate::packet::{Frame, Packet, Segment, tcp_flag};
 use crate::rewrite::Hop;
 use crate::sight::{self, Answer};
 use crate::verdict::Verdict;
 
-use super::{Tables, backend_of, next_hop, reverse, towards};
+use super::{Family, Tables, TupleOf, backend_of, next_hop};
 
 /// A client's packet along its flow.
 #[inline(always)]
@@ -18,16 +18,21 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     packet: &Packet,
     segment: &Segment,
     found: &Found<T::Line>,
-) -> Result<(FlowKey, Hop), Verdict> {
+) -> Result<(TupleOf<T>, Hop), Verdict> {
     let flow = &found.flow;
     if flow.control.state & (flow_state::REFUSED | flow_state::PORT_GONE) != 0 {
         return Err(Verdict::DropNoFlow);
     }
     // A live flow keeps its backend, whatever the weights say today.
     let backend = backend_of(tables, &flow.control, flow.generation)?;
-    let to = towards(&backend, flow.control.nat_port, flow.key.protocol);
+    let row = flow.control.backend as u32;
+    // Asked twice rather than kept meanwhile; see `crate::packet::ipv6::tuple`.
+    let to = || {
+        let to = tables.towards(row, &backend, flow.control.nat_port, flow.key.protocol);
+        to.ok_or(Verdict::DropTables)
+    };
     let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, now_ns)?;
+    let hop = next_hop(tables, packet, &to()?, now_ns)?;
 
     confirm(found, segment);
     let resets = advance(tables, found, segment, &CLIENT);
@@ -43,7 +48,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
         flow.control.backend as u32,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, resets, ..Traffic::default() },
     );
-    Ok((to, hop))
+    Ok((to()?, hop))
 }
 
 /// When a flow was last seen, now that another packet of it came: what comes after its end does
@@ -61,9 +66,9 @@ pub(super) fn from_backend<F: Frame, T: Tables>(
     packet: &Packet,
     segment: &Segment,
     found: &Found<T::Line>,
-) -> Result<(FlowKey, Hop), Verdict> {
+) -> Result<(TupleOf<T>, Hop), Verdict> {
     let flow = &found.flow;
-    let to = reverse(&flow.key);
+    let to = || Ok(T::Family::reverse(&tables.client(found).ok_or(Verdict::DropNoFlow)?));
 
     let connecting = flow.control.state & flow_state::ESTABLISHED == 0;
     if connecting && segment.has(tcp_flag::RST) {
@@ -79,7 +84,7 @@ pub(super) fn from_backend<F: Frame, T: Tables>(
         found.mark(flow_state::ESTABLISHED);
     }
     let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &to, now_ns)?;
+    let hop = next_hop(tables, packet, &to()?, now_ns)?;
 
     let resets = advance(tables, found, segment, &BACKEND);
     if segment.payload_len > 0 && sight::is_waiting(flow.requested_at) {
@@ -92,7 +97,7 @@ pub(super) fn from_backend<F: Frame, T: Tables>(
         flow.control.backend as u32,
         Traffic { packets_out: 1, bytes_out: packet.ip_len as u64, resets, ..Traffic::default() },
     );
-    Ok((to, hop))
+    Ok((to()?, hop))
 }
 
 /// The backend accepted: tells how long connecting took.

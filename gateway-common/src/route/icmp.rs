@@ -10,7 +10,7 @@
 use crate::checksum::Delta;
 use crate::flows;
 use crate::hash::flow_hash;
-use crate::layout::{Backend, FlowKey, Settings, VipKey, address_flag, flow_state, vip_flag};
+use crate::layout::{Backend, FlowKey, Settings, address_flag, flow_state, vip_flag};
 use crate::packet::{
     self, Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame, Header, ICMP, IPV4_LEN_MIN, MORE_FRAGMENTS,
     Packet, TCP, UDP,
@@ -19,8 +19,8 @@ use crate::rewrite::{addresses, ports, rewrite_header, udp_checksum};
 use crate::verdict::Verdict;
 
 use super::{
-    Routed, Step, Tables, backend_of, ended, flow_of_backend, is_nat_port, lives, next_hop,
-    one_sided, reverse, towards,
+    Family, Routed, Step, Tables, V4, backend_of, ended, flow_of_backend, is_nat_port, lives,
+    next_hop, one_sided, towards,
 };
 
 /// Bytes of an ICMP header.
@@ -44,7 +44,7 @@ const ECHO_TTL: u8 = 64;
 
 /// What becomes of a packet of ICMP.
 #[inline(always)]
-pub fn icmp<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
+pub fn icmp<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
         Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
@@ -52,7 +52,7 @@ pub fn icmp<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
 }
 
 #[inline(always)]
-fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
+fn journey<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Result<Step, Verdict> {
     let header = packet::header(frame)?;
     // Of fragments the host makes a whole.
     if header.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0 {
@@ -81,28 +81,37 @@ fn message_at(header: &Header) -> usize {
 
 /// The end of a message that is too short: the host knows what to do with its own.
 #[inline(always)]
-fn broken<T: Tables>(tables: &T, header: &Header) -> Verdict {
-    if answers_for(tables, header.target_addr) {
-        Verdict::DropTruncated
-    } else {
-        Verdict::PassNotOurs
-    }
+fn broken<T: Tables<Family = V4>>(tables: &T, header: &Header) -> Verdict {
+    if answers_for(tables, header) { Verdict::DropTruncated } else { Verdict::PassNotOurs }
 }
 
-/// Whether an address is an L4 VIP's, which the host need not have.
+/// Whether a message is to an L4 VIP's address, which the host need not have.
 #[inline(always)]
-fn answers_for<T: Tables>(tables: &T, addr: [u8; 4]) -> bool {
-    tables.address_flags(addr) & address_flag::L4 != 0
+fn answers_for<T: Tables<Family = V4>>(tables: &T, header: &Header) -> bool {
+    tables.address_flags(&between(header)) & address_flag::L4 != 0
+}
+
+/// The five-tuple of a message, which has no ports.
+#[inline(always)]
+fn between(header: &Header) -> FlowKey {
+    FlowKey {
+        source_addr: header.source_addr,
+        target_addr: header.target_addr,
+        source_port: [0; 2],
+        target_port: [0; 2],
+        protocol: ICMP,
+        reserved: [0; 3],
+    }
 }
 
 /// Turns an echo request to an L4 VIP's address into its reply: no longer than what came.
 #[inline(always)]
-fn answer_echo<F: Frame, T: Tables>(
+fn answer_echo<F: Frame, T: Tables<Family = V4>>(
     frame: &F,
     tables: &T,
     header: &Header,
 ) -> Result<Step, Verdict> {
-    if !answers_for(tables, header.target_addr) {
+    if !answers_for(tables, header) {
         return Err(Verdict::PassNotOurs);
     }
     let message = frame.bytes::<ICMP_LEN>(message_at(header)).ok_or(Verdict::DropTruncated)?;
@@ -146,7 +155,7 @@ const fn is_one_host(addr: [u8; 4]) -> bool {
 
 /// Sends an error on to whose packet it is about.
 #[inline(always)]
-fn forward_error<F: Frame, T: Tables>(
+fn forward_error<F: Frame, T: Tables<Family = V4>>(
     frame: &F,
     tables: &T,
     header: &Header,
@@ -157,14 +166,7 @@ fn forward_error<F: Frame, T: Tables>(
     if quote.key.source_addr != header.target_addr || quote.is_later_fragment {
         return Err(Verdict::PassNotOurs);
     }
-    let from = FlowKey {
-        source_addr: header.source_addr,
-        target_addr: header.target_addr,
-        source_port: [0; 2],
-        target_port: [0; 2],
-        protocol: ICMP,
-        reserved: [0; 3],
-    };
+    let from = between(header);
     let packet = Packet {
         key: from,
         ip_len: header.ip_len,
@@ -177,14 +179,14 @@ fn forward_error<F: Frame, T: Tables>(
     let sender = match sender(tables, settings, &quote.key)? {
         Sender::Behind(sender) => sender,
         // It sent the packet as it is quoted, so the error goes the way of the client's packets.
-        Sender::Direct { backend, hash } => {
-            let hop = one_sided::next_hop(tables, &packet, &backend, now_ns)?;
+        Sender::Direct { row, backend, hash } => {
+            let hop = one_sided::next_hop(tables, &packet, row, &backend, now_ns)?;
             return one_sided::send(tables, frame, &packet, &backend, &hop, hash);
         }
     };
     let to = FlowKey { source_addr: sender.source_addr, target_addr: sender.target_addr, ..from };
     let hop = next_hop(tables, &packet, &to, now_ns)?;
-    let changed = quote.rewrite(frame, &reverse(&sender)).ok_or(Verdict::DropTruncated)?;
+    let changed = quote.rewrite(frame, &V4::reverse(&sender)).ok_or(Verdict::DropTruncated)?;
     let message = frame.bytes::<ICMP_LEN>(message_at(header)).ok_or(Verdict::DropTruncated)?;
     message.set_two::<2>(changed.apply(message.two::<2>()));
     rewrite_header(frame, &from, &to, &hop)?;
@@ -197,27 +199,25 @@ enum Sender {
     /// it.
     Behind(FlowKey),
     /// A backend that answers clients by itself, and the hash of the flow.
-    Direct { backend: Backend, hash: u64 },
+    Direct { row: u32, backend: Backend, hash: u64 },
 }
 
 /// Whose packet is quoted: a client's, if the gateway sent it to a backend, else a backend's.
 #[inline(always)]
-fn sender<T: Tables>(tables: &T, settings: &Settings, quoted: &FlowKey) -> Result<Sender, Verdict> {
-    let answered = reverse(quoted);
-    if is_nat_port(settings, quoted.source_port)
-        && let Some(found) = flow_of_backend(tables, settings, &answered)
-    {
-        return Ok(Sender::Behind(reverse(&found.flow.key)));
-    }
-    let vip = VipKey {
-        addr: answered.target_addr,
-        port: answered.target_port,
-        protocol: answered.protocol,
-        reserved: 0,
-    };
-    let vip = tables.vip(&vip).ok_or(Verdict::PassNotOurs)?;
-    let is_l7 = vip.flags & vip_flag::L7 != 0;
+fn sender<T: Tables<Family = V4>>(
+    tables: &T,
+    settings: &Settings,
+    quoted: &FlowKey,
+) -> Result<Sender, Verdict> {
+    let answered = V4::reverse(quoted);
     let hash = flow_hash(&answered, settings.hash_seed);
+    if is_nat_port(settings, quoted.source_port)
+        && let Some(found) = flow_of_backend(tables, &answered, hash)
+    {
+        return Ok(Sender::Behind(V4::reverse(&found.flow.key)));
+    }
+    let vip = tables.vip(&answered).ok_or(Verdict::PassNotOurs)?;
+    let is_l7 = vip.flags & vip_flag::L7 != 0;
     let flow = match flows::find(tables, &answered, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => found.flow,
         _ if is_l7 => return Err(Verdict::PassToProxy),
@@ -228,7 +228,8 @@ fn sender<T: Tables>(tables: &T, settings: &Settings, quoted: &FlowKey) -> Resul
     }
     let backend = backend_of(tables, &flow.control, flow.generation)?;
     if flow.control.is_one_sided() {
-        return Ok(Sender::Direct { backend, hash });
+        let row = flow.control.backend as u32;
+        return Ok(Sender::Direct { row, backend, hash });
     }
     Ok(Sender::Behind(towards(&backend, flow.control.nat_port, flow.key.protocol)))
 }

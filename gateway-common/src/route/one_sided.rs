@@ -10,12 +10,12 @@ use crate::clock;
 use crate::flows::{Found, Line};
 use crate::layout::{Backend, Flow, Outer, Traffic, event_kind, flow_state, mode};
 use crate::packet::{Frame, Packet, Segment, tcp_flag};
-use crate::rewrite::{Hop, relay};
+use crate::rewrite::Hop;
 use crate::tunnel::{overhead, source_port};
 use crate::verdict::Verdict;
 
 use super::established::{finish, last_seen};
-use super::{Step, Tables, backend_of, ended, towards};
+use super::{Family, Step, Tables, backend_of, ended};
 
 /// A client's packet along its flow.
 #[inline(always)]
@@ -30,7 +30,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     let flow = &found.flow;
     let backend = backend_of(tables, &flow.control, flow.generation)?;
     let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, &backend, now_ns)?;
+    let hop = next_hop(tables, packet, flow.control.backend as u32, &backend, now_ns)?;
 
     confirm(found, segment);
     let resets = advance(tables, found, segment);
@@ -49,6 +49,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
 pub(super) fn next_hop<T: Tables>(
     tables: &T,
     packet: &Packet,
+    row: u32,
     backend: &Backend,
     now_ns: u64,
 ) -> Result<Hop, Verdict> {
@@ -58,7 +59,8 @@ pub(super) fn next_hop<T: Tables>(
     }
     let ip_len = packet.ip_len.saturating_add(overhead(backend.mode()) as u16);
     // From the gateway's own address, so that all clients share one answer.
-    let to = towards(backend, [0; 2], packet.key.protocol);
+    let to = tables.towards(row, backend, [0; 2], packet.key.protocol);
+    let to = to.ok_or(Verdict::DropTables)?;
     super::next_hop(tables, &Packet { ip_len, ..*packet }, &to, now_ns)
 }
 
@@ -73,8 +75,12 @@ pub(super) fn send<F: Frame, T: Tables>(
     hash: u64,
 ) -> Result<Step, Verdict> {
     if backend.mode() == mode::DSR_L2 {
-        relay(frame, hop)?;
+        T::Family::relay(frame, hop)?;
         return Ok(ended(Verdict::ForwardIn, hop));
+    }
+    if T::Family::IS_IPV6 {
+        // The outer header is one of IPv4, and so is what it is put around.
+        return Err(Verdict::DropTables);
     }
     tables.set_outer(&Outer {
         interface: hop.interface,

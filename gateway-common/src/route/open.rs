@@ -9,18 +9,18 @@ use crate::draw::{self, Members};
 use crate::flows::{self, Claim, Found, Line, Seen};
 use crate::hash::{flow_hash, mix};
 use crate::layout::{
-    Backend, Flow, FlowControl, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip,
-    backend_flag, flow_state, mode, phase,
+    Backend, Flow, FlowControl, MaglevTable, Opening, Pool, Settings, Traffic, Vip, flow_state,
+    mode, phase,
 };
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
 use crate::packet::{Frame, Packet, UDP};
-use crate::rewrite::{Hop, rewrite};
+use crate::rewrite::Hop;
 use crate::sight;
 use crate::verdict::Verdict;
 
 use super::{
-    Routed, Step, Tables, back_key, back_key_of, backend_of, ended, next_hop, one_sided, towards,
-    weight,
+    Family, Routed, Step, Tables, TupleOf, back_tuple_of, backend_of, ended, is_present, next_hop,
+    one_sided, weight,
 };
 
 impl Opening {
@@ -72,18 +72,20 @@ pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
 #[inline(always)]
 fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> {
     let opening = tables.opening().ok_or(Verdict::DropTables)?;
-    let settings = tables.settings().ok_or(Verdict::DropTables)?;
-    let Begun { backend, nat_port, hop } = begin(tables, settings, opening)?;
     let packet = &opening.packet;
+    let settings = tables.settings().ok_or(Verdict::DropTables)?;
+    let Begun { row, backend, nat_port, hop } = begin(tables, settings, opening, frame)?;
     if backend.mode() != mode::NAT {
         return one_sided::send(tables, frame, packet, &backend, &hop, opening.hash);
     }
-    rewrite(frame, packet, &towards(&backend, nat_port, packet.key.protocol), &hop)?;
+    let to = tables.towards(row, &backend, nat_port, packet.key.protocol);
+    T::Family::rewrite(frame, packet, &to.ok_or(Verdict::DropTables)?, &hop)?;
     Ok(ended(Verdict::ForwardIn, &hop))
 }
 
 /// Where a new flow leads.
 struct Begun {
+    row: u32,
     backend: Backend,
     nat_port: [u8; 2],
     hop: Hop,
@@ -92,12 +94,17 @@ struct Begun {
 /// Begins a flow: draws a backend, takes a line of the flow table and, where answers come back here,
 /// a source port.
 #[inline(always)]
-fn begin<T: Tables>(tables: &T, settings: &Settings, opening: &Opening) -> Result<Begun, Verdict> {
+fn begin<F: Frame, T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    opening: &Opening,
+    frame: &F,
+) -> Result<Begun, Verdict> {
     let Opening { packet, hash, vip, .. } = opening;
     let hash = *hash;
     let now_ns = tables.now_ns();
     let pool = tables.pool(vip.pool).ok_or(Verdict::DropTables)?;
-    let class = tables.class(packet.key.source_addr) & (CLASSES_MAX - 1) as u8;
+    let class = tables.class(&T::Family::tuple(frame, packet)?) & (CLASSES_MAX - 1) as u8;
     let class = draw::class_of(class, hash, pool.control_share);
     let refused = opening.refused();
     // The same draw would name the same backend again.
@@ -106,14 +113,15 @@ fn begin<T: Tables>(tables: &T, settings: &Settings, opening: &Opening) -> Resul
 
     let row = draw_backend(tables, settings, &pool, class, now_ns, draw_hash, refused)?;
     let backend = tables.backend(row).ok_or(Verdict::DropTables)?;
-    if backend.flags & backend_flag::PRESENT == 0 {
+    if !is_present::<T>(&backend) {
         return Err(Verdict::DropTables);
     }
     let is_one_sided = backend.mode() != mode::NAT;
     let hop = if is_one_sided {
-        one_sided::next_hop(tables, packet, &backend, now_ns)?
+        one_sided::next_hop(tables, packet, row, &backend, now_ns)?
     } else {
-        next_hop(tables, packet, &towards(&backend, [0; 2], packet.key.protocol), now_ns)?
+        let to = tables.towards(row, &backend, [0; 2], packet.key.protocol);
+        next_hop(tables, packet, &to.ok_or(Verdict::DropTables)?, now_ns)?
     };
     let claim = flows::claim(tables, hash, opening.seen(), now_ns).ok_or(Verdict::DropTableFull)?;
     let claimed = if is_one_sided {
@@ -134,6 +142,9 @@ fn begin<T: Tables>(tables: &T, settings: &Settings, opening: &Opening) -> Resul
     // A datagram asks for something itself; of a connection, what follows its SYN.
     let asks = packet.key.protocol == UDP && !is_one_sided;
     let requested_at = if asks { sight::waiting(now_ns) } else { 0 };
+    if let Ok(tuple) = T::Family::tuple(frame, packet) {
+        tables.set_client(claim.index, &tuple);
+    }
     claim.publish(
         tables,
         hash,
@@ -163,7 +174,7 @@ fn begin<T: Tables>(tables: &T, settings: &Settings, opening: &Opening) -> Resul
         row,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, flows: 1, ..Traffic::default() },
     );
-    Ok(Begun { backend, nat_port, hop })
+    Ok(Begun { row, backend, nat_port, hop })
 }
 
 /// Lets go of what a flow held whose line a new one took.
@@ -175,10 +186,13 @@ fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     if claim.before.is_one_sided() {
         return;
     }
-    // Of a removed backend the address is not known any more; the sweep frees such ways back.
+    // Of a removed backend the address is not known any more, nor here of one of the other family;
+    // the sweep frees such ways back.
     let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
-    let back = back_key(&backend, claim.before.nat_port, claim.protocol(tables));
-    flows::release_return(tables, flow_hash(&back, settings.hash_seed), claim.index);
+    let FlowControl { backend: row, nat_port, .. } = claim.before;
+    let protocol = claim.protocol(tables);
+    let Some(to) = tables.towards(row as u32, &backend, nat_port, protocol) else { return };
+    flows::release_return(tables, back_hash::<T>(settings, &to), claim.index);
 }
 
 /// A backend for a new flow: by weight, and not the one that refused unless there is no other.
@@ -257,27 +271,44 @@ fn claim_port<T: Tables>(
         return Err(Verdict::DropTables);
     }
     let ports = (settings.nat_port_last - settings.nat_port_first) as u64 + 1;
-    let hash = |key: &FlowKey| flow_hash(key, settings.hash_seed);
-    let needed = |flow: &Flow| {
-        let needs_none = flow.control.state & flow_state::OVER != 0 || flow.control.is_one_sided();
-        let key = if needs_none { None } else { back_key_of(tables, flow) };
-        key.map(|key| hash(&key))
-    };
     for attempt in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let back = back_key(backend, port, protocol);
+        let to = tables.towards(row, backend, port, protocol).ok_or(Verdict::DropTables)?;
+        let hash = back_hash::<T>(settings, &to);
         // Ports are tried in turn, so this one is had since they all were: what is half open still is
         // a flood's, or lost.
         if attempt >= NAT_PORT_TRIES / 2
             && tables.keeps_confirmed()
-            && let Some(row) = flows::end_half_open(tables, hash(&back))
+            && let Some(row) = flows::end_half_open(tables, hash)
         {
             tables.end(row);
         }
-        if flows::claim_return(tables, hash(&back), claim.index, needed) {
+        let needed = |flow: &Flow| needed(tables, settings, flow, hash);
+        if flows::claim_return(tables, hash, claim.index, needed) {
             return Ok(port);
         }
     }
     Err(Verdict::DropPortsExhausted)
+}
+
+/// The hash of the key that a flow holds towards its backend, unless it needs none any more. Of a
+/// flow of the other family that is not known here: it may be the one that is `wanted`.
+#[inline(always)]
+fn needed<T: Tables>(tables: &T, settings: &Settings, flow: &Flow, wanted: u64) -> Option<u64> {
+    if flow.control.state & flow_state::OVER != 0 || flow.control.is_one_sided() {
+        return None;
+    }
+    if flow.key.is_ipv6() != T::Family::IS_IPV6 {
+        return Some(wanted);
+    }
+    let back = back_tuple_of(tables, flow)?;
+    Some(back_hash::<T>(settings, &T::Family::reverse(&back)))
+}
+
+/// The hash of what a backend sends back, by what is sent to it.
+#[inline(always)]
+fn back_hash<T: Tables>(settings: &Settings, to: &TupleOf<T>) -> u64 {
+    let key = T::Family::key(&T::Family::reverse(to), settings.hash_seed);
+    flow_hash(&key, settings.hash_seed)
 }

@@ -124,8 +124,9 @@ impl HeapTables {
             if flow.control.is_one_sided() {
                 continue;
             }
-            let back = back_key_of(self, &flow).expect("its backend is there");
-            let found = flow_of_backend(self, &self.settings, &back).map(|found| found.flow);
+            let back = back_tuple_of(self, &flow).expect("its backend is there");
+            let hash = flow_hash(&back, self.settings.hash_seed);
+            let found = flow_of_backend(self, &back, hash).map(|found| found.flow);
             assert_eq!(found, Some(flow), "its way back leads to it");
         }
     }
@@ -156,17 +157,19 @@ impl FlowTable for HeapTables {
 }
 
 impl Tables for HeapTables {
+    type Family = V4;
+
     fn settings(&self) -> Option<&Settings> {
         Some(&self.settings)
     }
 
-    fn vip(&self, key: &VipKey) -> Option<Vip> {
-        let is_vip = key.addr == VIP && u16::from_be_bytes(key.port) == 80;
+    fn vip(&self, tuple: &FlowKey) -> Option<Vip> {
+        let is_vip = tuple.target_addr == VIP && u16::from_be_bytes(tuple.target_port) == 80;
         is_vip.then_some(Vip { index: 0, pool: 0, flags: self.vip_flags.get() })
     }
 
-    fn address_flags(&self, addr: [u8; 4]) -> u32 {
-        if addr == VIP { address_flag::L4 } else { 0 }
+    fn address_flags(&self, tuple: &FlowKey) -> u32 {
+        if tuple.target_addr == VIP { address_flag::L4 } else { 0 }
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {
@@ -201,9 +204,25 @@ impl Tables for HeapTables {
         (row < 2).then_some(weights)
     }
 
-    fn class(&self, client: [u8; 4]) -> u8 {
+    fn towards(
+        &self,
+        _row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        protocol: u8,
+    ) -> Option<FlowKey> {
+        Some(towards(backend, nat_port, protocol))
+    }
+
+    fn client(&self, found: &Found<Self::Line>) -> Option<FlowKey> {
+        Some(found.flow.key)
+    }
+
+    fn set_client(&self, _index: u32, _tuple: &FlowKey) {}
+
+    fn class(&self, tuple: &FlowKey) -> u8 {
         // More than there are, to see it masked.
-        client[3]
+        tuple.source_addr[3]
     }
 
     fn lists(&self, list: List, addr: [u8; 4]) -> bool {
@@ -328,6 +347,10 @@ fn client_key(port: u16) -> FlowKey {
     }
 }
 
+fn reverse(key: &FlowKey) -> FlowKey {
+    V4::reverse(key)
+}
+
 fn key_of(frame: &mut [u8]) -> FlowKey {
     packet::decode(&SliceFrame::new(frame)).unwrap().key
 }
@@ -385,7 +408,7 @@ proptest! {
             tables.weight.set(weight);
             let client = client_key(port);
             let key = match tables.known(&client) {
-                Some(flow) if from_backend => back_key_of(&tables, &flow).unwrap(),
+                Some(flow) if from_backend => back_tuple_of(&tables, &flow).unwrap(),
                 _ => client,
             };
             let mut bytes = frame(&key, flags, 0, &[7; 3][..payload]);
@@ -434,7 +457,7 @@ fn a_flow_of_the_control_group_says_so_and_stays_in_it_when_it_is_drawn_anew() {
         .map(|port| {
             let first = class(port);
             let flow = tables.known(&key(port)).unwrap();
-            let back = back_key_of(&tables, &flow).unwrap();
+            let back = back_tuple_of(&tables, &flow).unwrap();
             tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
             assert_eq!(class(port), first, "port {port}");
             first
@@ -475,7 +498,7 @@ fn what_comes_after_its_end_does_not_move_it() {
     let back = reverse(&key_of(&mut syn));
     tables.route(&mut frame(&back, tcp_flag::RST, 0, &[]));
     tables.route(&mut frame(&client, tcp_flag::SYN, 0, &[]));
-    let back = back_key_of(&tables, &tables.known(&client).unwrap()).unwrap();
+    let back = back_tuple_of(&tables, &tables.known(&client).unwrap()).unwrap();
     for (key, flags) in
         [(&back, tcp_flag::SYN | tcp_flag::ACK), (&client, tcp_flag::ACK), (&client, tcp_flag::RST)]
     {

@@ -205,7 +205,7 @@ mod tests {
     ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 10] = [
+    const ANEW: [&str; 9] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
@@ -214,7 +214,6 @@ mod tests {
         map_name::OUTER,
         map_name::CAPTURE,
         map_name::CAPTURED,
-        map_name::OPENING6,
         map_name::PROGRAMS,
     ];
 

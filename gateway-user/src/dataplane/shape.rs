@@ -72,7 +72,6 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Backend6>(map_name::BACKENDS6, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, Flow6>(map_name::FLOWS6, Entries::Flows { each: 1 }),
     shape::<ClientPrefix6, u32>(map_name::CLIENT_CLASSES6, Entries::Fixed(CLIENT_PREFIXES_MAX)),
-    shape::<u32, Flow6>(map_name::OPENING6, Entries::Fixed(1)),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -126,6 +125,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 31);
+        assert_eq!(names.len(), 30);
     }
 }

@@ -69,7 +69,7 @@ fn changed(lab: &Lab) -> Changed {
         live: [9, 4_000].map(|row| array(lab, map_name::LIVE).get(&row, 0).unwrap()).into(),
         // The cards themselves speak IPv6.
         verdicts: (0..VERDICTS_LEN)
-            .filter(|&row| row != Verdict::PassNotIpv4 as u32)
+            .filter(|&row| row != Verdict::PassNotIp as u32)
             .map(|row| verdicts.get(&row, 0).unwrap().iter().sum())
             .collect(),
         traffic,
@@ -198,7 +198,7 @@ fn what_is_not_forwarded_is_told_who_takes_it() {
         assert_eq!((told.verdict, told.path), (Verdict::PassToProxy, TracedPath::None));
         assert!(told.vip.unwrap().is_l7);
         let arp = tracer(lab).trace(&[0; 60], None).unwrap();
-        assert_eq!((arp.verdict, arp.ends), (Verdict::PassNotIpv4, None));
+        assert_eq!((arp.verdict, arp.ends), (Verdict::PassNotIp, None));
     });
 }
 

@@ -7,6 +7,7 @@ mod datagrams;
 mod direct;
 mod guard;
 mod icmp;
+mod ipv6;
 mod journeys;
 mod lost;
 mod states;

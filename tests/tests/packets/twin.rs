@@ -8,7 +8,7 @@ mod world;
 use gateway_common::capture::ANY;
 use gateway_common::layout::{CaptureFilter, Flow, FlowControl, FlowEvent, map_name};
 use gateway_common::packet::SliceFrame;
-use gateway_common::route::{RESET_LEN, Step};
+use gateway_common::route::{Family, Step, V4};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet_bed::{self, Action, Bed, Ran, Side};
@@ -37,13 +37,15 @@ fn expected(world: &mut World, side: Side, frame: &[u8]) -> Ran {
     let (verdict, interface) = match world.tables.route(&mut frame) {
         Step::Ended(routed) => (routed.verdict, routed.interface),
         Step::Encapsulates => encapsulated(world, &mut frame),
+        // Nobody is configured to whom it could go there.
+        Step::Ipv6 => (Verdict::PassNotOurs, 0),
         step => panic!("{step:?} is no end"),
     };
     if verdict == Verdict::ResetLost {
-        frame.truncate(RESET_LEN);
+        frame.truncate(V4::RESET_LEN);
     }
     let action = match verdict {
-        Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIpv4 => Action::Pass,
+        Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIp => Action::Pass,
         Verdict::ResetLost | Verdict::EchoAnswered => Action::Redirect,
         Verdict::ForwardIn | Verdict::ForwardOut | Verdict::ForwardError => {
             if interface == world.interface(side) { Action::Transmit } else { Action::Redirect }

@@ -52,7 +52,7 @@ fn expect(bed: &mut Bed, case: &Case) {
 #[test]
 fn every_packet_ends_in_its_verdict() {
     use Verdict::{
-        DropFragment, DropMalformed, DropNoFlow, DropTruncated, DropTtl, ForwardIn, PassNotIpv4,
+        DropFragment, DropMalformed, DropNoFlow, DropTruncated, DropTtl, ForwardIn, PassNotIp,
         PassNotOurs, PassToProxy,
     };
     let cases = [
@@ -64,9 +64,13 @@ fn every_packet_ends_in_its_verdict() {
         ("a port that flows use, but no flow does", to("10.1.0.1:10000", flag::ACK), PassNotOurs),
         ("the proxy's VIP", to(VIP_L7, flag::SYN), PassToProxy),
         ("the proxy's VIP, later packets", to(VIP_L7, flag::ACK), PassToProxy),
-        ("ARP", changed(|f| f[12..14].copy_from_slice(&[0x08, 0x06])), PassNotIpv4),
-        ("IPv6", changed(|f| f[12..14].copy_from_slice(&[0x86, 0xdd])), PassNotIpv4),
-        ("a VLAN tag", changed(|f| f[12..14].copy_from_slice(&[0x81, 0x00])), PassNotIpv4),
+        ("ARP", changed(|f| f[12..14].copy_from_slice(&[0x08, 0x06])), PassNotIp),
+        (
+            "IPv4 that says it is IPv6",
+            changed(|f| f[12..14].copy_from_slice(&[0x86, 0xdd])),
+            DropMalformed,
+        ),
+        ("a VLAN tag", changed(|f| f[12..14].copy_from_slice(&[0x81, 0x00])), PassNotIp),
         ("UDP", changed(|f| f[IP + 9] = 17), PassNotOurs),
         ("ICMP", changed(|f| f[IP + 9] = 1), PassNotOurs),
         ("IP version 5", changed(|f| f[IP] = 0x55), DropMalformed),
@@ -170,5 +174,19 @@ fn an_empty_gateway_passes_everything() {
         // The VIP is there, but nobody said which ports flows may use.
         let packet = Tcp::new(addr(CLIENT), addr(VIP), flag::SYN);
         assert_eq!(run(bed, Side::Client, &packet).verdict, Verdict::DropTables);
+    });
+}
+
+#[test]
+fn the_verifier_has_little_to_look_at_in_each_program() {
+    // A quarter of what it would accept (`BPF_COMPLEXITY_LIMIT_INSNS`), so that older kernels, which
+    // prune less, accept them too.
+    const INSTRUCTIONS_MAX: u32 = 250_000;
+    check("the_verifier_has_little_to_look_at_in_each_program", |bed| {
+        for (name, program) in bed.programs().unwrap() {
+            let instructions = program.verified_instruction_count().unwrap_or(0);
+            println!("{name}: {instructions} instructions verified");
+            assert!(instructions <= INSTRUCTIONS_MAX, "{name}: {instructions}");
+        }
     });
 }

@@ -10,7 +10,9 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
              `gateway status` shows the VIPs"
         }
         Verdict::PassToProxy => "its VIP is an L7 one: the proxy on this host takes it",
-        Verdict::PassNotIpv4 => "it is not IPv4, so this host's own network stack takes it",
+        Verdict::PassNotIp => {
+            "it is neither IPv4 nor IPv6, so this host's own network stack takes it"
+        }
         Verdict::ForwardIn => "it is sent to the backend",
         Verdict::ForwardOut => "it is sent back to the client",
         Verdict::ForwardError => {

@@ -1,0 +1,229 @@
+//! What differs between IPv4 and IPv6 in a packet's journey: what its headers are, how large its
+//! addresses, and so what it takes to name both ends of a flow.
+//!
+//! The journey itself is written once, for any [`Family`].
+
+use crate::hash::flow_key6;
+use crate::layout::{FlowKey, FlowTuple6, backend_flag};
+use crate::packet::{self, Frame, Header, ICMP, Packet};
+use crate::rewrite::{self, Hop};
+use crate::verdict::Verdict;
+
+use super::{Routed, Step, Tables, icmp, reset};
+
+/// A family of protocols.
+pub trait Family: Sized {
+    /// A five-tuple as on the wire.
+    type Tuple: Copy;
+    /// A decoded IP header.
+    type Header;
+
+    /// The flags that tell the rows of its backends.
+    const BACKEND_FLAGS: u16;
+    /// Whether [`FlowKey::is_ipv6`] of its flows.
+    const IS_IPV6: bool;
+    /// Bytes of the answer that says that a connection is lost.
+    const RESET_LEN: usize;
+
+    /// Decodes a frame's IP header, or says where its journey ends.
+    fn header<F: Frame>(frame: &F) -> Result<Self::Header, Verdict>;
+    /// Whether what follows is [`Self::icmp`]'s.
+    fn is_icmp(header: &Self::Header) -> bool;
+    /// Decodes the ports of a packet of TCP or UDP. Its [`Self::key`] is not whole yet.
+    fn transport<F: Frame>(frame: &F, header: &Self::Header) -> Result<Packet, Verdict>;
+    /// Its five-tuple, while it was not changed.
+    fn tuple<F: Frame>(frame: &F, packet: &Packet) -> Result<Self::Tuple, Verdict>;
+    /// What the flow table knows a five-tuple by.
+    fn key(tuple: &Self::Tuple, seed: u64) -> FlowKey;
+    /// Whether two five-tuples are the same.
+    fn is_same(a: &Self::Tuple, b: &Self::Tuple) -> bool;
+    /// The five-tuple of the other direction.
+    fn reverse(tuple: &Self::Tuple) -> Self::Tuple;
+
+    /// As [`rewrite::rewrite`].
+    fn rewrite<F: Frame>(
+        frame: &F,
+        packet: &Packet,
+        to: &Self::Tuple,
+        hop: &Hop,
+    ) -> Result<(), Verdict>;
+    /// As [`rewrite::relay`].
+    fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict>;
+    /// Writes the answer to a segment whose connection is lost.
+    fn write_reset<F: Frame>(
+        frame: &F,
+        tuple: &Self::Tuple,
+        reset: &reset::Reset,
+    ) -> Result<(), Verdict>;
+    /// What becomes of a packet of ICMP.
+    fn icmp<F: Frame, T: Tables<Family = Self>>(frame: &F, tables: &T) -> Step;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+
+impl Family for V4 {
+    type Tuple = FlowKey;
+    type Header = Header;
+
+    const BACKEND_FLAGS: u16 = backend_flag::PRESENT;
+    const IS_IPV6: bool = false;
+    const RESET_LEN: usize = reset::RESET_LEN;
+
+    #[inline(always)]
+    fn header<F: Frame>(frame: &F) -> Result<Header, Verdict> {
+        packet::header(frame)
+    }
+
+    #[inline(always)]
+    fn is_icmp(header: &Header) -> bool {
+        header.protocol == ICMP
+    }
+
+    #[inline(always)]
+    fn transport<F: Frame>(frame: &F, header: &Header) -> Result<Packet, Verdict> {
+        packet::transport(frame, header)
+    }
+
+    #[inline(always)]
+    fn tuple<F: Frame>(_frame: &F, packet: &Packet) -> Result<FlowKey, Verdict> {
+        Ok(packet.key)
+    }
+
+    #[inline(always)]
+    fn key(tuple: &FlowKey, _seed: u64) -> FlowKey {
+        *tuple
+    }
+
+    #[inline(always)]
+    fn is_same(a: &FlowKey, b: &FlowKey) -> bool {
+        a.words() == b.words()
+    }
+
+    #[inline(always)]
+    fn reverse(tuple: &FlowKey) -> FlowKey {
+        FlowKey {
+            source_addr: tuple.target_addr,
+            target_addr: tuple.source_addr,
+            source_port: tuple.target_port,
+            target_port: tuple.source_port,
+            protocol: tuple.protocol,
+            reserved: [0; 3],
+        }
+    }
+
+    #[inline(always)]
+    fn rewrite<F: Frame>(
+        frame: &F,
+        packet: &Packet,
+        to: &FlowKey,
+        hop: &Hop,
+    ) -> Result<(), Verdict> {
+        rewrite::rewrite(frame, packet, to, hop)
+    }
+
+    #[inline(always)]
+    fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
+        rewrite::relay(frame, hop)
+    }
+
+    #[inline(always)]
+    fn write_reset<F: Frame>(
+        frame: &F,
+        tuple: &FlowKey,
+        reset: &reset::Reset,
+    ) -> Result<(), Verdict> {
+        reset::write(frame, tuple, reset)
+    }
+
+    #[inline(always)]
+    fn icmp<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Step {
+        icmp::icmp(frame, tables)
+    }
+}
+
+/// IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+impl Family for V6 {
+    type Tuple = FlowTuple6;
+    type Header = packet::ipv6::Header6;
+
+    const BACKEND_FLAGS: u16 = backend_flag::PRESENT | backend_flag::IPV6;
+    const IS_IPV6: bool = true;
+    const RESET_LEN: usize = reset::ipv6::RESET_LEN;
+
+    #[inline(always)]
+    fn header<F: Frame>(frame: &F) -> Result<Self::Header, Verdict> {
+        packet::ipv6::header(frame)
+    }
+
+    /// All of ICMPv6 is the host's: without neighbour discovery (RFC 4861) it would be alone.
+    #[inline(always)]
+    fn is_icmp(_header: &Self::Header) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn transport<F: Frame>(frame: &F, header: &Self::Header) -> Result<Packet, Verdict> {
+        packet::ipv6::transport(frame, header)
+    }
+
+    #[inline(always)]
+    fn tuple<F: Frame>(frame: &F, packet: &Packet) -> Result<FlowTuple6, Verdict> {
+        packet::ipv6::tuple(frame, packet).ok_or(Verdict::DropTruncated)
+    }
+
+    #[inline(always)]
+    fn key(tuple: &FlowTuple6, seed: u64) -> FlowKey {
+        flow_key6(tuple, seed)
+    }
+
+    #[inline(always)]
+    fn is_same(a: &FlowTuple6, b: &FlowTuple6) -> bool {
+        a.is_same(b)
+    }
+
+    #[inline(always)]
+    fn reverse(tuple: &FlowTuple6) -> FlowTuple6 {
+        FlowTuple6 {
+            source_addr: tuple.target_addr,
+            target_addr: tuple.source_addr,
+            source_port: tuple.target_port,
+            target_port: tuple.source_port,
+            protocol: tuple.protocol,
+            reserved: [0; 3],
+        }
+    }
+
+    #[inline(always)]
+    fn rewrite<F: Frame>(
+        frame: &F,
+        packet: &Packet,
+        to: &FlowTuple6,
+        hop: &Hop,
+    ) -> Result<(), Verdict> {
+        rewrite::ipv6::rewrite(frame, packet, to, hop)
+    }
+
+    #[inline(always)]
+    fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
+        rewrite::ipv6::relay(frame, hop)
+    }
+
+    #[inline(always)]
+    fn write_reset<F: Frame>(
+        frame: &F,
+        tuple: &FlowTuple6,
+        reset: &reset::Reset,
+    ) -> Result<(), Verdict> {
+        reset::ipv6::write(frame, tuple, reset)
+    }
+
+    #[inline(always)]
+    fn icmp<F: Frame, T: Tables<Family = V6>>(_frame: &F, _tables: &T) -> Step {
+        Step::Ended(Routed { verdict: Verdict::PassNotOurs, interface: 0 })
+    }
+}

@@ -1,0 +1,94 @@
+//! The maps of IPv4.
+
+use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use gateway_common::flows::Found;
+use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
+use gateway_common::layout::{Backend, FlowKey, Vip, VipKey, program};
+use gateway_common::packet::Packet;
+use gateway_common::rewrite::Hop;
+use gateway_common::route::{V4, towards};
+use gateway_common::verdict::Verdict;
+
+use super::{MapFamily, MapTables};
+use crate::line::MapLine;
+use crate::maps;
+
+/// Address family of IPv4 (`AF_INET`), for the route lookup.
+const AF_INET: u8 = 2;
+
+impl MapFamily for V4 {
+    const OPEN: u32 = program::OPEN;
+    const RESET: u32 = program::RESET;
+
+    #[inline(always)]
+    fn vip(tuple: &FlowKey) -> Option<Vip> {
+        // SAFETY: copied at once; a VIP that is being replaced keeps its old entry until every
+        // program that might read it has ended (RCU).
+        unsafe { maps::VIPS.get(&VipKey::of(tuple)).copied() }
+    }
+
+    #[inline(always)]
+    fn address_flags(tuple: &FlowKey) -> u32 {
+        // SAFETY: copied at once; see `vip`.
+        unsafe { maps::VIP_ADDRS.get(&tuple.target_addr).copied().unwrap_or(0) }
+    }
+
+    #[inline(always)]
+    fn towards(_row: u32, backend: &Backend, nat_port: [u8; 2], protocol: u8) -> Option<FlowKey> {
+        Some(towards(backend, nat_port, protocol))
+    }
+
+    #[inline(always)]
+    fn client(found: &Found<MapLine>) -> Option<FlowKey> {
+        Some(found.flow.key)
+    }
+
+    /// It is in the flow's key.
+    #[inline(always)]
+    fn set_client(_index: u32, _tuple: &FlowKey) {}
+
+    #[inline(always)]
+    fn class(tuple: &FlowKey) -> u8 {
+        let client = Key::new(32, tuple.source_addr);
+        maps::CLIENT_CLASSES.get(&client).map_or(0, |&class| class as u8)
+    }
+
+    #[inline(always)]
+    fn next_hop(
+        tables: &MapTables<V4>,
+        packet: &Packet,
+        to: &FlowKey,
+        now_ns: u64,
+    ) -> Result<Hop, Verdict> {
+        let query = HopQuery {
+            source_addr: to.source_addr,
+            target_addr: to.target_addr,
+            ingress: tables.interface,
+            tos: packet.tos,
+            protocol: packet.key.protocol,
+            reserved: [0; 2],
+        };
+        let row = maps::HOPS.get_ptr_mut(query.row());
+        // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+        if let Some(row) = row
+            && let Some(hop) = unsafe { &*row }.answer(&query, packet.ip_len, now_ns)
+        {
+            return Ok(hop);
+        }
+        let (hop, mtu) = tables.ask_kernel(packet, to)?;
+        if let Some(row) = row {
+            // SAFETY: as above.
+            unsafe { *row = HopRow { query, answer: HopAnswer::new(&hop, mtu, now_ns) } };
+        }
+        Ok(hop)
+    }
+
+    #[inline(always)]
+    fn set_query(query: &mut FibLookup, packet: &Packet, to: &FlowKey) {
+        query.family = AF_INET;
+        query.__bindgen_anon_2.tos = packet.tos;
+        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(to.source_addr);
+        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(to.target_addr);
+    }
+}

@@ -580,8 +580,10 @@ pub mod program {
     pub const IPV6_OPEN: u32 = 7;
     /// As [`RESET`], of IPv6.
     pub const IPV6_RESET: u32 = 8;
+    /// As [`ICMP`], of ICMPv6.
+    pub const IPV6_ICMP: u32 = 9;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 9;
+    pub const PROGRAMS_LEN: u32 = 10;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.

@@ -30,6 +30,7 @@ use crate::verdict::Verdict;
 
 pub use self::family::{Family, V4, V6};
 pub use self::icmp::icmp;
+pub use self::icmp::ipv6::icmp6;
 pub use self::open::open;
 pub use self::reset::reset;
 

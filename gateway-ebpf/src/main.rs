@@ -22,7 +22,7 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
-use gateway_common::route::{Routed, Step, V4, V6, arrive, icmp, limited, open, reset};
+use gateway_common::route::{Routed, Step, V4, V6, arrive, icmp, icmp6, limited, open, reset};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
@@ -137,6 +137,15 @@ pub fn gateway_icmp(ctx: XdpContext) -> u32 {
     go_on(&ctx, &tables, step)
 }
 
+/// The same of ICMPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_icmp(ctx: XdpContext) -> u32 {
+    let tables = MapTables::<V6>::new(&ctx);
+    let step = icmp6(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
+}
+
 /// Goes on where a journey ended while somebody captures.
 #[xdp]
 #[inline(always)]
@@ -171,7 +180,7 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
         }
         Step::Icmp => {
             // SAFETY: see above.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::ICMP) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::ICMP) };
             Verdict::DropTables
         }
         Step::Limited => {

@@ -36,8 +36,10 @@ use crate::{atomic, capture, maps};
 
 /// What differs between IPv4 and IPv6 in the maps.
 pub trait MapFamily: Family {
-    /// Rows of `PROGRAMS`: where a flow begins, and where a client hears that its connection is lost.
+    /// Rows of `PROGRAMS`: where a flow begins, where errors of the network are, and where a client
+    /// hears that its connection is lost.
     const OPEN: u32;
+    const ICMP: u32;
     const RESET: u32;
 
     fn vip(tuple: &Self::Tuple) -> Option<Vip>;

@@ -12,6 +12,9 @@ use crate::verdict::Verdict;
 /// Bytes of an IPv6 header without extensions.
 pub const IPV6_LEN: usize = 40;
 
+/// Protocol number of ICMPv6.
+pub const ICMPV6: u8 = 58;
+
 /// Ethernet's number of IPv6.
 pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
@@ -94,10 +97,16 @@ pub fn header<F: Frame>(frame: &F) -> Result<Header6, Verdict> {
     })
 }
 
-/// An address out of its words.
+/// The source address of an IPv6 header.
 #[inline(always)]
-pub(crate) fn addr(words: [[u8; 4]; 4]) -> [u8; 16] {
-    bytemuck::cast(words)
+pub(crate) fn source_addr<B: Bytes>(ip: B) -> [u8; 16] {
+    bytemuck::cast([ip.four::<8>(), ip.four::<12>(), ip.four::<16>(), ip.four::<20>()])
+}
+
+/// The target address of an IPv6 header.
+#[inline(always)]
+pub(crate) fn target_addr<B: Bytes>(ip: B) -> [u8; 16] {
+    bytemuck::cast([ip.four::<24>(), ip.four::<28>(), ip.four::<32>(), ip.four::<36>()])
 }
 
 /// Walks the extension headers.
@@ -196,8 +205,8 @@ pub fn transport<F: Frame>(frame: &F, header: &Header6) -> Result<Packet, Verdic
 pub fn tuple<F: Frame>(frame: &F, packet: &Packet) -> Option<FlowTuple6> {
     let ip = frame.bytes::<IPV6_LEN>(ETHERNET_LEN)?;
     Some(FlowTuple6 {
-        source_addr: addr([ip.four::<8>(), ip.four::<12>(), ip.four::<16>(), ip.four::<20>()]),
-        target_addr: addr([ip.four::<24>(), ip.four::<28>(), ip.four::<32>(), ip.four::<36>()]),
+        source_addr: source_addr(ip),
+        target_addr: target_addr(ip),
         source_port: packet.key.source_port,
         target_port: packet.key.target_port,
         protocol: packet.key.protocol,

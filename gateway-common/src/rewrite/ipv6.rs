@@ -18,6 +18,13 @@ pub fn rewrite<F: Frame>(
     let from = tuple(frame, packet).ok_or(Verdict::DropTruncated)?;
     rewrite_transport(frame, packet, (to.source_port, to.target_port), ports(&from, to))?;
     let ip = frame.bytes::<IPV6_LEN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
+    set_addresses(ip, to);
+    relay(frame, hop)
+}
+
+/// Gives an IPv6 header the addresses of `to`.
+#[inline(always)]
+pub(crate) fn set_addresses<B: Bytes>(ip: B, to: &FlowTuple6) {
     let [a, b, c, d] = words(to.source_addr);
     ip.set_four::<8>(a);
     ip.set_four::<12>(b);
@@ -28,7 +35,6 @@ pub fn rewrite<F: Frame>(
     ip.set_four::<28>(b);
     ip.set_four::<32>(c);
     ip.set_four::<36>(d);
-    relay(frame, hop)
 }
 
 /// As [`super::relay`].
@@ -45,10 +51,16 @@ pub fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
 /// How the checksum of TCP or UDP changes, which covers the addresses too, by its pseudo header.
 #[inline(always)]
 pub fn ports(from: &FlowTuple6, to: &FlowTuple6) -> Delta {
-    let changed = replace(Delta::default(), from.source_addr, to.source_addr);
-    replace(changed, from.target_addr, to.target_addr)
+    addresses(Delta::default(), from, to)
         .replace2(from.source_port, to.source_port)
         .replace2(from.target_port, to.target_port)
+}
+
+/// How a checksum whose pseudo header covers the addresses changes further.
+#[inline(always)]
+pub(crate) fn addresses(changed: Delta, from: &FlowTuple6, to: &FlowTuple6) -> Delta {
+    let changed = replace(changed, from.source_addr, to.source_addr);
+    replace(changed, from.target_addr, to.target_addr)
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use crate::packet::{self, Frame, Header, ICMP, Packet};
 use crate::rewrite::{self, Hop};
 use crate::verdict::Verdict;
 
-use super::{Routed, Step, Tables, icmp, reset};
+use super::{Step, Tables, icmp, reset};
 
 /// A family of protocols.
 pub trait Family: Sized {
@@ -160,10 +160,9 @@ impl Family for V6 {
         packet::ipv6::header(frame)
     }
 
-    /// All of ICMPv6 is the host's: without neighbour discovery (RFC 4861) it would be alone.
     #[inline(always)]
-    fn is_icmp(_header: &Self::Header) -> bool {
-        false
+    fn is_icmp(header: &Self::Header) -> bool {
+        header.behind.protocol == packet::ipv6::ICMPV6
     }
 
     #[inline(always)]
@@ -223,7 +222,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn icmp<F: Frame, T: Tables<Family = V6>>(_frame: &F, _tables: &T) -> Step {
-        Step::Ended(Routed { verdict: Verdict::PassNotOurs, interface: 0 })
+    fn icmp<F: Frame, T: Tables<Family = V6>>(frame: &F, tables: &T) -> Step {
+        icmp::ipv6::icmp6(frame, tables)
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! A program of its own ([`crate::layout::program::ICMP`]), since few packets need it.
 
+pub(super) mod ipv6;
+
 use crate::checksum::Delta;
 use crate::flows;
 use crate::hash::flow_hash;
@@ -19,8 +21,8 @@ use crate::rewrite::{addresses, ports, rewrite_header, udp_checksum};
 use crate::verdict::Verdict;
 
 use super::{
-    Family, Routed, Step, Tables, V4, backend_of, ended, flow_of_backend, is_nat_port, lives,
-    next_hop, one_sided, towards,
+    Family, Routed, Step, Tables, TupleOf, V4, backend_of, ended, flow_of_backend, is_nat_port,
+    lives, next_hop, one_sided,
 };
 
 /// Bytes of an ICMP header.
@@ -194,31 +196,33 @@ fn forward_error<F: Frame, T: Tables<Family = V4>>(
 }
 
 /// Whose packet an error is about.
-enum Sender {
+enum Sender<Tuple> {
     /// A client or a backend beyond the gateway's addresses: the five-tuple of what the gateway sends
     /// it.
-    Behind(FlowKey),
+    Behind(Tuple),
     /// A backend that answers clients by itself, and the hash of the flow.
     Direct { row: u32, backend: Backend, hash: u64 },
 }
 
 /// Whose packet is quoted: a client's, if the gateway sent it to a backend, else a backend's.
 #[inline(always)]
-fn sender<T: Tables<Family = V4>>(
+fn sender<T: Tables>(
     tables: &T,
     settings: &Settings,
-    quoted: &FlowKey,
-) -> Result<Sender, Verdict> {
-    let answered = V4::reverse(quoted);
-    let hash = flow_hash(&answered, settings.hash_seed);
-    if is_nat_port(settings, quoted.source_port)
+    quoted: &TupleOf<T>,
+) -> Result<Sender<TupleOf<T>>, Verdict> {
+    let answered = T::Family::reverse(quoted);
+    let key = T::Family::key(&answered, settings.hash_seed);
+    let hash = flow_hash(&key, settings.hash_seed);
+    if is_nat_port(settings, key.target_port)
         && let Some(found) = flow_of_backend(tables, &answered, hash)
     {
-        return Ok(Sender::Behind(V4::reverse(&found.flow.key)));
+        let client = tables.client(&found).ok_or(Verdict::DropNoFlow)?;
+        return Ok(Sender::Behind(T::Family::reverse(&client)));
     }
     let vip = tables.vip(&answered).ok_or(Verdict::PassNotOurs)?;
     let is_l7 = vip.flags & vip_flag::L7 != 0;
-    let flow = match flows::find(tables, &answered, hash) {
+    let flow = match flows::find(tables, &key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => found.flow,
         _ if is_l7 => return Err(Verdict::PassToProxy),
         _ => return Err(Verdict::DropNoFlow),
@@ -227,11 +231,12 @@ fn sender<T: Tables<Family = V4>>(
         return Err(Verdict::DropNoFlow);
     }
     let backend = backend_of(tables, &flow.control, flow.generation)?;
+    let row = flow.control.backend as u32;
     if flow.control.is_one_sided() {
-        let row = flow.control.backend as u32;
         return Ok(Sender::Direct { row, backend, hash });
     }
-    Ok(Sender::Behind(towards(&backend, flow.control.nat_port, flow.key.protocol)))
+    let to = tables.towards(row, &backend, flow.control.nat_port, flow.key.protocol);
+    Ok(Sender::Behind(to.ok_or(Verdict::DropTables)?))
 }
 
 /// The packet that an error is about, as far as it is quoted.

@@ -118,7 +118,7 @@ pub(super) fn write<F: Frame>(frame: &F, tuple: &FlowKey, reset: &Reset) -> Resu
 
 /// Lets an Ethernet header's link addresses change places.
 #[inline(always)]
-fn turn_round<B: Bytes>(ethernet: B) {
+pub(super) fn turn_round<B: Bytes>(ethernet: B) {
     let [a, b, c, d] = ethernet.four::<0>();
     let [e, f] = ethernet.two::<4>();
     let (sender_start, sender_end) = (ethernet.two::<6>(), ethernet.four::<8>());

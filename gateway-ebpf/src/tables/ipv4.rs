@@ -19,6 +19,7 @@ const AF_INET: u8 = 2;
 
 impl MapFamily for V4 {
     const OPEN: u32 = program::OPEN;
+    const ICMP: u32 = program::ICMP;
     const RESET: u32 = program::RESET;
 
     #[inline(always)]

@@ -20,6 +20,7 @@ const AF_INET6: u8 = 10;
 
 impl MapFamily for V6 {
     const OPEN: u32 = program::IPV6_OPEN;
+    const ICMP: u32 = program::IPV6_ICMP;
     const RESET: u32 = program::IPV6_RESET;
 
     #[inline(always)]

@@ -18,9 +18,11 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::ICMP, "gateway_icmp"),
     (program::CAPTURE, "gateway_capture"),
     (program::LIMITED, "gateway_limited"),
-    (program::IPV6, "gateway_v6"),
     (program::IPV6_OPEN, "gateway_v6_open"),
     (program::IPV6_RESET, "gateway_v6_reset"),
+    (program::IPV6_ICMP, "gateway_v6_icmp"),
+    // After those that it calls, so that what neighbours say finds the way to the host at any time.
+    (program::IPV6, "gateway_v6"),
 ];
 
 /// Loads all programs of an object and puts those that are called where they are called from.

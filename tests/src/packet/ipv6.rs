@@ -1,6 +1,6 @@
 //! TCP and UDP over IPv6 for tests.
 
-use std::net::SocketAddrV6;
+use std::net::{Ipv6Addr, SocketAddrV6};
 
 use anyhow::{Context, Result, bail};
 use etherparse::{
@@ -190,4 +190,69 @@ pub fn see6(frame: &[u8]) -> Result<Seen6> {
             acknowledged,
         },
     })
+}
+
+/// An ICMPv6 message in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Icmp6 {
+    /// Source address.
+    pub source: Ipv6Addr,
+    /// Target address.
+    pub target: Ipv6Addr,
+    /// Type and code.
+    pub kind: (u8, u8),
+    /// The second half of its header: identifier and sequence, or the next hop's MTU.
+    pub rest: [u8; 4],
+    /// What follows its header.
+    pub payload: Vec<u8>,
+    /// Hop limit.
+    pub hop_limit: u8,
+}
+
+impl Icmp6 {
+    /// A message.
+    pub fn new(source: Ipv6Addr, target: Ipv6Addr, kind: (u8, u8), payload: &[u8]) -> Icmp6 {
+        Icmp6 { source, target, kind, rest: [0; 4], payload: payload.to_vec(), hop_limit: TTL }
+    }
+
+    /// Its bytes, with a right checksum.
+    ///
+    /// # Errors
+    /// The payload is too long.
+    pub fn frame(&self) -> Result<Vec<u8>> {
+        let packet = PacketBuilder::ethernet2(SENDER_MAC, GATEWAY_MAC)
+            .ipv6(self.source.octets(), self.target.octets(), self.hop_limit)
+            .icmpv6_raw(self.kind.0, self.kind.1, self.rest);
+        let mut frame = Vec::with_capacity(packet.size(self.payload.len()));
+        packet.write(&mut frame, &self.payload)?;
+        Ok(frame)
+    }
+
+    /// Takes a frame apart: the link address that it is sent to, and the message.
+    ///
+    /// # Errors
+    /// It is not whole ICMPv6, or its checksum is wrong.
+    pub fn see(frame: &[u8]) -> Result<([u8; 6], Icmp6)> {
+        let packet = SlicedPacket::from_ethernet(frame)?;
+        let Some(LinkSlice::Ethernet2(ethernet)) = &packet.link else {
+            bail!("no Ethernet header")
+        };
+        let Some(NetSlice::Ipv6(ip)) = &packet.net else { bail!("no IPv6 header") };
+        let Some(TransportSlice::Icmpv6(icmp)) = &packet.transport else {
+            bail!("no ICMPv6 header")
+        };
+        let ip = ip.header().to_header();
+        if !icmp.is_checksum_valid(ip.source, ip.destination) {
+            bail!("ICMPv6 checksum {:#06x} is wrong", icmp.checksum());
+        }
+        let message = Icmp6 {
+            source: ip.source.into(),
+            target: ip.destination.into(),
+            kind: (icmp.type_u8(), icmp.code_u8()),
+            rest: icmp.bytes5to8(),
+            payload: icmp.payload().to_vec(),
+            hop_limit: ip.hop_limit,
+        };
+        Ok((ethernet.destination(), message))
+    }
 }

@@ -1,5 +1,7 @@
 //! IPv6 packet by packet.
 
+mod errors;
+
 use std::net::SocketAddrV6;
 
 use gateway_common::hash::flow_key6;

@@ -67,9 +67,9 @@ fn changed(lab: &Lab) -> Changed {
     Changed {
         flows: table.all().map(|flow| (bytes(flow), table.ways_back())).collect(),
         live: [9, 4_000].map(|row| array(lab, map_name::LIVE).get(&row, 0).unwrap()).into(),
-        // The cards themselves speak IPv6.
+        // The cards themselves speak IPv6, which is the host's.
         verdicts: (0..VERDICTS_LEN)
-            .filter(|&row| row != Verdict::PassNotIp as u32)
+            .filter(|&row| row != Verdict::PassNotOurs as u32)
             .map(|row| verdicts.get(&row, 0).unwrap().iter().sum())
             .collect(),
         traffic,

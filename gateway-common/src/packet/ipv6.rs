@@ -167,7 +167,7 @@ const fn fragment(field: u16) -> u16 {
 }
 
 /// Decodes the ports of a packet of TCP or UDP. The rest of its key is for who knows the seed to fill
-/// in, out of its [`tuple`].
+/// in, out of its [`tuple()`].
 ///
 /// Of fragments, see the same of IPv4 ([`super::transport`]).
 #[inline(always)]

@@ -665,13 +665,35 @@ fn the_proxy_has_both_families_on_both_sides() {
 }
 
 #[test]
-fn l4_vips_are_ipv4() {
+fn an_l4_vip_and_its_backends_are_of_one_family() {
+    let ipv6 = L4.replace("10.0.0.100:80", "[2001:db8::100]:80");
+    let ipv6 = ipv6.replace("10.1.0.1:80", "[2001:db8::1]:80");
+    let config = checked(&ipv6);
+    assert_eq!((config.fleet.vips[0].layer, config.routes.len()), (Layer::L4, 1));
+    let unspecified: std::net::IpAddr = "::".parse().unwrap();
+    assert_eq!(config.fleet.pools[0].backends[0].nat_addr, unspecified, "the host says");
     let vip = L4.replace("10.0.0.100:80", "[2001:db8::100]:80");
-    has_one(&vip, "3:1", &["is L4 and IPv6", "say `layer = \"l7\"`"]);
+    let words = ["10.1.0.1:80 is IPv4, but L4 VIP", "of one family", "say `layer = \"l7\"`"];
+    has_one(&vip, "7:12", &words);
     let backend = L4.replace("10.1.0.1:80", "[2001:db8::1]:80");
-    has_one(&backend, "7:12", &["is IPv6, but VIP", "say `layer = \"l7\"`"]);
-    let class = format!("{FIVE_LINES}[[client_class]]\nprefix = \"2001:db8::/32\"\nclass = 1\n");
-    has_one(&class, "7:10", &["which are IPv4"]);
+    has_one(&backend, "7:12", &["[2001:db8::1]:80 is IPv6, but L4 VIP", "of one family"]);
+
+    let direct = |mode: &str| ipv6.replace("[[pool]]", &format!("[[pool]]\nmode = \"{mode}\""));
+    assert_eq!(checked(&direct("dsr-l2")).fleet.pools[0].mode, Mode::DsrL2);
+    for mode in ["dsr-ipip", "dsr-gue"] {
+        has_one(&direct(mode), "6:8", &["behind a header of IPv4", "mode = \"dsr-l2\""]);
+    }
+    has_one(&ipv6.replace("[2001:db8::100]", "[::]"), "4:11", &["`layer = \"l7\"` only"]);
+    has_one(&ipv6.replace("[2001:db8::1]", "[::1]"), "7:12", &["is loopback, but VIP"]);
+}
+
+#[test]
+fn client_prefixes_are_of_either_family() {
+    let class =
+        |prefix: &str| format!("{FIVE_LINES}[[client_class]]\nprefix = \"{prefix}\"\nclass = 1\n");
+    let classes = checked(&class("2001:DB8::/32")).fleet.client_classes;
+    assert_eq!(classes, [("2001:db8::".parse().unwrap(), 32, 1)]);
+    has_one(&class("2001:db8::1/32"), "7:10", &["beyond its 32 bits", "\"2001:db8::/32\""]);
 }
 
 #[test]

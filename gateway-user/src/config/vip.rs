@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::address::Trouble;
 use super::gateway::GatewaySpec;
 use super::mistake::{Log, Mistake};
-use super::pool::{PoolDraft, Unique};
+use super::pool::{BackendPlace, PoolDraft, Unique};
 use super::section::{Item, Section, nearest};
 use super::source::Span;
 
@@ -263,11 +263,10 @@ pub(super) fn check_together(
         check_without_interfaces(log, vips, pools);
     }
     check_resets(log, vips, pools);
-    for VipDraft { spec, layer_at } in vips {
-        let Some(vip) = spec else { continue };
+    for vip in vips.iter().filter_map(|vip| vip.spec.as_ref()) {
         let Some(pool) = pools.get(vip.pool) else { continue };
         if vip.layer == Layer::L4 {
-            check_family(log, vip, layer_at, pool);
+            check_family(log, vip, pool);
         }
         for backend in &pool.backends_at {
             check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
@@ -276,27 +275,39 @@ pub(super) fn check_together(
     }
 }
 
-/// The packet path forwards IPv4.
-fn check_family(log: &Log, vip: &VipSpec, layer_at: &Span, pool: &PoolDraft) {
-    let help = "say `layer = \"l7\"` for the VIP: the proxy has IPv6 on both sides, in any mix";
-    if vip.addr.is_ipv6() {
-        log.add(
-            Mistake::at(layer_at.clone(), format!("VIP {:?} is L4 and IPv6", vip.name))
-                .label("L4 VIPs are IPv4")
-                .help(help),
-        );
-    }
-    for backend in pool.backends_at.iter().filter(|backend| backend.addr.get_ref().is_ipv6()) {
+/// The packet path forwards packets as they are, so it cannot turn one family into the other.
+fn check_family(log: &Log, vip: &VipSpec, pool: &PoolDraft) {
+    let family = family(vip.addr);
+    let differs = |backend: &&BackendPlace| backend.addr.get_ref().is_ipv6() != vip.addr.is_ipv6();
+    for backend in pool.backends_at.iter().filter(differs) {
         let addr = backend.addr.get_ref();
         log.add(
             Mistake::at(
                 backend.addr.span(),
-                format!("backend {addr} is IPv6, but VIP {:?} is L4", vip.name),
+                format!("backend {addr} is {}, but L4 VIP {:?} is {family}", self::family(*addr), vip.name),
             )
-            .label("backends of L4 VIPs are IPv4")
-            .help(help),
+            .label("an L4 VIP and its backends must be of one family")
+            .help(
+                "say `layer = \"l7\"` for the VIP: the proxy has both on either side, in any mix; or \
+                 give the VIP a pool of its own family",
+            ),
         );
     }
+    let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
+    if let (true, Mode::DsrIpip | Mode::DsrGue, Some(mode_at)) =
+        (vip.addr.is_ipv6(), mode, &pool.mode_at)
+    {
+        let mode = mode.as_str();
+        log.add(
+            Mistake::at(mode_at.clone(), format!("VIP {:?} is IPv6, in mode {mode:?}", vip.name))
+                .label("puts packets behind a header of IPv4")
+                .help("use `mode = \"nat\"` or, on the gateway's own link, `mode = \"dsr-l2\"`"),
+        );
+    }
+}
+
+fn family(addr: SocketAddr) -> &'static str {
+    if addr.is_ipv6() { "IPv6" } else { "IPv4" }
 }
 
 /// Connections are the proxy's to reset: those of an L4 VIP are their clients' own.
@@ -420,13 +431,7 @@ fn read_client_class(
     let class = read_class(&mut section);
     if let Some(prefix) = &prefix {
         let net = *prefix.get_ref();
-        if matches!(net, IpNet::V6(_)) {
-            section.mistake(
-                Mistake::at(prefix.span(), format!("`client_class.prefix` is {net}"))
-                    .label("classes of prefixes are for L4 VIPs, which are IPv4")
-                    .help("leave it out"),
-            );
-        } else if net.trunc() != net {
+        if net.trunc() != net {
             section.mistake(
                 Mistake::at(prefix.span(), format!("`client_class.prefix` is {net}"))
                     .label(format!("has bits set beyond its {} bits", net.prefix_len()))

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use gateway_common::flows::{self, FlowTable, Found};
+use gateway_common::flows::{Found, Line};
 use gateway_common::hash::flow_key6;
-use gateway_common::layout::{Flow6, FlowKey, FlowTuple6};
+use gateway_common::layout::{Flow6, FlowKey};
 use gateway_common::route;
 use gateway_core::tables::BackendEntry;
 
@@ -47,10 +47,9 @@ impl FlowAddrs {
 
 /// The client of a flow, and the VIP that it talks to; `None`: the flow is gone meanwhile. `addrs` says
 /// what a line of `FLOWS6` does.
-pub(super) fn ends<T: FlowTable>(
-    table: &T,
+pub(super) fn ends<L: Line>(
     addrs: impl FnOnce(u32) -> Option<Flow6>,
-    found: &Found<T::Line>,
+    found: &Found<L>,
 ) -> Option<(SocketAddr, SocketAddr)> {
     let key = &found.flow.key;
     if !key.is_ipv6() {
@@ -58,9 +57,8 @@ pub(super) fn ends<T: FlowTable>(
     }
     let Flow6 { client_addr, vip_addr } = addrs(found.index)?;
     // Written before the line is a flow's, so it is this one's if the line is.
-    let again = flows::at(table, found.index)?;
-    let is_its = again.flow.control.version == found.flow.control.version;
-    is_its.then(|| (socket(client_addr, key.source_port), socket(vip_addr, key.target_port)))
+    let ends = (socket(client_addr, key.source_port), socket(vip_addr, key.target_port));
+    found.is_current().then_some(ends)
 }
 
 /// Source and target of a five-tuple of IPv4.
@@ -78,15 +76,7 @@ pub(super) fn back_key(
     if !backend.is_ipv6() {
         return route::back_key(&backend.row, nat_port, protocol);
     }
-    let tuple = FlowTuple6 {
-        source_addr: backend.ipv6.addr,
-        target_addr: backend.ipv6.nat_addr,
-        source_port: backend.row.port,
-        target_port: nat_port,
-        protocol,
-        reserved: [0; 3],
-    };
-    flow_key6(&tuple, seed)
+    flow_key6(&route::back_tuple6(&backend.row, &backend.ipv6, nat_port, protocol), seed)
 }
 
 /// An address as the maps hold it.

@@ -51,6 +51,7 @@ pub const FRAME_MAX: usize = 4_096 - 256 - 320;
 pub(super) struct Rehearsal {
     ebpf: Ebpf,
     pub(super) maps: Maps,
+    hash_seed: u64,
 }
 
 /// What the program did with a packet.
@@ -78,7 +79,7 @@ impl Rehearsal {
         maps.flow_addrs.copy(&view.maps.flow_addrs);
         maps.rows.copy_live(&view.maps.rows);
         maps.buckets.copy(&view.maps.buckets);
-        Ok(Rehearsal { ebpf, maps })
+        Ok(Rehearsal { ebpf, maps, hash_seed: view.settings.hash_seed })
     }
 
     /// Puts a frame in as if it came by an interface that the program is attached to. What it leaves in
@@ -105,7 +106,7 @@ impl Rehearsal {
         });
         out.truncate(ran.map_err(refused)?.data_size_out as usize);
         let verdict = counted(&before, &self.maps.verdicts()?)?;
-        let packet = decode(&mut out);
+        let packet = decode(&mut out, self.hash_seed);
         let is_sent = matches!(verdict, Verdict::ForwardIn | Verdict::ForwardOut);
         let hop = match packet {
             Some(packet) if is_sent => self.hop(&packet, ingress.index)?,

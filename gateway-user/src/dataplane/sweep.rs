@@ -233,7 +233,7 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
 
     /// The client of a flow, unless that is gone meanwhile.
     fn client(&self, found: &Found<T::Line>) -> Option<IpAddr> {
-        addresses::ends(self.flows, self.addrs, found).map(|(client, _)| client.ip())
+        addresses::ends(self.addrs, found).map(|(client, _)| client.ip())
     }
 
     fn fate(&self, flow: &Flow, now: KtimeNs) -> Fate {

@@ -9,7 +9,7 @@ mod decoded;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use gateway_common::flows::{self, FlowTable, Found};
+use gateway_common::flows::{self, Found, Line};
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{Flow, FlowKey, Vip, flow_state, vip_flag};
 use gateway_common::verdict::Verdict;
@@ -129,7 +129,7 @@ impl Tracer {
         frame: &[u8],
         interface: Option<&str>,
     ) -> Result<Trace, DataplaneError> {
-        let packet = decode(&mut frame.to_vec());
+        let packet = decode(&mut frame.to_vec(), self.view.settings.hash_seed);
         let ingress = self.ingress(interface, packet.map(|packet| packet.source.ip()))?;
         let earlier = packet.and_then(|packet| self.flow(&packet.key));
         let reply = packet.and_then(|packet| self.flow_of_reply(&packet.key));
@@ -196,7 +196,7 @@ impl Tracer {
     fn flow(&self, key: &FlowKey) -> Option<Kept> {
         let hash = flow_hash(key, self.view.settings.hash_seed);
         let table = self.rehearsal.maps.flows.table();
-        self.kept(&table, &flows::find(&table, key, hash)?)
+        self.kept(&flows::find(&table, key, hash)?)
     }
 
     /// The flow of a backend's packet, in the copy.
@@ -208,12 +208,12 @@ impl Tracer {
             })
         };
         let table = self.rehearsal.maps.flows.table();
-        self.kept(&table, &flows::find_return(&table, flow_hash(key, seed), is_its)?)
+        self.kept(&flows::find_return(&table, flow_hash(key, seed), is_its)?)
     }
 
-    fn kept<T: FlowTable>(&self, table: &T, found: &Found<T::Line>) -> Option<Kept> {
+    fn kept<L: Line>(&self, found: &Found<L>) -> Option<Kept> {
         let addrs = |line| self.rehearsal.maps.flow_addrs.line(line);
-        let (client, vip) = addresses::ends(table, addrs, found)?;
+        let (client, vip) = addresses::ends(addrs, found)?;
         Some(Kept { flow: found.flow, client, vip })
     }
 

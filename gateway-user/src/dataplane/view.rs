@@ -93,7 +93,7 @@ impl View {
         for bucket in 0..table.flows_max() / FLOW_WAYS {
             for found in flows::bucket(&table, bucket) {
                 let addrs = |line| self.maps.flow_addrs.line(line);
-                if let Some(ends) = addresses::ends(&table, addrs, &found) {
+                if let Some(ends) = addresses::ends(addrs, &found) {
                     see(&Tracked::new(&found.flow, ends, Backends(&rows), now));
                 }
             }

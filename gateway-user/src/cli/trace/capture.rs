@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use pcap_parser::data::{
-    ETHERTYPE_IPV4, PacketData, get_packetdata_ethernet, get_packetdata_ipv4,
+    ETHERTYPE_IPV4, ETHERTYPE_IPV6, PacketData, get_packetdata_ethernet, get_packetdata_ipv4,
     get_packetdata_linux_sll, get_packetdata_linux_sll2, get_packetdata_raw,
 };
 use pcap_parser::traits::PcapNGPacketBlock;
@@ -115,13 +115,16 @@ impl Links {
             Linktype::ETHERNET => get_packetdata_ethernet(data, len),
             Linktype::RAW => get_packetdata_raw(data, len),
             Linktype::IPV4 => get_packetdata_ipv4(data, len),
+            Linktype::IPV6 => Some(PacketData::L3(ETHERTYPE_IPV6, data)),
             Linktype::LINUX_SLL => get_packetdata_linux_sll(data, len),
             Linktype::LINUX_SLL2 => get_packetdata_linux_sll2(data, len),
             _ => None,
         }?;
         let mut frame = match payload {
             PacketData::L2(frame) => frame.to_vec(),
-            PacketData::L3(ETHERTYPE_IPV4, packet) => packet::framed(packet),
+            PacketData::L3(family @ (ETHERTYPE_IPV4 | ETHERTYPE_IPV6), packet) => {
+                packet::framed(family, packet)
+            }
             _ => return None,
         };
         // What is longer than the kernel takes is refused by its length, which needs no memory.

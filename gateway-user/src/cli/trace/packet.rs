@@ -11,10 +11,9 @@ const TTL: u8 = 64;
 /// Link addresses: the program looks at neither.
 const LINK: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// An IPv4 packet in an Ethernet frame.
-pub(super) fn framed(packet: &[u8]) -> Vec<u8> {
-    const IPV4: [u8; 2] = [0x08, 0x00];
-    [&LINK, &LINK, &IPV4[..], packet].concat()
+/// An IP packet in an Ethernet frame, by Ethernet's number of its family.
+pub(super) fn framed(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    [&LINK, &LINK, &ethertype.to_be_bytes()[..], packet].concat()
 }
 
 /// What packet it is.

@@ -51,7 +51,7 @@ impl Replay {
         tell: &mut impl FnMut(&[u8]) -> Result<Told, DataplaneError>,
     ) -> Result<(), DataplaneError> {
         let Some(frame) = frame else {
-            *self.skipped.entry("neither Ethernet nor IPv4").or_default() += 1;
+            *self.skipped.entry("neither Ethernet nor IP").or_default() += 1;
             return Ok(());
         };
         match tell(frame) {

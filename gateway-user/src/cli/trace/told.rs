@@ -16,9 +16,9 @@ use crate::dataplane::{Choice, Sent, Trace, TracedPath, TracedVip};
 pub(super) struct Told {
     /// The interface that it comes in by.
     interface: String,
-    /// `null`: it is neither TCP nor UDP over IPv4.
+    /// `null`: it is neither TCP nor UDP.
     source: Option<SocketAddr>,
-    /// `null`: it is neither TCP nor UDP over IPv4.
+    /// `null`: it is neither TCP nor UDP.
     target: Option<SocketAddr>,
     vip: Option<Vip>,
     /// How its backend is found.
@@ -120,7 +120,7 @@ impl Told {
     fn ends(&self) -> String {
         match (self.source, self.target) {
             (Some(source), Some(target)) => format!("{source} -> {target}"),
-            _ => "neither TCP nor UDP over IPv4".to_owned(),
+            _ => "neither TCP nor UDP".to_owned(),
         }
     }
 

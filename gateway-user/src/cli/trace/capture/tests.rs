@@ -8,7 +8,7 @@ use super::*;
 const PACKET: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 2, 10, 0, 0, 100];
 
 fn framed() -> Vec<u8> {
-    packet::framed(&PACKET)
+    packet::framed(ETHERTYPE_IPV4, &PACKET)
 }
 
 /// A classic file of one link layer, in this byte order.
@@ -68,6 +68,18 @@ fn classic_files_of_either_byte_order_are_read() {
         let packets = [(&frame[..], 34), (&frame[..], 34)];
         let (frames, error) = read(&classic(1, &packets, word));
         assert_eq!((frames, error), (vec![Some(framed()); 2], None));
+    }
+}
+
+#[test]
+fn raw_packets_of_ipv6_become_frames_of_it() {
+    let mut packet = [0; 40];
+    packet[0] = 0x60;
+    // Raw IP of either family, and of IPv6 alone.
+    for link in [101, 229] {
+        let (frames, error) = read(&classic(link, &[(&packet, 40)], u32::to_le_bytes));
+        let frame = packet::framed(ETHERTYPE_IPV6, &packet);
+        assert_eq!((frames, error), (vec![Some(frame)], None), "link layer {link}");
     }
 }
 

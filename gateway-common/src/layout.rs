@@ -83,6 +83,8 @@ pub mod map_name {
     pub const CLIENT_CLASSES6: &str = "CLIENT_CLASSES6";
     /// [`crate::hop::HopQuery6::row`] → [`crate::hop::HopRow6`], per CPU.
     pub const HOPS6: &str = "HOPS6";
+    /// One row a CPU: [`super::Unsent`].
+    pub const UNSENT: &str = "UNSENT";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -582,8 +584,10 @@ pub mod program {
     pub const IPV6_RESET: u32 = 8;
     /// As [`ICMP`], of ICMPv6.
     pub const IPV6_ICMP: u32 = 9;
+    /// A sender hears why its packet cannot go on ([`crate::route::error()`]).
+    pub const ERROR: u32 = 10;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 10;
+    pub const PROGRAMS_LEN: u32 = 11;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -669,6 +673,22 @@ pub struct Captured {
     pub egress: u32,
     /// Bytes from its Ethernet header to its end.
     pub len: u32,
+    /// Spelled out.
+    pub reserved: u32,
+}
+
+/// Why the last packet that was too long for its way was so, and when the next error about one may be
+/// sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Unsent {
+    /// When as many errors would have been sent as may be at most, if they came evenly
+    /// (`CLOCK_MONOTONIC`, ns).
+    pub due_ns: u64,
+    /// How long the packet would have become, from its first IP header, in bytes.
+    pub ip_len: u16,
+    /// How long it could be on that way.
+    pub mtu: u16,
     /// Spelled out.
     pub reserved: u32,
 }
@@ -823,6 +843,7 @@ const _: () = {
     assert!(size_of::<FlowTuple6>() == 40);
     assert!(size_of::<Flow6>() == 32);
     assert!(size_of::<ClientPrefix6>() == 20);
+    assert!(size_of::<Unsent>() == 16);
 };
 
 #[cfg(feature = "aya")]
@@ -857,6 +878,7 @@ mod pod {
         VipKey6,
         Backend6,
         Flow6,
-        ClientPrefix6
+        ClientPrefix6,
+        Unsent
     );
 }

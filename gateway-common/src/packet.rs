@@ -36,6 +36,8 @@ const HEADER_LEN_MASK: usize = 0x1fc;
 const PORTS_LEN: usize = 4;
 /// The bit that says that more fragments follow (RFC 791, section 3.1).
 pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The bit that says that nobody may cut a packet.
+pub const DONT_FRAGMENT: u16 = 0x4000;
 /// The bits that say where in its packet a fragment belongs.
 pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 
@@ -182,7 +184,7 @@ pub struct Header {
     pub ip_len: u16,
     /// The header with options, in bytes: 20 to 60.
     pub header_len: u16,
-    /// [`MORE_FRAGMENTS`] and [`FRAGMENT_OFFSET`].
+    /// [`DONT_FRAGMENT`], [`MORE_FRAGMENTS`] and [`FRAGMENT_OFFSET`].
     pub fragment: u16,
 }
 

@@ -8,6 +8,7 @@
 //! answers come back here and the flow table ([`flows`]) tells whose they are. In the other modes the
 //! backend answers the client by itself, and the flow is one-sided.
 
+mod error;
 mod established;
 mod family;
 mod icmp;
@@ -28,6 +29,7 @@ use crate::packet::{self, Frame, Packet, Segment, ipv6};
 use crate::rewrite::Hop;
 use crate::verdict::Verdict;
 
+pub use self::error::{ERROR_LEN, Error, error};
 pub use self::family::{Family, V4, V6};
 pub use self::icmp::icmp;
 pub use self::icmp::ipv6::icmp6;
@@ -139,6 +141,9 @@ pub enum Step {
     Limited,
     /// To a packet of IPv6, over tables of IPv4: [`arrive`] over those of IPv6 goes on.
     Ipv6,
+    /// To a packet of ours that cannot be sent on, of which its sender may hear: [`error()`] tells it.
+    /// If nobody does, the packet ends so.
+    Unsent(Verdict),
 }
 
 /// What becomes of one packet. It is changed only if it is forwarded.
@@ -168,7 +173,17 @@ pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
         Err(Verdict::PassNotIp) if ipv6::is_ipv6(frame) => Step::Ipv6,
-        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
+        Err(verdict) => stopped::<T>(verdict),
+    }
+}
+
+/// The end of a packet that `verdict` stopped, unless that is something to tell its sender: so far
+/// senders of IPv4 alone hear of it.
+#[inline(always)]
+fn stopped<T: Tables>(verdict: Verdict) -> Step {
+    match verdict {
+        Verdict::DropTooBig | Verdict::DropTtl if !T::Family::IS_IPV6 => Step::Unsent(verdict),
+        _ => Step::Ended(Routed { verdict, interface: 0 }),
     }
 }
 
@@ -214,7 +229,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
 pub fn limited<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match limited_journey(frame, tables) {
         Ok(step) => step,
-        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
+        Err(verdict) => stopped::<T>(verdict),
     }
 }
 

@@ -76,6 +76,10 @@ verdicts! {
     DropRateNew = 24, "drop_rate_new";
     /// Its source sends more packets to its VIP than it may.
     DropRatePackets = 25, "drop_rate_packets";
+    /// Larger than its way has room for: its sender was told so by ICMP.
+    TooBigAnswered = 26, "too_big_answered";
+    /// Its time to live is used up: its sender was told so by ICMP.
+    TtlAnswered = 27, "ttl_answered";
 }
 
 /// Rows of `VERDICTS`.

@@ -22,7 +22,9 @@ use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
-use gateway_common::route::{Routed, Step, V4, V6, arrive, icmp, icmp6, limited, open, reset};
+use gateway_common::route::{
+    ERROR_LEN, Routed, Step, V4, V6, arrive, icmp, icmp6, limited, open, reset,
+};
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
 
@@ -162,6 +164,25 @@ pub fn gateway_limited(ctx: XdpContext) -> u32 {
     go_on(&ctx, &tables, step)
 }
 
+/// Tells a sender why its packet cannot go on.
+#[xdp]
+#[inline(always)]
+pub fn gateway_error(ctx: XdpContext) -> u32 {
+    let tables = MapTables::<V4>::new(&ctx);
+    let (Ok(verdict) | Err(verdict)) = tell(&ctx, &tables);
+    end(&ctx, &tables, Routed { verdict, interface: 0 })
+}
+
+/// Makes an error of the packet: room before it, the quote's end, and the headers.
+#[inline(always)]
+fn tell(ctx: &XdpContext, tables: &MapTables<V4>) -> Result<Verdict, Verdict> {
+    let frame = XdpFrame::new(ctx);
+    let error = tables.error(&frame)?;
+    let has_room = tables::cut(ctx, error.surplus(frame.size()))
+        && cursor::move_start(ctx, -(ERROR_LEN as i32)).is_some();
+    if has_room { error.write(&XdpFrame::new(ctx)) } else { Err(Verdict::DropTruncated) }
+}
+
 /// Calls the program that goes on, or ends the journey.
 #[inline(always)]
 fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u32 {
@@ -198,6 +219,11 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
             unsafe { maps::PROGRAMS.tail_call(ctx, V::RESET) };
             verdict
         }
+        Step::Unsent(verdict) => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::ERROR) };
+            verdict
+        }
     };
     end(ctx, tables, Routed { verdict, interface: 0 })
 }
@@ -229,9 +255,10 @@ fn action(ctx: &XdpContext, routed: &Routed) -> u32 {
         }
         // Not XDP_TX: a virtual card (veth) wakes its peer for that only if the peer has a program of
         // its own, and what is answered here is rare.
-        Verdict::ResetLost | Verdict::EchoAnswered => {
-            tables::redirect(ctx.ingress_ifindex() as u32)
-        }
+        Verdict::ResetLost
+        | Verdict::EchoAnswered
+        | Verdict::TooBigAnswered
+        | Verdict::TtlAnswered => tables::redirect(ctx.ingress_ifindex() as u32),
         _ => XDP_DROP,
     }
 }

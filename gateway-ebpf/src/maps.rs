@@ -8,8 +8,8 @@ use aya_ebpf::macros::btf_map;
 use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Limits, Live,
-    MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey, VipKey6,
-    Weights, program,
+    MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
+    VipKey6, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -83,6 +83,8 @@ pub static CAPTURE: Array<CaptureFilter, 1> = Array::new();
 pub static CAPTURING: PerCpuArray<Captured, 1> = PerCpuArray::new();
 #[btf_map(name = "CAPTURED")]
 pub static CAPTURED: PerfEventArray = PerfEventArray::new();
+#[btf_map(name = "UNSENT")]
+pub static UNSENT: PerCpuArray<Unsent, 1> = PerCpuArray::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();
 

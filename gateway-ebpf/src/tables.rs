@@ -28,9 +28,10 @@ use gateway_common::layout::{
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
-use gateway_common::route::{Family, Tables};
+use gateway_common::route::{self, Error, Family, Tables};
 use gateway_common::verdict::Verdict;
 
+use crate::cursor::XdpFrame;
 use crate::line::MapLine;
 use crate::{atomic, capture, maps};
 
@@ -86,6 +87,14 @@ impl<V> MapTables<V> {
             unsafe { *count += 1 };
         }
     }
+
+    /// The error about the packet of this run, which cannot be sent, if it is time for one.
+    #[inline(always)]
+    pub fn error(&self, frame: &XdpFrame) -> Result<Error, Verdict> {
+        let row = maps::UNSENT.get_ptr_mut(0).ok_or(Verdict::DropTables)?;
+        // SAFETY: as above, and nothing else has it meanwhile.
+        route::error(frame, unsafe { &mut *row }, self.now_coarse_ns())
+    }
 }
 
 /// Sends the packet out by another interface.
@@ -131,8 +140,24 @@ impl<V: MapFamily> MapTables<V> {
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Err(Verdict::DropNoNeighbour),
             BPF_FIB_LKUP_RET_FWD_DISABLED => Err(Verdict::DropForwardingOff),
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(Verdict::DropTooBig),
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => {
+                // SAFETY: as above.
+                note_unsent(packet.ip_len, unsafe { query.__bindgen_anon_1.mtu_result });
+                Err(Verdict::DropTooBig)
+            }
             _ => Err(Verdict::DropNoRoute),
+        }
+    }
+}
+
+/// Keeps why a packet of so many bytes cannot be sent, for the program that tells its sender.
+#[inline(always)]
+fn note_unsent(ip_len: u16, mtu: u16) {
+    if let Some(row) = maps::UNSENT.get_ptr_mut(0) {
+        // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+        unsafe {
+            (*row).ip_len = ip_len;
+            (*row).mtu = mtu;
         }
     }
 }

@@ -9,9 +9,11 @@ mod ipv6;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerfEventArray, ProgramArray, RingBuf};
+use aya::maps::{
+    Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, PerfEventArray, ProgramArray, RingBuf,
+};
 use aya::programs::{Program, ProgramInfo, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions};
 use gateway_common::flows;
@@ -19,7 +21,8 @@ use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
     Backend, CaptureFilter, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Limits, Live, MaglevTable,
-    Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag, backend_flag, map_name, vip_flag,
+    Pool, Settings, Traffic, Unsent, Vip, VipKey, Weights, address_flag, backend_flag, map_name,
+    vip_flag,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -386,6 +389,18 @@ impl Bed {
     /// The map cannot be written.
     pub fn limits(&mut self, row: u32, limits: Limits) -> Result<()> {
         self.set(map_name::LIMITS, row, limits)
+    }
+
+    /// Makes errors of our own come so fast that no more may be sent for a while.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn hold_errors(&mut self) -> Result<()> {
+        let held = Unsent { due_ns: u64::MAX, ..bytemuck::Zeroable::zeroed() };
+        let cpus = aya::util::nr_cpus().map_err(|(what, error)| anyhow!("{what}: {error}"))?;
+        let map = self.ebpf.map_mut(map_name::UNSENT).context("no map UNSENT")?;
+        let mut rows: PerCpuArray<_, Unsent> = map.try_into()?;
+        Ok(rows.set(0, PerCpuValues::try_from(vec![held; cpus])?, 0)?)
     }
 
     /// The flows that are tracked.

@@ -105,6 +105,7 @@ fn one(tables: &mut HostTables, before: &[u8]) {
             assert!(ip_is_right(&longer[ETHERNET_LEN..]), "the outer header's checksum");
             return;
         }
+        Step::Unsent(verdict) => verdict,
         // Another family's tables go on.
         Step::Ipv6 => Verdict::PassNotIp,
         step => panic!("{step:?} is no end"),

@@ -26,19 +26,19 @@ use super::{
 };
 
 /// Bytes of an ICMP header.
-const ICMP_LEN: usize = 8;
+pub(super) const ICMP_LEN: usize = 8;
 /// Bytes after the quoted IP header that every error has.
-const QUOTE_LEN: usize = 8;
+pub(super) const QUOTE_LEN: usize = 8;
 /// Bytes of a TCP header up to the end of its checksum.
 const TCP_CHECKSUM_END: usize = 18;
 
 /// Types of ICMP messages (RFC 792).
-mod kind {
-    pub(super) const ECHO_REPLY: u8 = 0;
-    pub(super) const UNREACHABLE: u8 = 3;
-    pub(super) const ECHO_REQUEST: u8 = 8;
-    pub(super) const TIME_EXCEEDED: u8 = 11;
-    pub(super) const PARAMETER_PROBLEM: u8 = 12;
+pub(super) mod kind {
+    pub(crate) const ECHO_REPLY: u8 = 0;
+    pub(crate) const UNREACHABLE: u8 = 3;
+    pub(crate) const ECHO_REQUEST: u8 = 8;
+    pub(crate) const TIME_EXCEEDED: u8 = 11;
+    pub(crate) const PARAMETER_PROBLEM: u8 = 12;
 }
 
 /// Time to live of answers to echo requests: what RFC 1700 recommends.
@@ -151,7 +151,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V4>>(
 /// Whether an address can be one host's elsewhere: not "this network", not loopback, no group and
 /// no broadcast (RFC 1122, section 3.2.1.3).
 #[inline(always)]
-const fn is_one_host(addr: [u8; 4]) -> bool {
+pub(super) const fn is_one_host(addr: [u8; 4]) -> bool {
     !matches!(addr[0], 0 | 127 | 224..)
 }
 

@@ -19,8 +19,8 @@ use crate::sight;
 use crate::verdict::Verdict;
 
 use super::{
-    Family, Routed, Step, Tables, TupleOf, back_tuple_of, backend_of, ended, is_present, next_hop,
-    one_sided, weight,
+    Family, Step, Tables, TupleOf, back_tuple_of, backend_of, ended, is_present, next_hop,
+    one_sided, stopped, weight,
 };
 
 impl Opening {
@@ -65,7 +65,7 @@ impl Opening {
 pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
-        Err(verdict) => Step::Ended(Routed { verdict, interface: 0 }),
+        Err(verdict) => stopped::<T>(verdict),
     }
 }
 

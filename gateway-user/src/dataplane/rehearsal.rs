@@ -206,7 +206,7 @@ mod tests {
     ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 9] = [
+    const ANEW: [&str; 10] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
@@ -215,6 +215,7 @@ mod tests {
         map_name::OUTER,
         map_name::CAPTURE,
         map_name::CAPTURED,
+        map_name::UNSENT,
         map_name::PROGRAMS,
     ];
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, ClientPrefix, ClientPrefix6, Flow, Flow6, Limits,
-    Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Vip, VipKey,
+    Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
     VipKey6, Weights, map_name, program,
 };
 use gateway_common::limits::{
@@ -72,6 +72,7 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Backend6>(map_name::BACKENDS6, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, Flow6>(map_name::FLOWS6, Entries::Flows { each: 1 }),
     shape::<ClientPrefix6, u32>(map_name::CLIENT_CLASSES6, Entries::Fixed(CLIENT_PREFIXES_MAX)),
+    shape::<u32, Unsent>(map_name::UNSENT, Entries::Fixed(1)),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -125,6 +126,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 30);
+        assert_eq!(names.len(), 31);
     }
 }

@@ -137,8 +137,8 @@ fn a_frame_that_was_padded_says_its_packets_length() {
 }
 
 #[test]
-fn what_does_not_fit_with_its_outer_headers_is_dropped() {
-    check("what_does_not_fit_with_its_outer_headers_is_dropped", &MODES, |bed, mode| {
+fn what_does_not_fit_with_its_outer_headers_is_not_sent() {
+    check("what_does_not_fit_with_its_outer_headers_is_not_sent", &MODES, |bed, mode| {
         run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
         let most = match mode {
             mode::DSR_IPIP => 1_480,
@@ -147,7 +147,8 @@ fn what_does_not_fit_with_its_outer_headers_is_dropped() {
         };
         // More than once: an answer that is remembered knows the length too.
         for _ in 0..2 {
-            for (len, verdict) in [(most, Verdict::ForwardIn), (most + 1, Verdict::DropTooBig)] {
+            for (len, verdict) in [(most, Verdict::ForwardIn), (most + 1, Verdict::TooBigAnswered)]
+            {
                 let payload = vec![0; len - 40];
                 let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::ACK).payload(&payload));
                 assert_eq!(ran.verdict, verdict, "{len}");
@@ -160,7 +161,7 @@ fn what_does_not_fit_with_its_outer_headers_is_dropped() {
 fn a_packet_at_the_end_of_its_life_goes_no_further() {
     check("a_packet_at_the_end_of_its_life_goes_no_further", &MODES, |bed, _| {
         let ran = run(bed, Side::Client, &to_vip(CLIENT, flag::SYN).ttl(1));
-        assert_eq!((ran.verdict, bed.flows().len()), (Verdict::DropTtl, 0));
+        assert_eq!((ran.verdict, bed.flows().len()), (Verdict::TtlAnswered, 0));
     });
 }
 

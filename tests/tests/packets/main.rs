@@ -5,6 +5,7 @@
 mod capture;
 mod datagrams;
 mod direct;
+mod errors;
 mod guard;
 mod icmp;
 mod ipv6;

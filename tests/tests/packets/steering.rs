@@ -271,16 +271,6 @@ fn a_next_hop_that_cannot_be_reached_is_named() {
 }
 
 #[test]
-fn a_packet_too_big_for_its_next_hop_is_dropped() {
-    check("a_packet_too_big_for_its_next_hop_is_dropped", |bed| {
-        establish(bed, CLIENT);
-        let packet = |len| to_vip(CLIENT, flag::ACK).payload(&vec![0; len]);
-        assert_eq!(run(bed, Side::Client, &packet(1_460)).verdict, Verdict::ForwardIn);
-        assert_eq!(run(bed, Side::Client, &packet(1_461)).verdict, Verdict::DropTooBig);
-    });
-}
-
-#[test]
 fn a_changed_way_is_followed_by_the_flows_that_took_the_old_one() {
     check("a_changed_way_is_followed_by_the_flows_that_took_the_old_one", |bed| {
         let (_, backend) = establish(bed, CLIENT);

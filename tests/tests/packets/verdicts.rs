@@ -52,8 +52,8 @@ fn expect(bed: &mut Bed, case: &Case) {
 #[test]
 fn every_packet_ends_in_its_verdict() {
     use Verdict::{
-        DropFragment, DropMalformed, DropNoFlow, DropTruncated, DropTtl, ForwardIn, PassNotIp,
-        PassNotOurs, PassToProxy,
+        DropFragment, DropMalformed, DropNoFlow, DropTruncated, ForwardIn, PassNotIp, PassNotOurs,
+        PassToProxy,
     };
     let cases = [
         ("a SYN to the VIP", syn(), ForwardIn),
@@ -82,8 +82,6 @@ fn every_packet_ends_in_its_verdict() {
         ("a TCP header longer than the packet", changed(|f| f[TCP + 12] = 0xf0), DropTruncated),
         ("a first fragment", changed(|f| f[IP + 6] = 0x20), DropFragment),
         ("a later fragment", changed(|f| f[IP + 7] = 0x10), PassNotOurs),
-        ("the last time to live", to_vip(CLIENT, flag::SYN).ttl(1).frame().unwrap(), DropTtl),
-        ("no time to live", to_vip(CLIENT, flag::SYN).ttl(0).frame().unwrap(), DropTtl),
         ("no flow: ACK", to("10.0.0.100:80", flag::ACK), DropNoFlow),
         ("no flow: FIN", to("10.0.0.100:80", flag::FIN | flag::ACK), DropNoFlow),
         ("no flow: RST", to("10.0.0.100:80", flag::RST), DropNoFlow),

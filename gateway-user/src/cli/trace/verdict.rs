@@ -68,9 +68,21 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
              `net.ipv4.conf.NAME.forwarding`"
         }
         Verdict::DropTooBig => {
-            "dropped: it is larger than the MTU towards the next hop; see `ip link` for the MTUs"
+            "dropped: it is larger than the MTU towards the next hop, and its sender is not told so, \
+             since it may be cut, or since many were told just now; see `ip link` for the MTUs"
         }
-        Verdict::DropTtl => "dropped: its time to live is used up; is there a loop of routes?",
+        Verdict::TooBigAnswered => {
+            "answered by ICMP \"fragmentation needed\": it is larger than the MTU towards the next \
+             hop, with the outer headers if there are some; its sender sends less from now on"
+        }
+        Verdict::DropTtl => {
+            "dropped: its time to live is used up, and many senders were told so just now; is there \
+             a loop of routes?"
+        }
+        Verdict::TtlAnswered => {
+            "answered by ICMP \"time exceeded\": its time to live is used up, as that of a \
+             traceroute's packets; is there a loop of routes?"
+        }
         Verdict::ResetLost => {
             "answered by RST: its connection is lost, and the pool wants its client to hear so \
              (`reset_lost`)"

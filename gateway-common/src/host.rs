@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicU64;
 use crate::flows::{self, AtomicTable, FlowTable, Found, LINE_WORDS};
 use crate::guard::List;
 use crate::layout::{
-    Backend, Flow, FlowEvent, FlowKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings,
-    Traffic, Vip, VipKey, Weights, address_flag, setting_flag, vip_flag,
+    Backend, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, Limits, Live, MaglevTable, Opening,
+    Outer, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag, setting_flag, vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
@@ -74,6 +74,7 @@ pub struct HostTables {
     flows: [Box<[AtomicU64]>; 3],
     opening: OnceCell<Opening>,
     outer: Cell<Option<Outer>>,
+    fragments: RefCell<HashMap<FragmentKey, Fragment>>,
     events: RefCell<Vec<FlowEvent>>,
     traffic: RefCell<HashMap<(&'static str, u32), Traffic>>,
 }
@@ -99,6 +100,7 @@ impl HostTables {
             flows: words.map(|words| (0..words).map(|_| AtomicU64::new(0)).collect()),
             opening: OnceCell::new(),
             outer: Cell::new(None),
+            fragments: RefCell::default(),
             events: RefCell::default(),
             traffic: RefCell::default(),
         }
@@ -351,6 +353,18 @@ impl Tables for At<'_> {
 
     fn set_outer(&self, outer: &Outer) {
         self.0.outer.set(Some(*outer));
+    }
+
+    fn outer(&self) -> Option<Outer> {
+        self.0.outer.get()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.0.fragments.borrow().get(key).copied()
+    }
+
+    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        self.0.fragments.borrow_mut().insert(*key, *fragment);
     }
 
     fn report(&self, event: &FlowEvent) {

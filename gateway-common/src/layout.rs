@@ -85,6 +85,8 @@ pub mod map_name {
     pub const HOPS6: &str = "HOPS6";
     /// One row a CPU: [`super::Unsent`].
     pub const UNSENT: &str = "UNSENT";
+    /// [`super::FragmentKey`] → [`super::Fragment`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -586,8 +588,10 @@ pub mod program {
     pub const IPV6_ICMP: u32 = 9;
     /// A sender hears why its packet cannot go on ([`crate::route::error()`]).
     pub const ERROR: u32 = 10;
+    /// A fragment ([`crate::route::fragment()`]).
+    pub const FRAGMENT: u32 = 11;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 11;
+    pub const PROGRAMS_LEN: u32 = 12;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -689,6 +693,37 @@ pub struct Unsent {
     pub ip_len: u16,
     /// How long it could be on that way.
     pub mtu: u16,
+    /// Spelled out.
+    pub reserved: u32,
+}
+
+/// What all fragments of one packet share.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FragmentKey {
+    /// Source IPv4 address.
+    pub source_addr: [u8; 4],
+    /// Target IPv4 address.
+    pub target_addr: [u8; 4],
+    /// Identification.
+    pub id: [u8; 2],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out: the map hashes every byte of its key.
+    pub reserved: u8,
+}
+
+/// Where the first fragment of a packet went.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fragment {
+    /// How it left: without headers around it, in [`mode::NAT`], with these addresses as its own. Its
+    /// length is the most that others may have.
+    pub outer: Outer,
+    /// Until when others may follow (`CLOCK_MONOTONIC`, ns).
+    pub until_ns: u64,
+    /// The [`Verdict`](crate::verdict::Verdict) that it ended in.
+    pub verdict: u32,
     /// Spelled out.
     pub reserved: u32,
 }
@@ -844,6 +879,8 @@ const _: () = {
     assert!(size_of::<Flow6>() == 32);
     assert!(size_of::<ClientPrefix6>() == 20);
     assert!(size_of::<Unsent>() == 16);
+    assert!(size_of::<FragmentKey>() == 12);
+    assert!(size_of::<Fragment>() == 48);
 };
 
 #[cfg(feature = "aya")]

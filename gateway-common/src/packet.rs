@@ -226,8 +226,7 @@ pub fn decode<F: Frame>(frame: &F) -> Result<Packet, Verdict> {
 
 /// Decodes the ports of a packet of TCP or UDP.
 ///
-/// A later fragment has no ports and passes to the host; its first fragment, which has them, is
-/// what a VIP's [`Verdict::DropFragment`] counts.
+/// A later fragment has no ports; it goes after the first, which has them.
 #[inline(always)]
 pub fn transport<F: Frame>(frame: &F, header: &Header) -> Result<Packet, Verdict> {
     let Header { protocol, ip_len, header_len, fragment, .. } = *header;
@@ -258,7 +257,7 @@ pub fn transport<F: Frame>(frame: &F, header: &Header) -> Result<Packet, Verdict
     })
 }
 
-/// What a whole TCP segment or UDP datagram says.
+/// What a TCP segment or UDP datagram says, as far as its first fragment has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// [`tcp_flag`] bits; none of a datagram.
@@ -286,9 +285,6 @@ impl Segment {
 /// Decodes the TCP or UDP header of a packet that is ours to forward.
 #[inline(always)]
 pub fn segment<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
-    if packet.fragment != 0 {
-        return Err(Verdict::DropFragment);
-    }
     if packet.key.protocol == UDP { datagram(frame, packet) } else { tcp_segment(frame, packet) }
 }
 
@@ -301,7 +297,9 @@ fn datagram<F: Frame>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
     if (udp_len as usize) < UDP_LEN {
         return Err(Verdict::DropMalformed);
     }
-    if packet.ip_header_len as usize + udp_len as usize > packet.ip_len as usize {
+    // Of a first fragment the rest follows.
+    let is_whole = packet.fragment == 0;
+    if is_whole && packet.ip_header_len as usize + udp_len as usize > packet.ip_len as usize {
         return Err(Verdict::DropTruncated);
     }
     Ok(Segment { flags: 0, payload_len: udp_len - UDP_LEN as u16, is_datagram: true })

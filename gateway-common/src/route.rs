@@ -11,6 +11,7 @@
 mod error;
 mod established;
 mod family;
+mod fragment;
 mod icmp;
 mod one_sided;
 mod open;
@@ -21,9 +22,9 @@ use crate::flows::{self, FlowTable, Found};
 use crate::guard::{self, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits, MaglevTable,
-    Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag, flow_state, mode,
-    vip_flag,
+    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Fragment, FragmentKey,
+    Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag,
+    flow_state, mode, vip_flag,
 };
 use crate::packet::{self, Frame, Packet, Segment, ipv6};
 use crate::rewrite::Hop;
@@ -31,6 +32,7 @@ use crate::verdict::Verdict;
 
 pub use self::error::{ERROR_LEN, Error, error};
 pub use self::family::{Family, V4, V6};
+pub use self::fragment::{FRAGMENT_LIFE_NS, fragment};
 pub use self::icmp::icmp;
 pub use self::icmp::ipv6::icmp6;
 pub use self::open::open;
@@ -101,6 +103,12 @@ pub trait Tables: FlowTable {
     fn opening(&self) -> Option<&Opening>;
     /// Keeps the headers that this packet is to get around it.
     fn set_outer(&self, outer: &Outer);
+    /// What [`Tables::set_outer`] kept of this packet.
+    fn outer(&self) -> Option<Outer>;
+    /// Where the first fragment of a packet went.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Keeps where it goes. May give up what was kept longest.
+    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment);
 
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
@@ -141,6 +149,8 @@ pub enum Step {
     Limited,
     /// To a packet of IPv6, over tables of IPv4: [`arrive`] over those of IPv6 goes on.
     Ipv6,
+    /// To a fragment of TCP or UDP: [`fragment()`] goes on.
+    Fragment,
     /// To a packet of ours that cannot be sent on, of which its sender may hear: [`error()`] tells it.
     /// If nobody does, the packet ends so.
     Unsent(Verdict),
@@ -163,6 +173,11 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
             Step::Ended(Routed { verdict, interface: 0 })
         }
         Step::Icmp => T::Family::icmp(frame, tables),
+        Step::Fragment => match T::Family::fragment(frame, tables) {
+            Step::Opens => open(frame, tables),
+            Step::Limited => go_on(frame, tables, limited(frame, tables)),
+            step => step,
+        },
         step => step,
     }
 }
@@ -193,7 +208,20 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     if T::Family::is_icmp(&header) {
         return Ok(Step::Icmp);
     }
-    let mut packet = T::Family::transport(frame, &header)?;
+    if T::Family::is_fragment(&header) {
+        return Ok(Step::Fragment);
+    }
+    steer(frame, tables, &header)
+}
+
+/// The journey of a packet that has ports.
+#[inline(always)]
+fn steer<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    header: &<T::Family as Family>::Header,
+) -> Result<Step, Verdict> {
+    let mut packet = T::Family::transport(frame, header)?;
     let tuple = T::Family::tuple(frame, &packet)?;
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
     packet.key = T::Family::key(&tuple, settings.hash_seed);
@@ -204,7 +232,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     if is_nat_port(settings, packet.key.target_port)
         && let Some(found) = flow_of_backend(tables, &tuple, hash)
     {
-        let segment = packet::segment(frame, &packet)?;
+        let segment = segment_of::<F, T>(frame, &packet)?;
         let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
         T::Family::rewrite(frame, &packet, &to, &hop)?;
         return Ok(ended(Verdict::ForwardOut, &hop));
@@ -248,13 +276,14 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
         Ok(Step::Opens) => true,
         // The proxy's connections are not tracked: each SYN counts as one.
         Err(Verdict::PassToProxy) => {
-            packet::segment(frame, &packet).is_ok_and(|segment| segment.opens())
+            segment_of::<F, T>(frame, &packet).is_ok_and(|segment| segment.opens())
         }
         _ => false,
     };
     if begins {
         guard::limit(tables, settings, &vip, &packet, Limited::Flow)?;
     }
+    T::Family::remember(frame, tables, &packet, &step);
     step
 }
 
@@ -272,7 +301,7 @@ fn to_vip<F: Frame, T: Tables>(
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let opening = match flows::find(tables, &packet.key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
-            let segment = packet::segment(frame, &packet)?;
+            let segment = segment_of::<F, T>(frame, &packet)?;
             if !segment.opens() || continues(tables, settings, &found.flow) {
                 let forwarded = if found.flow.control.is_one_sided() {
                     one_sided::from_client(tables, frame, &packet, &segment, &found, hash)
@@ -285,7 +314,7 @@ fn to_vip<F: Frame, T: Tables>(
         }
         _ if is_l7 => return Err(Verdict::PassToProxy),
         _ => {
-            let segment = packet::segment(frame, &packet)?;
+            let segment = segment_of::<F, T>(frame, &packet)?;
             if !segment.opens() {
                 return lost(&vip, &segment, Verdict::DropNoFlow);
             }
@@ -294,6 +323,16 @@ fn to_vip<F: Frame, T: Tables>(
     };
     tables.set_opening(&opening);
     Ok(Step::Opens)
+}
+
+/// Decodes the TCP or UDP header of a packet that is ours to forward. Of IPv6, later fragments do not
+/// go after the first yet, so that it need not go either.
+#[inline(always)]
+fn segment_of<F: Frame, T: Tables>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
+    if T::Family::IS_IPV6 && packet.fragment != 0 {
+        return Err(Verdict::DropFragment);
+    }
+    packet::segment(frame, packet)
 }
 
 /// A client's packet along its flow, by NAT.

@@ -37,7 +37,7 @@ verdicts! {
     DropTruncated = 5, "drop_truncated";
     /// Header fields that contradict each other (version, header length, TCP flags).
     DropMalformed = 6, "drop_malformed";
-    /// A fragment for a VIP: the ports of later ones are unknown.
+    /// A later fragment of a packet for a VIP, of which the first did not come before it.
     DropFragment = 7, "drop_fragment";
     /// No backend of the pool takes new flows.
     DropNoBackend = 8, "drop_no_backend";

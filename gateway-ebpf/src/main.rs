@@ -23,7 +23,7 @@ use aya_log_ebpf::debug;
 use gateway_common::layout::program;
 use gateway_common::packet::Frame;
 use gateway_common::route::{
-    ERROR_LEN, Routed, Step, V4, V6, arrive, icmp, icmp6, limited, open, reset,
+    ERROR_LEN, Routed, Step, V4, V6, arrive, fragment, icmp, icmp6, limited, open, reset,
 };
 use gateway_common::tunnel::{overhead, wrap};
 use gateway_common::verdict::Verdict;
@@ -164,6 +164,15 @@ pub fn gateway_limited(ctx: XdpContext) -> u32 {
     go_on(&ctx, &tables, step)
 }
 
+/// Goes on with fragments.
+#[xdp]
+#[inline(always)]
+pub fn gateway_fragment(ctx: XdpContext) -> u32 {
+    let tables = MapTables::<V4>::new(&ctx);
+    let step = fragment(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
+}
+
 /// Tells a sender why its packet cannot go on.
 #[xdp]
 #[inline(always)]
@@ -218,6 +227,11 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
             // SAFETY: see above.
             unsafe { maps::PROGRAMS.tail_call(ctx, V::RESET) };
             verdict
+        }
+        Step::Fragment => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::FRAGMENT) };
+            Verdict::DropTables
         }
         Step::Unsent(verdict) => {
             // SAFETY: see above.

@@ -2,14 +2,14 @@
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup};
 use aya_ebpf::btf_maps::{
-    Array, HashMap, LpmTrie, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
-    Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Limits, Live,
-    MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
-    VipKey6, Weights, program,
+    Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Fragment,
+    FragmentKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic,
+    Unsent, Vip, VipKey, VipKey6, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -85,6 +85,9 @@ pub static CAPTURING: PerCpuArray<Captured, 1> = PerCpuArray::new();
 pub static CAPTURED: PerfEventArray = PerfEventArray::new();
 #[btf_map(name = "UNSENT")]
 pub static UNSENT: PerCpuArray<Unsent, 1> = PerCpuArray::new();
+#[btf_map(name = "FRAGMENTS")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { limits::FRAGMENTS_MAX as usize }> =
+    LruHashMap::new();
 #[btf_map(name = "VERDICTS")]
 pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::new();
 

@@ -23,8 +23,8 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::{FlowTable, Found};
 use gateway_common::guard::List;
 use gateway_common::layout::{
-    Backend, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights,
-    setting_flag,
+    Backend, FlowEvent, Fragment, FragmentKey, Limits, MaglevTable, Opening, Outer, Pool, Settings,
+    Traffic, Vip, Weights, setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -330,6 +330,24 @@ impl<V: MapFamily> Tables for MapTables<V> {
             // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
             unsafe { *row = *outer };
         }
+    }
+
+    #[inline(always)]
+    fn outer(&self) -> Option<Outer> {
+        maps::OUTER.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: copied at once; where the row is given to another meanwhile, the fragment goes
+        // astray, as one whose first was forgotten.
+        maps::FRAGMENTS.get_ptr(key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        // A full table gives up what was kept longest; there is nothing to do if even that fails.
+        let _ = maps::FRAGMENTS.insert(key, fragment, 0);
     }
 
     #[inline(always)]

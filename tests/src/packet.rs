@@ -1,6 +1,7 @@
 //! Packets for tests: built by a few words, taken apart and their checksums checked by
 //! `etherparse`, which shares no code with the gateway.
 
+pub mod fragments;
 mod icmp;
 pub mod ipv6;
 pub mod tunnel;

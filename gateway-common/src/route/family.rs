@@ -5,11 +5,11 @@
 
 use crate::hash::flow_key6;
 use crate::layout::{FlowKey, FlowTuple6, backend_flag};
-use crate::packet::{self, Frame, Header, ICMP, Packet};
+use crate::packet::{self, FRAGMENT_OFFSET, Frame, Header, ICMP, MORE_FRAGMENTS, Packet, TCP, UDP};
 use crate::rewrite::{self, Hop};
 use crate::verdict::Verdict;
 
-use super::{Step, Tables, icmp, reset};
+use super::{Routed, Step, Tables, fragment, icmp, reset};
 
 /// A family of protocols.
 pub trait Family: Sized {
@@ -55,6 +55,17 @@ pub trait Family: Sized {
         tuple: &Self::Tuple,
         reset: &reset::Reset,
     ) -> Result<(), Verdict>;
+    /// Whether [`Self::fragment`] goes on.
+    fn is_fragment(header: &Self::Header) -> bool;
+    /// What becomes of a fragment of TCP or UDP.
+    fn fragment<F: Frame, T: Tables<Family = Self>>(frame: &F, tables: &T) -> Step;
+    /// Keeps where a packet goes, if it is the first fragment of several.
+    fn remember<F: Frame, T: Tables<Family = Self>>(
+        frame: &F,
+        tables: &T,
+        packet: &Packet,
+        step: &Result<Step, Verdict>,
+    );
     /// What becomes of a packet of ICMP.
     fn icmp<F: Frame, T: Tables<Family = Self>>(frame: &F, tables: &T) -> Step;
 }
@@ -135,6 +146,32 @@ impl Family for V4 {
         reset: &reset::Reset,
     ) -> Result<(), Verdict> {
         reset::write(frame, tuple, reset)
+    }
+
+    #[inline(always)]
+    fn is_fragment(header: &Header) -> bool {
+        header.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+            && (header.protocol == TCP || header.protocol == UDP)
+    }
+
+    #[inline(always)]
+    fn fragment<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Step {
+        fragment::fragment(frame, tables)
+    }
+
+    #[inline(always)]
+    fn remember<F: Frame, T: Tables<Family = V4>>(
+        frame: &F,
+        tables: &T,
+        packet: &Packet,
+        step: &Result<Step, Verdict>,
+    ) {
+        let Packet { key, ip_len, fragment, .. } = packet;
+        if *fragment != 0
+            && let Ok(key) = fragment::key_of(frame, key.source_addr, key.target_addr, key.protocol)
+        {
+            fragment::remember(frame, tables, &key, *ip_len, step);
+        }
     }
 
     #[inline(always)]
@@ -219,6 +256,26 @@ impl Family for V6 {
         reset: &reset::Reset,
     ) -> Result<(), Verdict> {
         reset::ipv6::write(frame, tuple, reset)
+    }
+
+    /// Decoding itself tells the first from later ones, which have no ports.
+    #[inline(always)]
+    fn is_fragment(_header: &Self::Header) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn fragment<F: Frame, T: Tables<Family = V6>>(_frame: &F, _tables: &T) -> Step {
+        Step::Ended(Routed { verdict: Verdict::DropFragment, interface: 0 })
+    }
+
+    #[inline(always)]
+    fn remember<F: Frame, T: Tables<Family = V6>>(
+        _frame: &F,
+        _tables: &T,
+        _packet: &Packet,
+        _step: &Result<Step, Verdict>,
+    ) {
     }
 
     #[inline(always)]

@@ -90,15 +90,25 @@ fn broken<T: Tables<Family = V4>>(tables: &T, header: &Header) -> Verdict {
 /// Whether a message is to an L4 VIP's address, which the host need not have.
 #[inline(always)]
 fn answers_for<T: Tables<Family = V4>>(tables: &T, header: &Header) -> bool {
-    tables.address_flags(&between(header)) & address_flag::L4 != 0
+    serves(tables, header.source_addr, header.target_addr)
+}
+
+/// Whether an address to which another sends is one of a VIP of L4.
+#[inline(always)]
+pub(super) fn serves<T: Tables<Family = V4>>(
+    tables: &T,
+    source_addr: [u8; 4],
+    target_addr: [u8; 4],
+) -> bool {
+    tables.address_flags(&between(source_addr, target_addr)) & address_flag::L4 != 0
 }
 
 /// The five-tuple of a message, which has no ports.
 #[inline(always)]
-fn between(header: &Header) -> FlowKey {
+fn between(source_addr: [u8; 4], target_addr: [u8; 4]) -> FlowKey {
     FlowKey {
-        source_addr: header.source_addr,
-        target_addr: header.target_addr,
+        source_addr,
+        target_addr,
         source_port: [0; 2],
         target_port: [0; 2],
         protocol: ICMP,
@@ -168,7 +178,7 @@ fn forward_error<F: Frame, T: Tables<Family = V4>>(
     if quote.key.source_addr != header.target_addr || quote.is_later_fragment {
         return Err(Verdict::PassNotOurs);
     }
-    let from = between(header);
+    let from = between(header.source_addr, header.target_addr);
     let packet = Packet {
         key: from,
         ip_len: header.ip_len,

@@ -63,7 +63,11 @@ impl Opening {
 /// What becomes of a packet that [`super::arrive`] said opens a flow.
 #[inline(always)]
 pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
-    match journey(frame, tables) {
+    let step = journey(frame, tables);
+    if let Some(opening) = tables.opening() {
+        T::Family::remember(frame, tables, &opening.packet, &step);
+    }
+    match step {
         Ok(step) => step,
         Err(verdict) => stopped::<T>(verdict),
     }

@@ -48,6 +48,7 @@ struct HeapTables {
     /// Of both rows.
     mode: Cell<u16>,
     outer: Cell<Option<Outer>>,
+    fragments: RefCell<Vec<(FragmentKey, Fragment)>>,
     events: RefCell<Vec<FlowEvent>>,
     now_ns: Cell<u64>,
 }
@@ -89,6 +90,7 @@ impl HeapTables {
             opening: Cell::default(),
             mode: Cell::new(mode::NAT),
             outer: Cell::default(),
+            fragments: RefCell::default(),
             events: RefCell::default(),
             now_ns: Cell::new(1),
         }
@@ -267,11 +269,24 @@ impl Tables for HeapTables {
     }
 
     fn opening(&self) -> Option<&Opening> {
-        self.opening.take()
+        self.opening.get()
     }
 
     fn set_outer(&self, outer: &Outer) {
         self.outer.set(Some(*outer));
+    }
+
+    fn outer(&self) -> Option<Outer> {
+        self.outer.get()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        let kept = self.fragments.borrow();
+        kept.iter().rev().find(|(of, _)| of == key).map(|(_, fragment)| *fragment)
+    }
+
+    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
+        self.fragments.borrow_mut().push((*key, *fragment));
     }
 
     fn report(&self, event: &FlowEvent) {
@@ -614,6 +629,7 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
 
 mod datagrams;
 mod exchange;
+mod fragments;
 mod guard;
 mod lost;
 mod one_sided;

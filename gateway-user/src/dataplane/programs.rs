@@ -17,6 +17,7 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::RESET, "gateway_reset"),
     (program::ICMP, "gateway_icmp"),
     (program::ERROR, "gateway_error"),
+    (program::FRAGMENT, "gateway_fragment"),
     (program::CAPTURE, "gateway_capture"),
     (program::LIMITED, "gateway_limited"),
     (program::IPV6_OPEN, "gateway_v6_open"),

@@ -206,7 +206,7 @@ mod tests {
     ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 10] = [
+    const ANEW: [&str; 11] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
@@ -216,6 +216,7 @@ mod tests {
         map_name::CAPTURE,
         map_name::CAPTURED,
         map_name::UNSENT,
+        map_name::FRAGMENTS,
         map_name::PROGRAMS,
     ];
 

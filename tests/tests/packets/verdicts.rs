@@ -80,8 +80,7 @@ fn every_packet_ends_in_its_verdict() {
         ("an IP length past the frame", changed(|f| f[IP + 3] = 200), DropTruncated),
         ("a TCP header of 16 bytes", changed(|f| f[TCP + 12] = 0x40), DropMalformed),
         ("a TCP header longer than the packet", changed(|f| f[TCP + 12] = 0xf0), DropTruncated),
-        ("a first fragment", changed(|f| f[IP + 6] = 0x20), DropFragment),
-        ("a later fragment", changed(|f| f[IP + 7] = 0x10), PassNotOurs),
+        ("a later fragment alone", changed(|f| f[IP + 7] = 0x10), DropFragment),
         ("no flow: ACK", to("10.0.0.100:80", flag::ACK), DropNoFlow),
         ("no flow: FIN", to("10.0.0.100:80", flag::FIN | flag::ACK), DropNoFlow),
         ("no flow: RST", to("10.0.0.100:80", flag::RST), DropNoFlow),
@@ -144,21 +143,6 @@ fn every_combination_of_flags_ends_as_tcp_allows() {
                 Verdict::DropMalformed
             };
             assert_eq!(ran.verdict, expected, "flags {flags:#04x}");
-        }
-    });
-}
-
-#[test]
-fn a_fragment_of_a_flow_is_dropped_in_either_direction() {
-    check("a_fragment_of_a_flow_is_dropped_in_either_direction", |bed| {
-        let (nat, backend) = establish(bed, CLIENT);
-        for (side, packet) in [
-            (Side::Client, to_vip(CLIENT, flag::ACK)),
-            (Side::Backend, Tcp::new(backend, nat, flag::ACK)),
-        ] {
-            let mut frame = packet.payload(&[0; 64]).frame().unwrap();
-            frame[IP + 6] = 0x20;
-            assert_eq!(bed.run(side, &frame).unwrap().verdict, Verdict::DropFragment, "{side:?}");
         }
     });
 }

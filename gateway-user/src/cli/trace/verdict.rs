@@ -28,8 +28,8 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
              sane sender does"
         }
         Verdict::DropFragment => {
-            "dropped: fragments are not forwarded; the sender's path has an MTU below its packets, \
-             or it ignores \"don't fragment\""
+            "dropped: it is a later fragment of a packet whose first one was not seen before it, and \
+             only that one names ports; trace them in order"
         }
         Verdict::DropNoBackend => {
             "dropped: no backend of the pool takes new flows of this class; `gateway status` shows \

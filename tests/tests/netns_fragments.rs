@@ -1,0 +1,118 @@
+//! Datagrams that are larger than any packet, between the kernels of real clients and backends: cut by
+//! either, and put together by the other.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use gateway_tests::config::GatewayConfig;
+use gateway_tests::node::{Node, wait_for};
+use gateway_tests::testbed::Testbed;
+
+/// For what takes milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The VIP's port, which the backends' are, too.
+const PORT: u16 = 80;
+
+/// A socket at all addresses of a backend that sends back what it gets, with its number before it.
+fn start_echo(testbed: &Testbed, number: usize) {
+    let vip = testbed.l4_vip(1);
+    testbed.backend(number).ip(&format!("address add {}/32 dev lo", vip.ip())).unwrap();
+    let work = move |addr: std::net::SocketAddr| {
+        let socket = UdpSocket::bind(addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut buffer = vec![number as u8; 65_536];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer[1..]) {
+            socket.send_to(&buffer[..=len], from).unwrap();
+        }
+    };
+    // What comes to the VIP is answered from there.
+    for addr in [vip, testbed.backend_at(number, PORT).addr] {
+        testbed.backend(number).detached(move || work(addr)).unwrap();
+    }
+}
+
+/// Two backends in a mode: every client's datagrams of all sizes come back whole, from one of them.
+fn datagrams_come_back(mode: &str) {
+    let Some(testbed) = Testbed::or_skip(2) else { return };
+    let vip = testbed.l4_vip(1);
+    (1..=2).for_each(|number| start_echo(&testbed, number));
+    let mut decaps = Vec::new();
+    if let Some(tunnel) = mode.strip_prefix("dsr-").filter(|tunnel| *tunnel != "l2") {
+        for number in 1..=2 {
+            // Who cuts leaves no room for the outer headers.
+            testbed.gateway().ip(&format!("link set backend{number} mtu 1600")).unwrap();
+            testbed.backend(number).ip("link set eth0 mtu 1600").unwrap();
+            // What goes to clients stays as long as their network takes it.
+            let back = format!("route replace default via 10.11.{number}.1 mtu 1500");
+            testbed.backend(number).ip(&back).unwrap();
+            decaps.push(start_decap(&testbed, tunnel, number));
+        }
+    }
+    let members = (1..=2).map(|number| testbed.backend_at(number, PORT)).collect();
+    let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
+    config.vips[0].protocol = "udp";
+    config.pools[0].lines = format!("mode = {mode:?}");
+    config.pools[0].sections.clear();
+    let _gateway = testbed.start_gateway(&config).unwrap();
+    let work = || {
+        let sockets: Vec<_> = (0..8).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        let mut answered = [0; 3];
+        for socket in &sockets {
+            socket.connect(vip).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let mut its = None;
+            for len in [1_472, 1_473, 8_000, 30_000, 65_000] {
+                let sent: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+                let mut got = vec![0; 65_536];
+                // The first may go where no link address is known yet, and the answer to one that
+                // was sent again comes twice.
+                let len = wait_for("an answer", PATIENCE, || {
+                    socket.send(&sent)?;
+                    Ok(socket.recv(&mut got).ok().filter(|&got| got == len + 1))
+                });
+                let (number, got) = got[..len.unwrap()].split_first().unwrap();
+                assert!(got == sent, "{} bytes came back as {}", sent.len(), got.len());
+                assert_eq!(*its.get_or_insert(*number), *number, "a flow has one backend");
+            }
+            answered[usize::from(its.unwrap())] += 1;
+        }
+        answered
+    };
+    let answered = testbed.client().run(work).unwrap();
+    assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
+}
+
+fn start_decap(testbed: &Testbed, tunnel: &str, number: usize) -> Node {
+    let mut command = testbed.backend(number).command(&testbed.binaries().gateway).unwrap();
+    command.args(["decap", "--interface", "eth0", "--mode", tunnel, "--from", "0.0.0.0/0"]);
+    command.arg("--pin-dir").arg(testbed.pins().join(format!("decap-{number}")));
+    let mut node = Node::start(command, &format!("decap-{number}"), testbed.folder()).unwrap();
+    wait_for("the program to be attached", PATIENCE, || {
+        node.still_runs()?;
+        Ok(node.log().contains("XDP program attached").then_some(()))
+    })
+    .unwrap();
+    node
+}
+
+#[test]
+fn large_datagrams_come_back_through_nat() {
+    datagrams_come_back("nat");
+}
+
+#[test]
+fn large_datagrams_come_back_from_backends_on_the_link() {
+    datagrams_come_back("dsr-l2");
+}
+
+#[test]
+fn large_datagrams_come_back_from_behind_ip_in_ip() {
+    datagrams_come_back("dsr-ipip");
+}
+
+#[test]
+fn large_datagrams_come_back_from_behind_gue() {
+    datagrams_come_back("dsr-gue");
+}

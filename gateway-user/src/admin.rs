@@ -4,6 +4,7 @@
 //! alone are asked of the loop, which answers between two turns. What changes something is a POST with
 //! a token.
 
+mod clients;
 mod error;
 mod forecast;
 mod guard;
@@ -49,7 +50,7 @@ pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, Stag
 use self::ready::Turns;
 pub use self::recover::{Advice, Recover, Recovery};
 pub use self::rollback::{Rollback, RolledBack};
-pub use self::route::{Candidate, Route, Routed};
+pub use self::route::{Asker, Candidate, Route, Routed};
 use crate::control;
 use crate::models::Keeper;
 
@@ -74,6 +75,7 @@ const PAGES: &[&str] = &[
     "/v1/label",
     "/v1/history",
     "/v1/requests",
+    "/v1/client",
     "/v1/route",
     "/v1/forecast",
     "/v1/recover",
@@ -147,6 +149,7 @@ fn router(pages: Pages) -> Router {
         .route("/v1/models/rollback", post(models::roll_back))
         .route("/v1/label", post(label::label))
         .route("/v1/history", get(history::history))
+        .route("/v1/client", get(clients::client))
         .route("/v1/route", post(route::route))
         .route("/v1/forecast", get(forecast::forecast))
         .route("/v1/recover", post(recover::recover))

@@ -20,6 +20,7 @@ mod fit;
 mod learner;
 mod saved;
 mod split;
+mod state;
 mod table;
 mod view;
 
@@ -30,6 +31,7 @@ pub use fit::{ClientFit, ClientFitJob};
 pub(crate) use learner::Clients;
 pub use saved::SavedClients;
 pub(crate) use split::split;
+pub use state::{ClientClassState, ClientState, ClientsState};
 pub use table::{CLIENTS_MAX, ClientRow, ClientTable};
 pub use view::{ClientClass, ClientView};
 

@@ -27,7 +27,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::hash::mix;
 
 use crate::classes::{Fit, FitJob};
-use crate::clients::{ClientFit, ClientFitJob, ClientView, Clients};
+use crate::clients::{ClientFit, ClientFitJob, ClientState, ClientView, Clients, ClientsState};
 use crate::decision::Decision;
 use crate::desired::{client_classes, vip_entry};
 use crate::directory::{Directory, DirectoryError};
@@ -309,6 +309,27 @@ impl Engine {
     /// The classes of clients, and who is in them, whether they decide anything or not.
     pub fn clients(&self) -> &Arc<ClientView> {
         self.clients.view()
+    }
+
+    /// The classes of clients, and where they decide, for people.
+    fn clients_state(&self) -> ClientsState {
+        let pools = self.pools.iter().zip(&self.fleet.pools);
+        let apart = pools.filter(|(pool, _)| pool.tells_clients_apart(self.ticked_at));
+        let may = !self.fleet.pools.iter().any(|spec| spec.weights == WeightMode::Manual);
+        let names = apart.filter(|_| may).map(|(_, spec)| spec.name.clone());
+        ClientsState::new(self.clients.view(), names.collect())
+    }
+
+    /// What is known of a client, and the class that its new flows are drawn by.
+    pub fn client(&self, addr: Ipv4Addr) -> ClientState {
+        let of = |(len, prefix): &(u32, [u8; 4])| {
+            let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
+            u32::from_be_bytes(*prefix) & mask == addr.to_bits() & mask
+        };
+        let known = self.tables.client_classes.iter().filter(|(key, _)| of(key));
+        let longest = known.max_by_key(|((len, _), _)| *len);
+        let class = longest.map_or(0, |(_, class)| u8::try_from(*class).unwrap_or(0));
+        self.clients.state(addr, class, self.clients_state())
     }
 
     /// What `CLIENT_CLASSES` should hold: learnt classes only where some pool goes by them, and in no

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::AdmissionState;
 use crate::canary::Comparison;
+use crate::clients::ClientsState;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
 use crate::flows::FlowTally;
@@ -16,7 +17,7 @@ use crate::recovery::Deed;
 use crate::versions::Version;
 
 /// The whole.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Last turn of the loop; 0 before the first.
     pub tick: u64,
@@ -26,6 +27,9 @@ pub struct State {
     pub observations: u64,
     /// Observations dropped: their backend is gone, or its row has another tenant.
     pub observations_stale: u64,
+    /// Classes of clients.
+    #[serde(default)]
+    pub clients: ClientsState,
     /// VIPs, in the configuration's order.
     pub vips: Vec<VipState>,
     /// Pools, in the configuration's order.

@@ -118,7 +118,7 @@ mod tests {
             row: 0,
         };
         let vips = vec![vip];
-        State { tick, at_ns: 0, observations: 0, observations_stale: 0, vips, pools }
+        State { tick, vips, pools, ..State::default() }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Nothing is sent and nothing is counted: the same question a moment later may have another answer.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,13 +12,15 @@ use axum::http::StatusCode;
 use gateway_common::hash::mix;
 use gateway_common::limits::CONTROL_CLASS;
 use gateway_core::classes::RequestFacts;
+use gateway_core::clients::{ClientState, NO_CLASS};
 use gateway_core::decision::{Health, Reason, WeightSource};
-use gateway_core::snapshot::Demand;
+use gateway_core::fleet::Layer;
+use gateway_core::snapshot::{Demand, Snapshot};
 use gateway_core::state::{BackendState, PoolState};
 use serde::{Deserialize, Serialize};
 
 use super::error::AdminError;
-use super::{Pages, body};
+use super::{Pages, body, clients};
 use crate::clock;
 
 /// A request's description.
@@ -36,6 +39,9 @@ pub struct Route {
     /// Its path; / unless given.
     #[serde(default)]
     pub path: Option<String>,
+    /// Address of the client that asks, whose class the packet path draws by.
+    #[serde(default)]
+    pub client: Option<Ipv4Addr>,
     /// Whose it is.
     #[serde(default)]
     pub tenant: Option<String>,
@@ -72,6 +78,8 @@ pub struct Routed {
     pub cost: f32,
     /// Whether requests like it were seen before; else its class is the nearest.
     pub known: bool,
+    /// What is known of the client that was named; `None`: none was.
+    pub client: Option<Asker>,
     /// What drew.
     pub hash: u64,
     /// Name of the backend; `None`: nobody takes requests.
@@ -80,6 +88,19 @@ pub struct Routed {
     pub why: String,
     /// All backends of the pool.
     pub candidates: Vec<Candidate>,
+}
+
+/// The client that asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Asker {
+    /// The class that it was learnt to be in; 0: in none.
+    pub class: u8,
+    /// What its requests cost, over the pool's usual.
+    pub cost: f64,
+    /// Whether enough is known of it.
+    pub known: bool,
+    /// Whether its class, learnt or given by the configuration, draws for it in this pool.
+    pub decides: bool,
 }
 
 /// What speaks for and against a backend.
@@ -121,7 +142,17 @@ pub(super) async fn route(
     };
     let hash = asked.hash.unwrap_or_else(|| mix(clock::now().0));
     let facts = facts(&asked);
-    let (demand, _) = snapshot.demand(at, &facts, hash);
+    let (mut demand, _) = snapshot.demand(at, &facts, hash);
+    let mut client = None;
+    if let Some(addr) = asked.client {
+        let known = clients::of(&pages, addr).await?;
+        let decides = decides(&snapshot, at, &name, &known);
+        if decides {
+            demand.class = snapshot.class_of(at, known.class, hash);
+        }
+        let ClientState { learnt: class, cost, known, .. } = known;
+        client = Some(Asker { class, cost, known, decides });
+    }
     let known = snapshot.pools.get(at).is_some_and(|pool| pool.classes.classify(&facts).known);
     let Demand { class, cost } = demand;
     let (rows, now) = (&*pages.rows, clock::now().0);
@@ -141,11 +172,22 @@ pub(super) async fn route(
         is_control: class == CONTROL_CLASS,
         cost,
         known,
+        client,
         hash,
         backend: backend.map(|backend| backend.name.clone()),
         why: why(of, backend, &candidates),
         candidates,
     }))
+}
+
+/// Whether a client's class draws for it: only packets are drawn by it, and a learnt one only where the
+/// ladder lets it.
+fn decides(snapshot: &Snapshot, pool: usize, name: &str, client: &ClientState) -> bool {
+    let mut vips = snapshot.fleet.vips.iter();
+    let at_proxy = vips.any(|vip| vip.pool == pool && vip.layer == Layer::L7);
+    let is_learnt = client.class == client.learnt;
+    let may = !is_learnt || client.classes.decides_in.iter().any(|pool| pool == name);
+    client.class != NO_CLASS && !at_proxy && may
 }
 
 fn facts(asked: &Route) -> RequestFacts<'_> {

@@ -254,10 +254,27 @@ async fn a_route_names_the_backend_and_all_that_it_was_weighed_against() {
     let again = site.post("/v1/route", &asked, "").await;
     let again: Routed = serde_json::from_str(&again.body).unwrap();
     assert_eq!(again.backend, Some(backend), "the same number draws the same");
+    assert!(again.client.is_none(), "none was named");
     let unknown = site.post("/v1/route", &serde_json::json!({ "pool": "nowhere" }), "").await;
     assert_eq!(unknown.status, 404);
     let mistyped = site.post("/v1/route", &serde_json::json!({ "pol": "web" }), "").await;
     assert_eq!(mistyped.status, 400);
+}
+
+#[tokio::test]
+async fn a_client_is_asked_for_alone_or_with_a_request() {
+    let site = site().await;
+    let asked = serde_json::json!({ "client": "192.0.2.1" });
+    let routed: Routed =
+        serde_json::from_str(&site.post("/v1/route", &asked, "").await.body).unwrap();
+    let client = routed.client.expect("it was named");
+    assert_eq!((client.class, client.known, client.decides), (0, false, false));
+    let answer = site.get("/v1/client?addr=192.0.2.1").await;
+    let known: gateway_core::clients::ClientState = serde_json::from_str(&answer.body).unwrap();
+    assert!(known.words().contains("nothing is known of it"), "{}", known.words());
+    for wrong in ["/v1/client", "/v1/client?addr=x", "/v1/client?addr=192.0.2.1&b=1"] {
+        assert_eq!(site.get(wrong).await.status, 400, "{wrong}");
+    }
 }
 
 #[tokio::test]

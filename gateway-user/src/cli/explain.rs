@@ -1,11 +1,12 @@
 //! `gateway explain`: why a backend has the weight that it has, or had it a moment ago.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use gateway_core::clients::ClientState;
 use gateway_core::decision::Decision;
 use gateway_core::explain::{explain, explain_tick};
 use gateway_core::history::{DECISIONS_MAX, TICKS_MAX};
@@ -19,7 +20,7 @@ use crate::admin::{Decisions, Status};
 pub(super) struct ExplainArgs {
     /// Name of the backend, or `pool/backend` where several pools have one of that name. Without one:
     /// all backends of a tick.
-    #[arg(required_unless_present_any = ["tick", "ago", "request_id"])]
+    #[arg(required_unless_present_any = ["tick", "ago", "request_id", "client"])]
     backend: Option<String>,
     /// As it was at this turn of the loop.
     #[arg(long, value_name = "N", conflicts_with = "ago")]
@@ -30,6 +31,9 @@ pub(super) struct ExplainArgs {
     /// Instead, why a request of the proxy went where it did: its `X-Request-ID`, or `last`.
     #[arg(long, value_name = "ID", conflicts_with_all = ["backend", "tick", "ago"])]
     request_id: Option<String>,
+    /// Instead, what is known of a client and what its new flows go by.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["backend", "tick", "ago", "request_id"])]
+    client: Option<Ipv4Addr>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -39,6 +43,9 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let admin = args.admin.admin;
     if let Some(id) = &args.request_id {
         return run_request(admin, id, args.admin.json);
+    }
+    if let Some(client) = args.client {
+        return run_client(admin, client, args.admin.json);
     }
     let path = match &args.backend {
         Some(name) => {
@@ -83,6 +90,16 @@ fn run_request(admin: SocketAddr, id: &str, json: bool) -> anyhow::Result<()> {
     let record: RequestRecord = serde_json::from_slice(&body)
         .with_context(|| format!("{admin} answered something that is no request"))?;
     say(&explain_request(&record))
+}
+
+fn run_client(admin: SocketAddr, client: Ipv4Addr, json: bool) -> anyhow::Result<()> {
+    let body = client::get(admin, &format!("/v1/client?addr={client}"))?;
+    if json {
+        return say(&format!("{}\n", String::from_utf8_lossy(&body)));
+    }
+    let known: ClientState = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} answered something that is no client"))?;
+    say(&known.words())
 }
 
 /// Those up to the moment that is asked for.

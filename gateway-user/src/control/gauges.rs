@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use gateway_common::layout::Traffic;
 use gateway_common::verdict::Verdict;
+use gateway_core::clients::ClientClassState;
 use gateway_core::decision::Health;
 use gateway_core::flows::{Durations, FlowTally};
 use gateway_core::state::{BackendState, PoolState, State};
@@ -64,6 +65,7 @@ impl Collector for Gauges {
         page.headroom(&state)?;
         page.admission(&state)?;
         page.forecasts(&state)?;
+        page.clients(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;
@@ -222,6 +224,29 @@ impl Page<'_> {
             "Failed share of what finished in the loop's window",
             state,
             |backend| Some(backend.inputs.failed_share),
+        )
+    }
+
+    fn clients(&mut self, state: &State) -> fmt::Result {
+        let each = |of: fn(&ClientClassState) -> f64| {
+            let class =
+                move |class: &ClientClassState| (vec![("class", class.id.to_string())], of(class));
+            state.clients.classes.iter().map(class).collect::<Vec<_>>()
+        };
+        self.gauge(
+            "gateway_client_class_clients",
+            "Clients of which enough is known that are in a class",
+            each(|class| class.clients as f64),
+        )?;
+        self.gauge(
+            "gateway_client_class_work_share",
+            "Part of the work of all clients that are known that a class made when it was made",
+            each(|class| f64::from(class.share)),
+        )?;
+        self.gauge(
+            "gateway_client_class_cost_ratio",
+            "What a request of a class's clients costs over the pool's usual",
+            each(|class| f64::from(class.cost)),
         )
     }
 

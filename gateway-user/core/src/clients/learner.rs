@@ -111,6 +111,11 @@ impl Clients {
         (self.view, self.awaited) = (Arc::default(), false);
     }
 
+    /// How clients behaved.
+    pub(crate) fn table(&self) -> &ClientTable {
+        &self.table
+    }
+
     /// Classes and who is in them, as last made.
     pub(crate) fn view(&self) -> &Arc<ClientView> {
         &self.view

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CLIENTS_MAX, ClientClass, ClientRow, ClientTable, ClientView, NUMBERS};
 use crate::features::client;
 
-/// Table and classes.
+/// Table and classes: at most [`CLIENTS_MAX`] rows and one for the rest, which are 256 KiB as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedClients {
     /// Version of the features that both are of.
@@ -60,4 +60,45 @@ impl SavedClients {
 fn is_sound(class: &ClientClass) -> bool {
     let ClientClass { cost, log_cost, share, centre, .. } = class;
     *cost > 0.0 && [*cost, *log_cost, *share].iter().chain(centre).all(|number| number.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::clients::table::Work;
+
+    fn busy(count: u32) -> ClientTable {
+        let mut table = ClientTable::default();
+        for number in 1..=count {
+            let part = 1.0 / 3.0 + f64::from(number);
+            let work = Work {
+                requests: part,
+                failed: part / 7.0,
+                log_cost: 1.0 / part,
+                trusted: part / 3.0,
+                took: part / 11.0,
+                bytes_in: 1e6 * part,
+                bytes_out: 1e9 * part,
+            };
+            table.add(Ipv4Addr::from(0xc0ff_ff00 + number), &work);
+        }
+        table.watch(Duration::from_secs(1));
+        table
+    }
+
+    #[test]
+    fn what_is_saved_of_many_clients_is_bounded_and_more_is_refused() {
+        let saved = SavedClients::new(&busy(5_000), &ClientView::default(), None);
+        let bytes = serde_json::to_vec(&saved).unwrap().len();
+        assert!(bytes <= 256 << 10, "{bytes} bytes");
+        assert_eq!(saved.rows.len(), CLIENTS_MAX + 1);
+        assert!(saved.restored(Duration::ZERO).is_some());
+        let mut more = saved;
+        let mut row = more.rows[0];
+        row.addr = Ipv4Addr::new(10, 0, 0, 1);
+        more.rows.push(row);
+        assert!(more.restored(Duration::ZERO).is_none(), "whoever wrote that was no gateway");
+    }
 }

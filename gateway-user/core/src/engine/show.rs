@@ -17,6 +17,7 @@ pub(super) fn state(engine: &Engine) -> State {
         at_ns: engine.ticked_at.0,
         observations: engine.observations,
         observations_stale: engine.observations_stale,
+        clients: engine.clients_state(),
         vips: vips.map(|(spec, entry)| vip(engine, spec, entry.index)).collect(),
         pools: pools.map(|(looped, spec)| pool(engine, looped, spec)).collect(),
     }

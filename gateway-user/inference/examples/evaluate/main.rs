@@ -6,6 +6,7 @@
 //! nothing was ever chosen, how good what was kept is.
 
 mod ablation;
+mod clients;
 mod data;
 mod llm;
 mod policies;
@@ -83,6 +84,9 @@ struct Args {
     /// Whether models that are wrong about everything do harm.
     #[arg(long)]
     wrong: bool,
+    /// What classes of clients are worth in the packet path, and whether wrong ones do harm.
+    #[arg(long)]
+    clients: bool,
     /// What the uses of the forecast are worth: headroom for ejections, admission.
     #[arg(long)]
     uses: bool,
@@ -132,6 +136,10 @@ fn main() -> Result<ExitCode> {
         uses::print(&seeds, &shapes)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.clients {
+        let bounded = clients::print(&models, &seeds, &shapes)?;
+        return Ok(if bounded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     if args.ablation || args.wrong {
         if args.ablation {
             ablation::print(&models, &seeds, &shapes)?;
@@ -156,6 +164,7 @@ fn main() -> Result<ExitCode> {
         targets::print(&all);
         ablation::print(&models, &seeds, &shapes)?;
         uses::print(&seeds, &shapes)?;
+        clients::print(&models, &seeds, &shapes)?;
         wrong::print(&models, &seeds, &shapes)?;
     }
     Ok(ExitCode::SUCCESS)

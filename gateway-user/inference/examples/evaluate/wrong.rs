@@ -18,7 +18,7 @@ use crate::ablation::run;
 use crate::runs::{BOOTSTRAP, in_parallel};
 
 /// How much worse a wrong model may make things.
-const WORSE_MAX: f64 = 1.05;
+pub(crate) const WORSE_MAX: f64 = 1.05;
 
 const SCENARIOS: [&str; 4] = ["antagonists", "grey", "crash", "mixed-antagonists"];
 

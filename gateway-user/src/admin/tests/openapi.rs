@@ -124,7 +124,9 @@ fn example(path: &str) -> Value {
         "/v1/models/stage" => json!({ "task": "fault", "stage": "canary" }),
         "/v1/models/rollback" => json!({ "task": "fault" }),
         "/v1/label" => json!({ "backend": "a", "faulty": true, "from_seconds_ago": 30 }),
-        "/v1/route" => json!({ "pool": "web", "path": "/users/1", "body_bytes": 9 }),
+        "/v1/route" => {
+            json!({ "pool": "web", "path": "/users/1", "body_bytes": 9, "client": "192.0.2.1" })
+        }
         "/v1/guard/limit" => json!({ "vip": "site", "new_per_second": 5 }),
         "/v1/guard" => json!({ "list": "deny", "add": ["192.0.2.0/24"] }),
         "/v1/recover" => json!({ "backend": "a", "act": true }),
@@ -154,6 +156,7 @@ async fn every_answer_is_what_is_documented() {
         "/v1/forecast?pool=web",
         "/v1/history?pool=web",
         "/v1/guard",
+        "/v1/client?addr=192.0.2.1",
     ] {
         let answer = site.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);

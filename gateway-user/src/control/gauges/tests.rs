@@ -26,6 +26,7 @@ impl Collector for OfState {
         page.autoscale(&self.0)?;
         page.headroom(&self.0)?;
         page.admission(&self.0)?;
+        page.clients(&self.0)?;
         page.forecasts(&self.0)
     }
 }
@@ -94,4 +95,22 @@ fn forecasts_are_shown_by_horizon_and_quantile_with_how_they_came_out_and_what_t
     let refused = "gateway_admission_refused_share{pool=\"web\",priority=\"low\"}";
     assert_eq!(value(refused), 0.0);
     assert_eq!(value("gateway_admission_wait_seconds{pool=\"web\"}"), 0.0);
+}
+
+#[test]
+fn classes_of_clients_are_shown_by_how_many_they_are_and_what_they_cost() {
+    let class = |id, cost| ClientClassState { id, cost, share: 0.5, clients: 7 };
+    let mut state = State::default();
+    state.clients.classes = vec![class(1, 1.0), class(2, 10.0)];
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(OfState(state)));
+    let mut page = String::new();
+    encode(&mut page, &registry).unwrap();
+    for line in [
+        "gateway_client_class_clients{class=\"2\"} 7",
+        "gateway_client_class_work_share{class=\"1\"} 0.5",
+        "gateway_client_class_cost_ratio{class=\"2\"} 10.0",
+    ] {
+        assert!(page.contains(line), "no {line} in\n{page}");
+    }
 }

@@ -107,6 +107,27 @@ fn prefixes_of_an_operator_come_first() {
 }
 
 #[test]
+fn a_client_is_shown_with_the_class_that_it_is_drawn_by_and_where_that_decides() {
+    let shown = |stage| trusted(stage, |_| ()).engine.client(HEAVY);
+    let (decides, shadow) = (shown(Stage::On), shown(Stage::Shadow));
+    assert_eq!((decides.class, decides.learnt), (2, 2));
+    assert_eq!(decides.classes.decides_in, ["web"]);
+    assert_eq!((shadow.class, shadow.learnt), (0, 2));
+    assert!(shadow.classes.decides_in.is_empty() && shadow.known && shadow.requests > 10.0);
+    let of_prefix = trusted(Stage::On, |fleet| {
+        fleet.client_classes =
+            vec![("192.0.2.0".parse().unwrap(), 24, 5), ("0.0.0.0".parse().unwrap(), 0, 6)];
+    });
+    let class = |addr| of_prefix.engine.client(addr).class;
+    assert_eq!(class(HEAVY), 5, "an operator's prefix comes before what is learnt");
+    assert_eq!(class(Ipv4Addr::new(192, 0, 2, 77)), 5);
+    assert_eq!(class(Ipv4Addr::new(198, 51, 100, 1)), 6);
+    let sizes: Vec<usize> =
+        of_prefix.engine.state().clients.classes.iter().map(|class| class.clients).collect();
+    assert_eq!(sizes, [1, 1]);
+}
+
+#[test]
 fn a_pool_that_the_proxy_serves_has_one_vector_for_all_clients() {
     let bench = trusted(Stage::On, |fleet| {
         let addr = "10.0.0.9:80".parse().unwrap();

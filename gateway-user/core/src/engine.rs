@@ -39,7 +39,7 @@ use crate::ladder::{Stage, Task};
 use crate::limit::LimitOrder;
 use crate::models::Models;
 use crate::notice::Notice;
-use crate::observation::{BackendRow, Observation, Seen};
+use crate::observation::{BackendRow, Observation};
 use crate::recovery::{End, Order, Planned, Ticket};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
@@ -185,10 +185,11 @@ impl Engine {
             }
             _ => false,
         };
-        if let (true, Some((pool, backend)), Seen::Client(work)) = (taken, known, &observation.seen)
+        if let (true, Some((pool, backend))) = (taken, known)
+            && let Some(work) = observation.seen.client_work()
         {
             let costs = self.pools[pool].learning_mut().costs_mut();
-            self.clients.observe(backend, work, costs);
+            self.clients.observe(backend, &work, costs);
         }
         if taken {
             self.observations += 1;

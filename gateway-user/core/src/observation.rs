@@ -91,8 +91,10 @@ pub enum Seen {
         among: u32,
         /// What the backend reported of itself (ORCA), if it did.
         report: Option<LoadReport>,
+        /// Who asked; `None`: nobody says.
+        client: Option<RequestClient>,
     },
-    /// What some of one client's requests or connections came to. It says nothing of the backend.
+    /// L4: what some of one client's connections came to. It says nothing of the backend.
     Client(ClientWork),
     /// An active probe ended.
     Probe {
@@ -101,6 +103,17 @@ pub enum Seen {
         /// How long it took.
         after: Duration,
     },
+}
+
+/// Who asked a request of the proxy, and how much went either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestClient {
+    /// Its address.
+    pub addr: Ipv4Addr,
+    /// Length of the request's body, where it was announced.
+    pub bytes_in: u64,
+    /// Bytes of the response's body so far.
+    pub bytes_out: u64,
 }
 
 /// What a client had done by a backend: at the proxy one request, in the packet path the connections
@@ -126,6 +139,36 @@ pub struct ClientWork {
     pub bytes_in: u64,
     /// Bytes that they were sent.
     pub bytes_out: u64,
+}
+
+impl Seen {
+    /// What a client had done by the backend, if this says so. One that went away had nothing.
+    pub fn client_work(&self) -> Option<ClientWork> {
+        let (outcome, after, among, client) = match *self {
+            Seen::Client(work) => return Some(work),
+            Seen::Request { outcome, after, among, client: Some(client), .. } => {
+                (outcome, after, among, client)
+            }
+            _ => return None,
+        };
+        let failed = match outcome {
+            RequestOutcome::Answered => 0,
+            RequestOutcome::ServerError | RequestOutcome::Broken | RequestOutcome::TimedOut => 1,
+            RequestOutcome::Abandoned => return None,
+        };
+        let RequestClient { addr, bytes_in, bytes_out } = client;
+        Some(ClientWork {
+            addr,
+            layer: Layer::L7,
+            count: 1,
+            failed,
+            took: after,
+            log_took: after.as_secs_f64().max(1e-6).ln(),
+            trust: 1.0 / f64::from(among.max(1)),
+            bytes_in,
+            bytes_out,
+        })
+    }
 }
 
 impl ClientWork {
@@ -174,4 +217,36 @@ pub struct LoadReport {
     pub requests_per_second: Option<f64>,
     /// Errors a second by the backend's own count.
     pub errors_per_second: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(outcome: RequestOutcome, among: u32) -> Option<ClientWork> {
+        let after = Duration::from_secs(1);
+        let addr = Ipv4Addr::new(192, 0, 2, 1);
+        let seen = Seen::Request {
+            outcome,
+            first_byte_after: after,
+            after,
+            class: 0,
+            profile: Profile::default(),
+            among,
+            report: None,
+            client: Some(RequestClient { addr, bytes_in: 10, bytes_out: 100 }),
+        };
+        seen.client_work()
+    }
+
+    #[test]
+    fn a_request_tells_of_its_client_unless_that_went_away() {
+        let work = request(RequestOutcome::Answered, 4).unwrap();
+        assert_eq!((work.layer, work.count, work.failed), (Layer::L7, 1, 0));
+        assert_eq!((work.bytes_in, work.bytes_out), (10, 100));
+        assert_eq!((work.trust, work.log_took), (0.25, 0.0));
+        assert_eq!(request(RequestOutcome::TimedOut, 1).map(|work| work.failed), Some(1));
+        assert_eq!(request(RequestOutcome::Abandoned, 1), None);
+        assert!(request(RequestOutcome::Answered, 0).unwrap().trust.is_finite());
+    }
 }

@@ -166,6 +166,7 @@ fn observations(backends: &[BackendRow], since: KtimeNs, tick: u64) -> Vec<Obser
                     profile: Profile::of(&facts),
                     among: 1,
                     report: None,
+                    client: None,
                 },
             });
         }

@@ -339,6 +339,7 @@ async fn requests_of_unlike_costs_come_to_be_told_apart() {
                 profile: Profile { id, ..Profile::default() },
                 among: 1,
                 report: None,
+                client: None,
             };
             telemetry.report(Observation { at: clock::now(), backend, seen });
         }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
-use gateway_core::fleet::Layer;
 use gateway_core::load::surplus_of;
 use gateway_core::observation::{
-    BackendRow, ClientWork, LoadReport, Observation, RequestOutcome, Seen,
+    BackendRow, LoadReport, Observation, RequestClient, RequestOutcome, Seen,
 };
 use gateway_core::snapshot::Demand;
 use http::{HeaderValue, Response, StatusCode};
@@ -145,31 +144,13 @@ impl Attempt {
             profile: self.thought.profile,
             among: self.among,
             report: self.report,
+            client: Some(RequestClient {
+                addr: self.thought.client,
+                bytes_in: self.thought.body_bytes,
+                bytes_out: self.bytes_out,
+            }),
         };
-        self.tell_of_client(now, after, outcome);
         self.end(now, counted, seen);
-    }
-
-    /// What the client had done. One that went away had nothing.
-    fn tell_of_client(&self, at: KtimeNs, after: Duration, outcome: RequestOutcome) {
-        let failed = match outcome {
-            RequestOutcome::Answered => 0,
-            RequestOutcome::ServerError | RequestOutcome::Broken | RequestOutcome::TimedOut => 1,
-            RequestOutcome::Abandoned => return,
-        };
-        let work = ClientWork {
-            addr: self.thought.client,
-            layer: Layer::L7,
-            count: 1,
-            failed,
-            took: after,
-            log_took: after.as_secs_f64().max(1e-6).ln(),
-            trust: 1.0 / f64::from(self.among),
-            bytes_in: self.thought.body_bytes,
-            bytes_out: self.bytes_out,
-        };
-        let (backend, seen) = (self.backend, Seen::Client(work));
-        self.worker.telemetry.report(Observation { at, backend, seen });
     }
 
     fn end(&mut self, at: KtimeNs, counted: TryOutcome, seen: Seen) {

@@ -126,6 +126,7 @@ mod tests {
             profile: Profile::default(),
             among: 1,
             report: None,
+            client: None,
         }
     }
 

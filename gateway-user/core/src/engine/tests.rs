@@ -86,6 +86,7 @@ impl Bench {
                 profile: Profile::default(),
                 among: 1,
                 report: None,
+                client: None,
             };
             self.see(backend, seen);
         }

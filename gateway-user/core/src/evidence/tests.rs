@@ -13,7 +13,16 @@ fn request(outcome: RequestOutcome, ms: u64) -> Seen {
     let after = Duration::from_millis(ms);
     let report = Some(LoadReport { utilization: 0.4, ..LoadReport::default() });
     let profile = Profile::default();
-    Seen::Request { outcome, first_byte_after: after, after, class: 0, profile, among: 1, report }
+    Seen::Request {
+        outcome,
+        first_byte_after: after,
+        after,
+        class: 0,
+        profile,
+        among: 1,
+        report,
+        client: None,
+    }
 }
 
 /// What is known after these were seen, 50 ms apart, at a tick two seconds after the start.
@@ -97,8 +106,16 @@ fn what_language_models_stream_tells_no_speed_unless_they_report_it() {
         };
         let profile = Profile::of(&facts(prompt_chars));
         known(
-            &[Seen::Request { outcome, first_byte_after, after, class, profile, among, report };
-                40],
+            &[Seen::Request {
+                outcome,
+                first_byte_after,
+                after,
+                class,
+                profile,
+                among,
+                report,
+                client: None,
+            }; 40],
         )
     };
     let streamed = answers(Some(58_000), None);

@@ -48,6 +48,7 @@ fn page() -> String {
         profile: Profile::default(),
         among: 1,
         report: Some(LoadReport { utilization: 0.4, ..LoadReport::default() }),
+        client: None,
     };
     for _ in 0..4 * 90 {
         now = now + TICK;

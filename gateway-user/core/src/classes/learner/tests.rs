@@ -40,6 +40,7 @@ impl Pool {
                         profile: Profile { id: id + 1, ..Profile::default() },
                         among: 1,
                         report: None,
+                        client: None,
                     },
                 );
             }

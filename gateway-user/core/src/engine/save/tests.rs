@@ -115,6 +115,7 @@ fn classes_and_what_requests_cost_outlive_a_boot() {
                 profile,
                 among: 1,
                 report: None,
+                client: None,
             },
         );
     }

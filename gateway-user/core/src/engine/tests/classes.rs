@@ -60,6 +60,7 @@ fn serve(bench: &mut Bench, turns: u32, dear: [u32; 2]) {
                     profile,
                     among: 1,
                     report: None,
+                    client: None,
                 };
                 bench.see(backend, seen);
             }

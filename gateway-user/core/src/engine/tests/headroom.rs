@@ -9,6 +9,7 @@ use crate::headroom::LoadSource;
 use crate::ladder::{Stage, Stages, Task};
 use crate::notice::What;
 use crate::observation::LoadReport;
+use crate::recovery::{Action, Denial, RecoverySpec};
 use crate::state::PoolState;
 use crate::target::{HttpUrl, Webhook};
 use crate::telling::{News, Telling};
@@ -25,6 +26,7 @@ fn ask(bench: &mut Bench, rate: u32, utilization: f64, fails: bool) {
         profile: Profile::default(),
         among: 1,
         report: Some(LoadReport { utilization, ..LoadReport::default() }),
+        client: None,
     };
     for backend in 0..3 {
         for nth in 0..rate / 4 {
@@ -167,6 +169,7 @@ fn a_split_by_the_forecast_is_recorded_beside_the_weights_and_decides_nothing() 
                 profile: Profile::default(),
                 among: 1,
                 report: Some(report),
+                client: None,
             };
             (0..5).for_each(|_| bench.see(backend, seen));
         }
@@ -227,4 +230,32 @@ fn a_model_of_load_that_is_wildly_wrong_is_believed_a_quarter_and_not_for_long()
             assert!((0.79..=1.26).contains(&ratio), "{output}: {wrong:?} {fallback:?}");
         }
     }
+}
+
+#[test]
+fn who_is_not_cut_for_want_of_headroom_is_left_alone_and_that_is_told() {
+    let mut fleet = web(WeightMode::Learned);
+    fleet.pools[0].recovery = Some(RecoverySpec {
+        webhook: None,
+        command: None,
+        reset_connections: true,
+        per_hour: 3,
+        cool_down: Duration::from_secs(60),
+    });
+    let name = fleet.pools[0].backends[0].name.clone();
+    let mut bench = Bench::new(fleet);
+    serve(&mut bench, 40, 0.8, false, 60);
+    let (mut told, mut ordered) = (Vec::new(), 0);
+    for _ in 0..40 {
+        ask(&mut bench, 40, 0.8, true);
+        let (turn, _) = bench.tick();
+        ordered += turn.orders.len();
+        told.extend(turn.notices.into_iter().filter_map(|notice| match notice.what {
+            What::ActsNot { backend, action, denied, .. } => Some((backend, action, denied)),
+            _ => None,
+        }));
+    }
+    assert_eq!(ordered, 0);
+    let denied = (name, Action::ResetConnections, Denial::Headroom);
+    assert!(told.first() == Some(&denied) && told.iter().all(|own| *own == denied), "{told:?}");
 }

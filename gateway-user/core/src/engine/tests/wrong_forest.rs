@@ -60,6 +60,7 @@ pub(super) fn serve(bench: &mut Bench, dead: Option<usize>) -> Vec<Decision> {
                 profile: crate::classes::Profile::default(),
                 among: 1,
                 report: None,
+                client: None,
             };
             bench.see(
                 backend,

@@ -32,7 +32,9 @@ use crate::fleet::{
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
 use crate::models::Models;
-use crate::observation::{BackendRow, ClientWork, Observation, RequestOutcome, Seen};
+use crate::observation::{
+    BackendRow, ClientWork, Observation, RequestClient, RequestOutcome, Seen,
+};
 use crate::prefix::BLOCKS_MAX;
 use crate::rows::{HeapRows, Rows};
 use crate::snapshot::{Demand, Snapshot};
@@ -227,40 +229,35 @@ impl Gateway {
         self.applied.client_classes.get(&prefix).map_or(NO_CLASS, |class| *class as u8)
     }
 
-    /// What its client had done, as whoever serves it sees that.
-    fn client_work(&self, ended: &Ended, layer: Layer, among: u32) -> Option<ClientWork> {
+    /// Who asked.
+    fn request_client(&self, ended: &Ended) -> RequestClient {
         let spec = &self.asked[usize::from(ended.request.class)].profiles;
+        let bytes_in = spec[usize::from(ended.request.profile)].body_bytes;
+        RequestClient { addr: self.client(&ended.request), bytes_in, bytes_out: 0 }
+    }
+
+    /// Notes what a client's connection came to, which the packet path tells with the next walk; the
+    /// proxy tells of clients with their requests.
+    fn note_client(&mut self, ended: &Ended) {
         let failed = match ended.outcome {
-            Outcome::Refused => return None,
+            _ if self.path == Path::L7 => return,
+            Outcome::Refused => return,
             Outcome::Answered => 0,
             Outcome::Error | Outcome::Broken | Outcome::TimedOut => 1,
         };
-        Some(ClientWork {
-            addr: self.client(&ended.request),
-            layer,
+        let RequestClient { addr, bytes_in, bytes_out } = self.request_client(ended);
+        let work = ClientWork {
+            addr,
+            layer: Layer::L4,
             count: 1,
             failed,
             took: ended.after,
             log_took: ended.after.as_secs_f64().max(1e-6).ln(),
-            trust: 1.0 / f64::from(among),
-            bytes_in: spec[usize::from(ended.request.profile)].body_bytes,
-            bytes_out: 0,
-        })
-    }
-
-    /// Notes what the client had done: the proxy tells it at once, the packet path with the next
-    /// walk.
-    fn note_client(&mut self, ended: &Ended, among: u32) {
-        if self.path == Path::L7 {
-            if let Some(work) = self.client_work(ended, Layer::L7, among) {
-                self.see(ended.now, ended.server, Seen::Client(work));
-            }
-        } else if let Some(work) = self.client_work(ended, Layer::L4, 1) {
-            self.ended
-                .entry((ended.server, work.addr))
-                .and_modify(|sum| sum.add(&work))
-                .or_insert(work);
-        }
+            trust: 1.0,
+            bytes_in,
+            bytes_out,
+        };
+        self.ended.entry((ended.server, addr)).and_modify(|sum| sum.add(&work)).or_insert(work);
     }
 
     /// Tells what connections ended, once it is time for a walk through the flow table.
@@ -304,6 +301,7 @@ impl Gateway {
             profile,
             among,
             report: ended.report.filter(|_| self.reports[ended.server]),
+            client: Some(self.request_client(ended)),
         }
     }
 
@@ -377,8 +375,7 @@ impl Balancer for Gateway {
         if let Some(seen) = seen {
             self.see(ended.now, ended.server, seen);
         }
-        let among = self.begun(&ended.request).among;
-        self.note_client(ended, among);
+        self.note_client(ended);
         self.begun.remove(&ended.request.luck);
     }
 

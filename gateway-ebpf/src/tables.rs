@@ -28,7 +28,7 @@ use gateway_common::layout::{
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
-use gateway_common::route::{self, Error, Family, Tables};
+use gateway_common::route::{self, Error, Family, Tables, V4};
 use gateway_common::verdict::Verdict;
 
 use crate::cursor::XdpFrame;
@@ -87,12 +87,15 @@ impl<V> MapTables<V> {
             unsafe { *count += 1 };
         }
     }
+}
 
+impl MapTables<V4> {
     /// The error about the packet of this run, which cannot be sent, if it is time for one.
     #[inline(always)]
     pub fn error(&self, frame: &XdpFrame) -> Result<Error, Verdict> {
         let row = maps::UNSENT.get_ptr_mut(0).ok_or(Verdict::DropTables)?;
-        // SAFETY: as above, and nothing else has it meanwhile.
+        // SAFETY: the map holds this row for this CPU alone, XDP does not preempt itself, and nothing else has
+        // it meanwhile.
         route::error(frame, unsafe { &mut *row }, self.now_coarse_ns())
     }
 }

@@ -322,12 +322,9 @@ impl Engine {
     }
 
     /// What is known of a client, and the class that its new flows are drawn by.
-    pub fn client(&self, addr: Ipv4Addr) -> ClientState {
-        let of = |(len, prefix): &(u32, [u8; 4])| {
-            let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
-            u32::from_be_bytes(*prefix) & mask == addr.to_bits() & mask
-        };
-        let known = self.tables.client_classes.iter().filter(|(key, _)| of(key));
+    pub fn client(&self, addr: IpAddr) -> ClientState {
+        let classes = self.tables.client_classes.iter();
+        let known = classes.filter(|((len, prefix), _)| is_within(addr, *prefix, *len));
         let longest = known.max_by_key(|((len, _), _)| *len);
         let class = longest.map_or(0, |(_, class)| u8::try_from(*class).unwrap_or(0));
         self.clients.state(addr, class, self.clients_state())
@@ -538,6 +535,21 @@ impl Engine {
             self.tables.vips.insert(entry.key, row);
             self.tables.limits.extend(limit.map(|limit| (entry.index, limit.row())));
         }
+    }
+}
+
+/// Whether an address is in a prefix of `len` bits.
+fn is_within(addr: IpAddr, prefix: IpAddr, len: u32) -> bool {
+    match (addr, prefix) {
+        (IpAddr::V4(addr), IpAddr::V4(prefix)) => {
+            let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
+            addr.to_bits() & mask == prefix.to_bits() & mask
+        }
+        (IpAddr::V6(addr), IpAddr::V6(prefix)) => {
+            let mask = u128::MAX.checked_shl(128 - len).unwrap_or(0);
+            addr.to_bits() & mask == prefix.to_bits() & mask
+        }
+        _ => false,
     }
 }
 

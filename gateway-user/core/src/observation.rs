@@ -109,7 +109,7 @@ pub enum Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestClient {
     /// Its address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Length of the request's body, where it was announced.
     pub bytes_in: u64,
     /// Bytes of the response's body so far.
@@ -225,7 +225,7 @@ mod tests {
 
     fn request(outcome: RequestOutcome, among: u32) -> Option<ClientWork> {
         let after = Duration::from_secs(1);
-        let addr = Ipv4Addr::new(192, 0, 2, 1);
+        let addr = IpAddr::from([192, 0, 2, 1]);
         let seen = Seen::Request {
             outcome,
             first_byte_after: after,

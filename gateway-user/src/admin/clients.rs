@@ -1,6 +1,6 @@
 //! `GET /v1/client`: what is known of a client, its class, and what its new flows go by.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,7 +16,7 @@ use super::error::AdminError;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    addr: Ipv4Addr,
+    addr: IpAddr,
 }
 
 pub(super) async fn client(
@@ -29,7 +29,7 @@ pub(super) async fn client(
 }
 
 /// What the loop knows of a client.
-pub(super) async fn of(pages: &Pages, addr: Ipv4Addr) -> Result<ClientState, AdminError> {
+pub(super) async fn of(pages: &Pages, addr: IpAddr) -> Result<ClientState, AdminError> {
     let asking = pages.control.ask(move |engine| engine.client(addr));
     asking
         .await

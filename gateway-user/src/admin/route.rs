@@ -2,7 +2,7 @@
 //!
 //! Nothing is sent and nothing is counted: the same question a moment later may have another answer.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -41,7 +41,7 @@ pub struct Route {
     pub path: Option<String>,
     /// Address of the client that asks, whose class the packet path draws by.
     #[serde(default)]
-    pub client: Option<Ipv4Addr>,
+    pub client: Option<IpAddr>,
     /// Whose it is.
     #[serde(default)]
     pub tenant: Option<String>,

@@ -1,7 +1,7 @@
 //! `gateway explain`: why a backend has the weight that it has, or had it a moment ago.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -33,7 +33,7 @@ pub(super) struct ExplainArgs {
     request_id: Option<String>,
     /// Instead, what is known of a client and what its new flows go by.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["backend", "tick", "ago", "request_id"])]
-    client: Option<Ipv4Addr>,
+    client: Option<IpAddr>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -92,7 +92,7 @@ fn run_request(admin: SocketAddr, id: &str, json: bool) -> anyhow::Result<()> {
     say(&explain_request(&record))
 }
 
-fn run_client(admin: SocketAddr, client: Ipv4Addr, json: bool) -> anyhow::Result<()> {
+fn run_client(admin: SocketAddr, client: IpAddr, json: bool) -> anyhow::Result<()> {
     let body = client::get(admin, &format!("/v1/client?addr={client}"))?;
     if json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));

@@ -82,7 +82,7 @@ mod tests {
                 bytes_in: 1e6 * part,
                 bytes_out: 1e9 * part,
             };
-            table.add(Ipv4Addr::from(0xc0ff_ff00 + number), &work);
+            table.add(Ipv4Addr::from(0xc0ff_ff00 + number).into(), &work);
         }
         table.watch(Duration::from_secs(1));
         table
@@ -97,7 +97,7 @@ mod tests {
         assert!(saved.restored(Duration::ZERO).is_some());
         let mut more = saved;
         let mut row = more.rows[0];
-        row.addr = Ipv4Addr::new(10, 0, 0, 1);
+        row.addr = Ipv4Addr::new(10, 0, 0, 1).into();
         more.rows.push(row);
         assert!(more.restored(Duration::ZERO).is_none(), "whoever wrote that was no gateway");
     }

@@ -1,7 +1,7 @@
 //! Clients and their classes for people: `/v1/state`, `/v1/client` and `gateway explain --client`.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct ClientClassState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClientState {
     /// Its address.
-    pub client: Ipv4Addr,
+    pub client: IpAddr,
     /// Class that the packet path draws its new flows by, 0 for none: an operator's or a learnt one.
     pub class: u8,
     /// Class that it was learnt to be in, whether that decides or not; 0: in none.
@@ -64,7 +64,7 @@ impl ClientsState {
 
 impl Clients {
     /// What is known of a client, whose new flows are drawn by `class`.
-    pub(crate) fn state(&self, client: Ipv4Addr, class: u8, classes: ClientsState) -> ClientState {
+    pub(crate) fn state(&self, client: IpAddr, class: u8, classes: ClientsState) -> ClientState {
         let row = self.table().of(client);
         ClientState {
             client,
@@ -135,7 +135,7 @@ mod tests {
     fn state(class: u8, learnt: u8) -> ClientState {
         let class_of = |id, cost| ClientClassState { id, cost, share: 0.5, clients: 3 };
         ClientState {
-            client: Ipv4Addr::new(192, 0, 2, 2),
+            client: "192.0.2.2".parse().unwrap(),
             class,
             learnt,
             cost: 9.5,

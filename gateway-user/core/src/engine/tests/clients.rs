@@ -120,8 +120,8 @@ fn a_client_is_shown_with_the_class_that_it_is_drawn_by_and_where_that_decides()
     });
     let class = |addr| of_prefix.engine.client(addr).class;
     assert_eq!(class(HEAVY), 5, "an operator's prefix comes before what is learnt");
-    assert_eq!(class(Ipv4Addr::new(192, 0, 2, 77)), 5);
-    assert_eq!(class(Ipv4Addr::new(198, 51, 100, 1)), 6);
+    assert_eq!(class(Ipv4Addr::new(192, 0, 2, 77).into()), 5);
+    assert_eq!(class(Ipv4Addr::new(198, 51, 100, 1).into()), 6);
     let sizes: Vec<usize> =
         of_prefix.engine.state().clients.classes.iter().map(|class| class.clients).collect();
     assert_eq!(sizes, [1, 1]);

@@ -175,7 +175,6 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
         Step::Icmp => T::Family::icmp(frame, tables),
         Step::Fragment => match T::Family::fragment(frame, tables) {
             Step::Opens => open(frame, tables),
-            Step::Limited => go_on(frame, tables, limited(frame, tables)),
             step => step,
         },
         step => step,
@@ -211,12 +210,13 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     if T::Family::is_fragment(&header) {
         return Ok(Step::Fragment);
     }
-    steer(frame, tables, &header)
+    steer::<F, T, false>(frame, tables, &header)
 }
 
-/// The journey of a packet that has ports.
+/// The journey of a packet that has ports. A VIP whose sources are limited takes no fragments, of which
+/// only the first would be counted.
 #[inline(always)]
-fn steer<F: Frame, T: Tables>(
+fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
     frame: &F,
     tables: &T,
     header: &<T::Family as Family>::Header,
@@ -240,13 +240,11 @@ fn steer<F: Frame, T: Tables>(
 
     let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
     // The guard knows sources of IPv4 alone.
-    if !T::Family::IS_IPV6 {
-        if vip.flags & vip_flag::GUARDED != 0 {
-            guard::admit(tables, &packet)?;
-        }
+    if !T::Family::IS_IPV6 && vip.flags & vip_flag::GUARDED != 0 {
+        guard::admit(tables, &packet)?;
         // Before its flow is looked for, so that a flood costs no look-up of what it hits.
         if vip.flags & vip_flag::LIMITED != 0 {
-            return Ok(Step::Limited);
+            return if IS_FRAGMENT { Err(Verdict::DropFragment) } else { Ok(Step::Limited) };
         }
     }
     to_vip(frame, tables, settings, &packet, hash, vip)
@@ -283,7 +281,6 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
     if begins {
         guard::limit(tables, settings, &vip, &packet, Limited::Flow)?;
     }
-    T::Family::remember(frame, tables, &packet, &step);
     step
 }
 

@@ -42,7 +42,7 @@ fn journey<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Result<St
     if header.fragment & FRAGMENT_OFFSET != 0 {
         return follow(frame, tables, &header, &key);
     }
-    let step = steer(frame, tables, &header);
+    let step = steer::<F, T, true>(frame, tables, &header);
     remember(frame, tables, &key, header.ip_len, &step);
     step
 }

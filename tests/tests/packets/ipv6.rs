@@ -318,9 +318,9 @@ fn flows_keep_their_backends_and_their_ports() {
         let clients: Vec<String> =
             (0..200).map(|host| format!("[2001:db8::{host:x}]:{}", 5_000 + host)).collect();
         let first: Vec<_> = clients.iter().map(|client| establish6(bed, client)).collect();
-        for row in 0..2 {
-            let used = first.iter().filter(|(_, backend)| *backend == addr(BACKENDS6[row])).count();
-            assert!((60..=140).contains(&used), "backend {row} has {used} of 200");
+        for at in BACKENDS6 {
+            let used = first.iter().filter(|(_, backend)| *backend == addr(at)).count();
+            assert!((60..=140).contains(&used), "backend {at} has {used} of 200");
         }
         super::steer_to(bed, 0);
         for (client, (nat, backend)) in clients.iter().zip(first) {

@@ -163,7 +163,8 @@ pub mod vip_flag {
     pub const RESET_LOST: u32 = 2;
     /// The guard looks at what comes for it ([`crate::guard`]).
     pub const GUARDED: u32 = 4;
-    /// Its sources have [`Limits`](super::Limits).
+    /// Its sources have [`Limits`](super::Limits). Only with
+    /// [`GUARDED`].
     pub const LIMITED: u32 = 8;
 }
 

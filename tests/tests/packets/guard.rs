@@ -155,7 +155,7 @@ fn a_limited_vip_ends_packets_as_any_other() {
         assert_eq!(run(bed, Side::Backend, &refusal).verdict, Verdict::DropRefusedRetry);
         assert_eq!(verdict(bed, CLIENT, VIP, flag::SYN), Verdict::ForwardIn, "drawn again");
         let tiny = to_vip(CLIENT, flag::SYN).ttl(1);
-        assert_eq!(run(bed, Side::Client, &tiny).verdict, Verdict::DropTtl);
+        assert_eq!(run(bed, Side::Client, &tiny).verdict, Verdict::TtlAnswered);
         bed.remove_program(gateway_common::layout::program::LIMITED).unwrap();
         assert_eq!(verdict(bed, CLIENT, VIP, flag::ACK), Verdict::DropTables);
     });

@@ -41,7 +41,7 @@ fn just(burst: u64) -> Rate {
 
 fn limited(packets: Rate, flows: Rate) -> HeapTables {
     let tables = HeapTables::new();
-    tables.vip_flags.set(vip_flag::LIMITED);
+    tables.vip_flags.set(vip_flag::GUARDED | vip_flag::LIMITED);
     let source_mask = [255, 255, 255, 0];
     tables.limits.set(Limits { packets, flows, source_mask, reserved: 0 });
     tables
@@ -90,7 +90,7 @@ fn packets_are_counted_whatever_they_are() {
 #[test]
 fn before_the_proxy_each_syn_is_a_flow() {
     let tables = limited(Rate::zeroed(), just(2));
-    tables.vip_flags.set(vip_flag::LIMITED | vip_flag::L7);
+    tables.vip_flags.set(vip_flag::GUARDED | vip_flag::LIMITED | vip_flag::L7);
     let verdict = |flags| tables.route(&mut frame(&client_key(7), flags, 0, &[])).verdict;
     assert_eq!(verdict(tcp_flag::SYN), Verdict::PassToProxy);
     assert_eq!(verdict(tcp_flag::ACK), Verdict::PassToProxy);

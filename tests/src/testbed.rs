@@ -126,6 +126,46 @@ impl Testbed {
         &self.backends[number - 1]
     }
 
+    /// A client whose router is the test bed's client, and takes no more than `mtu` bytes towards it.
+    ///
+    /// # Errors
+    /// The namespace, its link or a route cannot be made.
+    pub fn client_behind(&self, mtu: u16) -> Result<Namespace> {
+        let far = Namespace::create(&format!("{}-far", self.owner))?;
+        self.client.sysctl("net/ipv4/ip_forward", "1")?;
+        let link = Veth {
+            near: &self.client,
+            near_name: "inside",
+            near_addr: Ipv4Addr::new(10, 13, 0, 1),
+            far: &far,
+            far_name: "eth0",
+            far_addr: Ipv4Addr::new(10, 13, 0, 2),
+        };
+        link.create()?;
+        self.client.ip(&format!("link set inside mtu {mtu}"))?;
+        far.ip(&format!("route add default via {}", link.near_addr))?;
+        self.gateway.ip("route add 10.13.0.0/24 via 10.10.0.2")?;
+        Ok(far)
+    }
+
+    /// Starts `gateway decap` at backend `number` for packets in the encapsulation `tunnel` (`ipip`,
+    /// `gue`) from the sources `from`, and waits for its program to be attached.
+    ///
+    /// # Errors
+    /// It cannot be started, or is not attached in time.
+    pub fn start_decap(&self, number: usize, tunnel: &str, from: &str) -> Result<Node> {
+        let name = format!("decap-{number}");
+        let mut command = self.backend(number).command(&self.binaries.gateway)?;
+        command.args(["decap", "--interface", "eth0", "--mode", tunnel, "--from", from]);
+        command.arg("--pin-dir").arg(self.pins().join(&name));
+        let mut node = Node::start(command, &name, self.folder())?;
+        wait_for("the program to be attached", READY_PATIENCE, || {
+            node.still_runs()?;
+            Ok(node.log().contains("XDP program attached").then_some(()))
+        })?;
+        Ok(node)
+    }
+
     /// Where configuration and logs lie.
     pub fn folder(&self) -> &Path {
         &self.folder.0

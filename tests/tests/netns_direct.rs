@@ -68,16 +68,7 @@ fn start_decaps(testbed: &Testbed, tunnel: &str, backends: usize) -> Vec<Node> {
 fn start_decap(testbed: &Testbed, tunnel: &str, number: usize, from: &str) -> Node {
     let backend = testbed.backend(number);
     backend.ip(&format!("route replace default via 10.11.{number}.1 advmss 1432")).unwrap();
-    let mut command = backend.command(&testbed.binaries().gateway).unwrap();
-    command.args(["decap", "--interface", "eth0", "--mode", tunnel, "--from", from]);
-    command.arg("--pin-dir").arg(testbed.pins().join(format!("decap-{number}")));
-    let mut node = Node::start(command, &format!("decap-{number}"), testbed.folder()).unwrap();
-    wait_for("the program to be attached", PATIENCE, || {
-        node.still_runs()?;
-        Ok(node.log().contains("XDP program attached").then_some(()))
-    })
-    .unwrap();
-    node
+    testbed.start_decap(number, tunnel, from).unwrap()
 }
 
 /// Ends it; packets by outcome, as it tells at its end.

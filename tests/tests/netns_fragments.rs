@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
-use gateway_tests::node::{Node, wait_for};
+use gateway_tests::node::wait_for;
 use gateway_tests::testbed::Testbed;
 
 /// For what takes milliseconds on an idle machine.
@@ -47,7 +47,7 @@ fn datagrams_come_back(mode: &str) {
             // What goes to clients stays as long as their network takes it.
             let back = format!("route replace default via 10.11.{number}.1 mtu 1500");
             testbed.backend(number).ip(&back).unwrap();
-            decaps.push(start_decap(&testbed, tunnel, number));
+            decaps.push(testbed.start_decap(number, tunnel, "0.0.0.0/0").unwrap());
         }
     }
     let members = (1..=2).map(|number| testbed.backend_at(number, PORT)).collect();
@@ -82,19 +82,6 @@ fn datagrams_come_back(mode: &str) {
     };
     let answered = testbed.client().run(work).unwrap();
     assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
-}
-
-fn start_decap(testbed: &Testbed, tunnel: &str, number: usize) -> Node {
-    let mut command = testbed.backend(number).command(&testbed.binaries().gateway).unwrap();
-    command.args(["decap", "--interface", "eth0", "--mode", tunnel, "--from", "0.0.0.0/0"]);
-    command.arg("--pin-dir").arg(testbed.pins().join(format!("decap-{number}")));
-    let mut node = Node::start(command, &format!("decap-{number}"), testbed.folder()).unwrap();
-    wait_for("the program to be attached", PATIENCE, || {
-        node.still_runs()?;
-        Ok(node.log().contains("XDP program attached").then_some(()))
-    })
-    .unwrap();
-    node
 }
 
 #[test]

@@ -4,21 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
-use gateway_tests::netns::{Namespace, Veth};
 use gateway_tests::node::wait_for;
 use gateway_tests::testbed::{GatewayNode, Testbed};
 
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The test bed's client, as the gateway reaches it.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 2);
-/// The network of a client behind the test bed's client, which is its router.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 13, 0, 1);
-const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 13, 0, 2);
 
 /// One L4 VIP over the first backend.
 fn config(testbed: &Testbed, port: u16) -> GatewayConfig {
@@ -32,27 +26,6 @@ fn counted(gateway: &GatewayNode<'_>, verdict: &str) -> u64 {
     let start = format!("gateway_packets_total{{verdict=\"{verdict}\"}} ");
     let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
     told.unwrap_or_else(|| panic!("no {verdict} in {metrics}")).parse().unwrap()
-}
-
-/// A client whose router is the test bed's client, and takes no more than `mtu` towards it.
-fn client_behind(testbed: &Testbed, mtu: u16) -> Namespace {
-    let far = Namespace::create(&format!("{}-far", testbed.owner())).unwrap();
-    let router = testbed.client();
-    router.sysctl("net/ipv4/ip_forward", "1").unwrap();
-    Veth {
-        near: router,
-        near_name: "inside",
-        near_addr: ROUTER,
-        far: &far,
-        far_name: "eth0",
-        far_addr: FAR_CLIENT,
-    }
-    .create()
-    .unwrap();
-    router.ip(&format!("link set inside mtu {mtu}")).unwrap();
-    far.ip(&format!("route add default via {ROUTER}")).unwrap();
-    testbed.gateway().ip(&format!("route add 10.13.0.0/24 via {CLIENT}")).unwrap();
-    far
 }
 
 #[test]
@@ -81,7 +54,7 @@ fn a_backend_learns_of_a_smaller_mtu_behind_the_gateway() {
     let Some(testbed) = Testbed::or_skip(1) else { return };
     let _backends = testbed.start_backends(&[2]).unwrap();
     let gateway = testbed.start_gateway(&config(&testbed, 8080)).unwrap();
-    let far = client_behind(&testbed, 1_280);
+    let far = testbed.client_behind(1_280).unwrap();
     // Nobody guesses: what does not fit is lost until the backend is told.
     testbed.backend(1).sysctl("net/ipv4/tcp_mtu_probing", "0").unwrap();
     let url = format!("http://{}/stream?bytes=2000000&rate=10000000", testbed.l4_vip(1));

@@ -5,12 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::process::Output;
 use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
-use gateway_tests::netns::{Namespace, Veth};
+use gateway_tests::netns::Namespace;
 use gateway_tests::node::{Node, wait_for};
 use gateway_tests::testbed::{BackendNode, BackendOptions, GatewayNode, Testbed};
 
@@ -18,11 +18,6 @@ use gateway_tests::testbed::{BackendNode, BackendOptions, GatewayNode, Testbed};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The VIP's port, which is the backend's too.
 const PORT: u16 = 80;
-/// The test bed's client, as the gateway reaches it.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 10, 0, 2);
-/// The network of a client behind the test bed's client, which is its router.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 13, 0, 1);
-const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 13, 0, 2);
 
 /// One backend that serves in a mode, and the gateway before it.
 struct Served<'a> {
@@ -47,10 +42,11 @@ impl<'a> Served<'a> {
         let members = vec![testbed.backend_at(1, PORT)];
         let mut config = GatewayConfig::one_pool(testbed.l4_vip(1), "l4", "equal", members);
         config.pools[0].lines = format!("mode = {mode:?}");
+        let tunnel = mode.strip_prefix("dsr-").filter(|&tunnel| tunnel != "l2");
         Served {
             testbed,
             _backend: testbed.start_backend(1, &options).unwrap(),
-            _decap: mode.strip_prefix("dsr-").and_then(|tunnel| start_decap(testbed, tunnel)),
+            _decap: tunnel.map(|tunnel| testbed.start_decap(1, tunnel, "0.0.0.0/0").unwrap()),
             gateway: testbed.start_gateway(&config).unwrap(),
         }
     }
@@ -89,44 +85,6 @@ impl<'a> Served<'a> {
 
 fn succeeded(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Something that takes the outer headers off at the backend, if there are some.
-fn start_decap(testbed: &Testbed, tunnel: &str) -> Option<Node> {
-    if tunnel == "l2" {
-        return None;
-    }
-    let mut command = testbed.backend(1).command(&testbed.binaries().gateway).unwrap();
-    command.args(["decap", "--interface", "eth0", "--mode", tunnel, "--from", "0.0.0.0/0"]);
-    command.arg("--pin-dir").arg(testbed.pins().join("decap"));
-    let mut node = Node::start(command, "decap", testbed.folder()).unwrap();
-    wait_for("the program to be attached", PATIENCE, || {
-        node.still_runs()?;
-        Ok(node.log().contains("XDP program attached").then_some(()))
-    })
-    .unwrap();
-    Some(node)
-}
-
-/// A client whose router is the test bed's client, and takes no more than `mtu` towards it.
-fn client_behind(testbed: &Testbed, mtu: u16) -> Namespace {
-    let far = Namespace::create(&format!("{}-far", testbed.owner())).unwrap();
-    let router = testbed.client();
-    router.sysctl("net/ipv4/ip_forward", "1").unwrap();
-    Veth {
-        near: router,
-        near_name: "inside",
-        near_addr: ROUTER,
-        far: &far,
-        far_name: "eth0",
-        far_addr: FAR_CLIENT,
-    }
-    .create()
-    .unwrap();
-    router.ip(&format!("link set inside mtu {mtu}")).unwrap();
-    far.ip(&format!("route add default via {ROUTER}")).unwrap();
-    testbed.gateway().ip(&format!("route add 10.13.0.0/24 via {CLIENT}")).unwrap();
-    far
 }
 
 /// The client hears of the MTU towards the backend, less the outer headers.
@@ -176,7 +134,7 @@ fn a_backend_learns_of_a_smaller_mtu_of_the_gateway() {
 fn a_backend_learns(mode: &str) {
     let Some(testbed) = Testbed::or_skip(1) else { return };
     let served = Served::start(&testbed, mode);
-    let far = client_behind(&testbed, 1_280);
+    let far = testbed.client_behind(1_280).unwrap();
     served.download(&far);
 }
 

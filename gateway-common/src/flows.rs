@@ -6,7 +6,9 @@
 //! - `FLOWS`: a line is one [`Flow`]. 32 of them are a bucket, the one that a key's hash names.
 //! - `TAGS`: a line is the bucket's index, 16 bits of hash a way, zero where the way is free. A
 //!   look-up reads this line and, but for one in two thousand, no line of `FLOWS` in vain; a key
-//!   that is not there costs no more than this line.
+//!   that is not there costs no more than this line. A new flow takes the way that its hash names, its
+//!   home, where nobody has that, so that a look-up can ask for that line together with this one: what
+//!   two lines cost one after the other is most of the time of a packet among a million flows.
 //! - `RETURNS`: the way back. A line holds 16 cells, each a tag of 8 bits and the number of a line
 //!   of `FLOWS`, in the bucket that the hash of the backend-side key names.
 //!
@@ -74,6 +76,11 @@ const ANSWER_TRIES: u32 = 2;
 pub trait Line: Copy {
     /// Word `AT`.
     fn load<const AT: usize>(self) -> u64;
+    /// Asks for the line, so that it is there when it is needed: a read whose word nobody waits for.
+    #[inline(always)]
+    fn touch(self) {
+        self.load::<0>();
+    }
     /// Word `at % 8`.
     fn load_at(self, at: u32) -> u64;
     /// Writes word `AT`.
@@ -223,6 +230,9 @@ fn read<L: Line>(line: L) -> Option<Flow> {
 struct Place {
     bucket: u32,
     tag: u16,
+    /// The way that it gets if nobody has that. A guess of where the flow is, while the tags that tell
+    /// are still on their way.
+    home: u32,
 }
 
 impl Place {
@@ -231,7 +241,8 @@ impl Place {
         let buckets = flows_max / FLOW_WAYS;
         // A free way has no tag, so no hash has that one.
         let tag = (hash as u16).max(1);
-        Place { bucket: (hash >> 32) as u32 & buckets.wrapping_sub(1), tag }
+        let home = (hash >> 16) as u32 % FLOW_WAYS;
+        Place { bucket: (hash >> 32) as u32 & buckets.wrapping_sub(1), tag, home }
     }
 
     #[inline(always)]
@@ -263,6 +274,12 @@ impl Ways {
         Ways(ways)
     }
 
+    /// Whether a way is among them.
+    #[inline(always)]
+    fn has(self, way: u32) -> bool {
+        self.0 >> (way % 4 * 16 + way / 4) & 1 != 0
+    }
+
     /// Takes out one way.
     #[inline(always)]
     fn next(&mut self) -> Option<u32> {
@@ -279,6 +296,9 @@ impl Ways {
 #[inline(always)]
 pub fn find<T: FlowTable>(table: &T, key: &FlowKey, hash: u64) -> Option<Found<T::Line>> {
     let place = Place::new(hash, table.flows_max());
+    if let Some(home) = table.flow(place.index(place.home)) {
+        home.touch();
+    }
     let mut ways = Ways::tagged(table.tags(place.bucket)?, place.tag);
     let mut spot = Spot::NOWHERE;
     for _ in 0..FLOW_CANDIDATES {
@@ -347,18 +367,20 @@ pub fn claim<T: FlowTable>(table: &T, hash: u64, earlier: Seen, now_ns: u64) -> 
         chosen = free(table, place);
     }
     if chosen.index == Seen::NOTHING.index {
-        chosen = victim(table, place, hash, now_ns);
+        chosen = victim(table, place, now_ns);
     }
     take(table, chosen)
 }
 
-/// A way that nobody has.
+/// A way that nobody has: the key's home, if that is one.
 #[inline(always)]
 fn free<T: FlowTable>(table: &T, place: Place) -> Seen {
     let Some(tags) = table.tags(place.bucket) else { return Seen::NOTHING };
     let mut ways = Ways::tagged(tags, 0);
+    let mut next = if ways.has(place.home) { Some(place.home) } else { ways.next() };
     for _ in 0..FREE_TRIES {
-        let Some(way) = ways.next() else { break };
+        let Some(way) = next else { break };
+        next = ways.next();
         let index = place.index(way);
         let Some(line) = table.flow(index) else { break };
         let control = FlowControl::of(line.load::<CONTROL>());
@@ -372,12 +394,12 @@ fn free<T: FlowTable>(table: &T, place: Place) -> Seen {
 /// Of some ways of a bucket, one that became free, else one that is over, else the one that was
 /// silent longest.
 #[inline(always)]
-fn victim<T: FlowTable>(table: &T, place: Place, hash: u64, now_ns: u64) -> Seen {
+fn victim<T: FlowTable>(table: &T, place: Place, now_ns: u64) -> Seen {
     let now = clock::coarse(now_ns);
     let keeps = table.keeps_confirmed();
-    // The lower bits are the tag, the upper ones the bucket. Elsewhere each millisecond where nobody
-    // may be found, so that a SYN that is sent again is not refused again.
-    let first = ((hash >> 16) as u32).wrapping_add(if keeps { now } else { 0 });
+    // Elsewhere each millisecond where nobody may be found, so that a SYN that is sent again is not
+    // refused again.
+    let first = place.home.wrapping_add(if keeps { now } else { 0 });
     let mut chosen = Seen::NOTHING;
     let mut most = 0;
     for step in 0..VICTIMS_KEEPING {

@@ -252,6 +252,25 @@ fn a_look_up_while_a_line_changes_hands_finds_no_other_key() {
 }
 
 #[test]
+fn who_comes_first_to_a_home_has_it() {
+    let memory = Memory::new(FLOWS_MAX);
+    let table = memory.table();
+    for number in 0..FLOW_WAYS {
+        let (key, hash) = (key(number), u64::from(number) << 16 | u64::from(number + 1));
+        assert!(insert(&table, hash, &flow(key, 0, NOW_NS)));
+        assert_eq!(find(&table, &key, hash).unwrap().index, number);
+    }
+    // The same home in another bucket, and then another flow that wants it, too.
+    let indices = [40, 41].map(|number| {
+        let hash = 1 << 32 | 5 << 16 | u64::from(number);
+        assert!(insert(&table, hash, &flow(key(number), 0, NOW_NS)));
+        find(&table, &key(number), hash).unwrap().index
+    });
+    assert_eq!(indices[0], FLOW_WAYS + 5);
+    assert!(indices[1] >= FLOW_WAYS && indices[1] != indices[0]);
+}
+
+#[test]
 fn a_bucket_with_room_gives_up_nobody() {
     let memory = Memory::new(FLOWS_MAX);
     let table = memory.table();

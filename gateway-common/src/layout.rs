@@ -240,6 +240,18 @@ impl Backend {
     pub const fn mode(&self) -> u16 {
         self.flags & backend_flag::MODE
     }
+
+    /// Whether its addresses are IPv6.
+    #[inline(always)]
+    pub const fn is_ipv6(&self) -> bool {
+        self.flags & backend_flag::IPV6 != 0
+    }
+
+    /// Whether packets go to it in others, so that they need not be of its family.
+    #[inline(always)]
+    pub const fn is_tunnelled(&self) -> bool {
+        self.flags & backend_flag::TUNNELLED != 0
+    }
 }
 
 /// Flags of a [`Backend`].
@@ -248,8 +260,10 @@ pub mod backend_flag {
     pub const PRESENT: u16 = 1;
     /// The bits that hold its [`super::mode`].
     pub const MODE: u16 = 6;
-    /// Its addresses are IPv6, in its row of [`super::map_name::BACKENDS6`], and it serves VIPs of
-    /// IPv6.
+    /// The bit of those that the encapsulating modes have.
+    pub const TUNNELLED: u16 = 4;
+    /// Its addresses are IPv6, in its row of [`super::map_name::BACKENDS6`]. Unless it is
+    /// [`TUNNELLED`], it serves VIPs of its own family alone.
     pub const IPV6: u16 = 8;
 }
 
@@ -269,7 +283,8 @@ pub mod mode {
     pub const NAT: u16 = 0;
     /// Only the link addresses change; the backend has the VIP and answers by itself.
     pub const DSR_L2: u16 = 2;
-    /// The packet goes in another one, by IP in IP (RFC 2003); the backend answers by itself.
+    /// The packet goes in another one, by IP in IP (RFC 2003, 2473, 4213); the backend answers by
+    /// itself.
     pub const DSR_IPIP: u16 = 4;
     /// The same in UDP, by variant 1 of GUE ([`crate::tunnel`]).
     pub const DSR_GUE: u16 = 6;
@@ -617,15 +632,15 @@ pub struct Opening {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Outer {
-    /// Interface that it leaves by.
+    /// Interface that it leaves by; 0: nobody asked for the way yet.
     pub interface: u32,
     /// Link address of that interface.
     pub link_source: [u8; 6],
     /// Link address of the next hop.
     pub link_target: [u8; 6],
-    /// The gateway's address towards the backend.
+    /// The gateway's address towards the backend; zero where [`outer_flag::IPV6`] is set.
     pub source_addr: [u8; 4],
-    /// The backend's address.
+    /// The backend's address; zero where [`outer_flag::IPV6`] is set.
     pub target_addr: [u8; 4],
     /// The packet itself, from its IP header, in bytes.
     pub inner_len: u16,
@@ -633,10 +648,27 @@ pub struct Outer {
     pub mode: u16,
     /// Source port of the outer UDP header, the flow's own.
     pub source_port: [u8; 2],
-    /// Type of service of the packet itself.
+    /// Type of service, or traffic class, of the packet itself.
     pub tos: u8,
+    /// [`outer_flag`]s.
+    pub flags: u8,
+    /// Flow label of an outer header of IPv6, the flow's own.
+    pub flow_label: u32,
+    /// Generation of the backend's row.
+    pub generation: u32,
+    /// The backend's row.
+    pub backend: u16,
     /// Spelled out.
-    pub reserved: u8,
+    pub reserved: u16,
+}
+
+/// Flags of an [`Outer`].
+pub mod outer_flag {
+    /// The outer header is IPv6. Its addresses are in the backend's row of
+    /// [`super::map_name::BACKENDS6`].
+    pub const IPV6: u8 = 1;
+    /// The packet itself is IPv6.
+    pub const INNER_IPV6: u8 = 2;
 }
 
 /// Which packets somebody captures ([`crate::capture`]).
@@ -721,12 +753,10 @@ pub struct Fragment {
     /// How it left: without headers around it, in [`mode::NAT`], with these addresses as its own. Its
     /// length is the most that others may have.
     pub outer: Outer,
-    /// Until when others may follow (`CLOCK_MONOTONIC`, ns).
-    pub until_ns: u64,
     /// The [`Verdict`](crate::verdict::Verdict) that it ended in.
     pub verdict: u32,
-    /// Spelled out.
-    pub reserved: u32,
+    /// Until when others may follow (`CLOCK_MONOTONIC`, ns).
+    pub until_ns: u64,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -853,6 +883,10 @@ pub mod event_kind {
 }
 
 const _: () = {
+    assert!(
+        mode::NAT & backend_flag::TUNNELLED == 0 && mode::DSR_L2 & backend_flag::TUNNELLED == 0
+    );
+    assert!(mode::DSR_IPIP & mode::DSR_GUE & backend_flag::TUNNELLED != 0);
     assert!(size_of::<VipKey>() == 8);
     assert!(size_of::<Vip>() == 12);
     assert!(size_of::<Pool>() == 20);
@@ -869,7 +903,7 @@ const _: () = {
     assert!(size_of::<Traffic>() == 48);
     assert!(size_of::<FlowEvent>() == 48);
     assert!(size_of::<Opening>() == 64);
-    assert!(size_of::<Outer>() == 32);
+    assert!(size_of::<Outer>() == 44);
     assert!(size_of::<CaptureFilter>() == 32);
     assert!(size_of::<Captured>() == 40);
     assert!(size_of::<Limits>() == 40);
@@ -881,7 +915,7 @@ const _: () = {
     assert!(size_of::<ClientPrefix6>() == 20);
     assert!(size_of::<Unsent>() == 16);
     assert!(size_of::<FragmentKey>() == 12);
-    assert!(size_of::<Fragment>() == 48);
+    assert!(size_of::<Fragment>() == 56);
 };
 
 #[cfg(feature = "aya")]

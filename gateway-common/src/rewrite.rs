@@ -18,6 +18,11 @@ pub struct Hop {
     pub target: [u8; 6],
 }
 
+impl Hop {
+    /// No way yet.
+    pub const UNKNOWN: Hop = Hop { interface: 0, source: [0; 6], target: [0; 6] };
+}
+
 /// Gives a packet the five-tuple `to`, one less time to live and its hop's link addresses.
 ///
 /// The furthest header is reached first and holds those before it, so a packet is changed as a

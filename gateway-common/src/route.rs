@@ -137,8 +137,8 @@ pub enum Step {
     Ended(Routed),
     /// To a new flow, whose [`Opening`] the tables hold: [`open`] goes on.
     Opens,
-    /// To a backend that it goes to in another packet, whose headers the tables hold:
-    /// [`crate::tunnel::wrap`] writes them, once there is room.
+    /// To a backend that it goes to in another packet, whose headers the tables hold: once its way is
+    /// known and there is room, [`Family::wrap`] of the backend's family writes them.
     Encapsulates,
     /// To a segment whose connection is lost, as its client is to hear: [`reset`] answers it. If
     /// nobody does, the packet ends so.
@@ -194,7 +194,7 @@ pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
 /// The end of a packet that `verdict` stopped, unless that is something to tell its sender: so far
 /// senders of IPv4 alone hear of it.
 #[inline(always)]
-fn stopped<T: Tables>(verdict: Verdict) -> Step {
+pub fn stopped<T: Tables>(verdict: Verdict) -> Step {
     match verdict {
         Verdict::DropTooBig | Verdict::DropTtl if !T::Family::IS_IPV6 => Step::Unsent(verdict),
         _ => Step::Ended(Routed { verdict, interface: 0 }),
@@ -415,7 +415,7 @@ fn weight<T: Tables>(tables: &T, settings: &Settings, class: u8, now_ns: u64, ro
 }
 
 /// The backend of a flow, unless its row was freed or given to another since, or is of the other
-/// family.
+/// family and no packets go there in others.
 #[inline(always)]
 fn backend_of<T: Tables>(
     tables: &T,
@@ -423,17 +423,20 @@ fn backend_of<T: Tables>(
     generation: u32,
 ) -> Result<Backend, Verdict> {
     let backend = tables.backend(control.backend as u32).ok_or(Verdict::DropTables)?;
-    if !is_present::<T>(&backend) || backend.generation != generation {
+    let is_there = is_present::<T>(&backend, control.is_one_sided());
+    if !is_there || backend.generation != generation {
         return Err(Verdict::DropBackendGone);
     }
     Ok(backend)
 }
 
-/// Whether a row holds a backend of the family that tables are of.
+/// Whether a row holds a backend of the family that tables are of, or one that packets of `any` family
+/// may go to in others.
 #[inline(always)]
-fn is_present<T: Tables>(backend: &Backend) -> bool {
+fn is_present<T: Tables>(backend: &Backend, any: bool) -> bool {
     let flags = backend_flag::PRESENT | backend_flag::IPV6;
-    backend.flags & flags == T::Family::BACKEND_FLAGS
+    let is_its = backend.flags & flags == T::Family::BACKEND_FLAGS;
+    is_its || any && backend.is_tunnelled() && backend.flags & backend_flag::PRESENT != 0
 }
 
 #[inline(always)]

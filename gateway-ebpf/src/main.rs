@@ -20,12 +20,14 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use gateway_common::layout::program;
+use gateway_common::layout::{Outer, program};
 use gateway_common::packet::Frame;
+use gateway_common::rewrite::Hop;
 use gateway_common::route::{
-    ERROR_LEN, Routed, Step, V4, V6, arrive, fragment, icmp, icmp6, limited, open, reset,
+    ERROR_LEN, Routed, Step, Tables, V4, V6, arrive, fragment, icmp, icmp6, limited, open, reset,
+    stopped,
 };
-use gateway_common::tunnel::{overhead, wrap};
+use gateway_common::tunnel::overhead;
 use gateway_common::verdict::Verdict;
 
 use crate::cursor::XdpFrame;
@@ -82,25 +84,62 @@ fn open_and_go_on<V: MapFamily>(ctx: &XdpContext) -> u32 {
     go_on(ctx, &tables, step)
 }
 
-/// Goes on where a packet is to be sent in another one.
+/// Goes on where a packet is to be sent in another one, to a backend of either family.
 #[xdp]
 #[inline(always)]
 pub fn gateway_encapsulate(ctx: XdpContext) -> u32 {
-    let tables = MapTables::<V4>::new(&ctx);
-    let routed = match encapsulate(&ctx) {
-        Ok(interface) => Routed { verdict: Verdict::ForwardIn, interface },
-        Err(verdict) => Routed { verdict, interface: 0 },
+    let Some(outer) = maps::OUTER.get(0) else {
+        let routed = Routed { verdict: Verdict::DropTables, interface: 0 };
+        return end(&ctx, &MapTables::<V4>::new(&ctx), routed);
     };
-    end(&ctx, &tables, routed)
+    if outer.is_ipv6() { encapsulate::<V6>(&ctx, outer) } else { encapsulate::<V4>(&ctx, outer) }
 }
 
-/// Makes room before the packet and writes the headers there; the interface that it leaves by.
 #[inline(always)]
-fn encapsulate(ctx: &XdpContext) -> Result<u32, Verdict> {
-    let outer = maps::OUTER.get(0).ok_or(Verdict::DropTables)?;
-    cursor::move_start(ctx, -(overhead(outer.mode) as i32)).ok_or(Verdict::DropTooBig)?;
-    wrap(&XdpFrame::new(ctx), outer)?;
-    Ok(outer.interface)
+fn encapsulate<V: MapFamily>(ctx: &XdpContext, outer: &Outer) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let (to, hop) = match way(&tables, outer) {
+        Ok(way) => way,
+        Err(verdict) if outer.holds_ipv6() => return stop::<V6>(ctx, verdict),
+        Err(verdict) => return stop::<V4>(ctx, verdict),
+    };
+    let routed = match wrap::<V>(ctx, outer, &to, &hop) {
+        Ok(()) => Routed { verdict: Verdict::ForwardIn, interface: hop.interface },
+        Err(verdict) => Routed { verdict, interface: 0 },
+    };
+    end(ctx, &tables, routed)
+}
+
+/// Between whom a packet goes with its outer header, and its way: the program before left that to this
+/// one if the packet itself is of the other family.
+#[inline(always)]
+fn way<V: MapFamily>(tables: &MapTables<V>, outer: &Outer) -> Result<(V::Tuple, Hop), Verdict> {
+    let to = V::ends(outer)?;
+    let hop = match outer.hop() {
+        Some(hop) => hop,
+        None => tables.next_hop(&outer.packet(), &to, tables.now_coarse_ns())?,
+    };
+    Ok((to, hop))
+}
+
+/// Makes room before the packet and writes the headers there.
+#[inline(always)]
+fn wrap<V: MapFamily>(
+    ctx: &XdpContext,
+    outer: &Outer,
+    to: &V::Tuple,
+    hop: &Hop,
+) -> Result<(), Verdict> {
+    let overhead = overhead(outer.mode, outer.is_ipv6());
+    cursor::move_start(ctx, -(overhead as i32)).ok_or(Verdict::DropTooBig)?;
+    V::wrap(&XdpFrame::new(ctx), outer, to, hop)
+}
+
+/// The end of a packet of this family that `verdict` stopped.
+#[inline(always)]
+fn stop<V: MapFamily>(ctx: &XdpContext, verdict: Verdict) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    go_on(ctx, &tables, stopped::<MapTables<V>>(verdict))
 }
 
 /// Tells a client that its connection is lost.

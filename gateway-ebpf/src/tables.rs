@@ -57,6 +57,8 @@ pub trait MapFamily: Family {
         to: &Self::Tuple,
         now_ns: u64,
     ) -> Result<Hop, Verdict>;
+    /// Between whom a packet goes with its outer header.
+    fn ends(outer: &Outer) -> Result<Self::Tuple, Verdict>;
     /// Writes the question about a way into what the kernel is asked.
     fn set_query(query: &mut FibLookup, packet: &Packet, to: &Self::Tuple);
 }

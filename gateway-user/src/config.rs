@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use gateway_common::limits::{BACKENDS_MAX, POOLS_MAX, VIPS_MAX};
-use gateway_core::fleet::{Fleet, Layer};
+use gateway_core::fleet::{Fleet, Layer, VipSpec};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -77,6 +77,8 @@ struct RouteWanted {
     span: Span,
     /// Whether the configuration says which own address it is reached from.
     nat_given: bool,
+    /// Whether a VIP of IPv6 sends it packets.
+    carries_ipv6: bool,
 }
 
 /// Where a configuration comes from; read anew at every reload.
@@ -300,18 +302,20 @@ impl Draft {
 /// Backends that XDP sends packets to.
 fn routes_wanted(pools: &[PoolDraft], vips: &[VipDraft]) -> Vec<RouteWanted> {
     let vips = vips.iter().filter_map(|vip| vip.spec.as_ref());
-    let by_xdp: BTreeSet<usize> =
-        vips.filter(|vip| vip.layer == Layer::L4).map(|vip| vip.pool).collect();
+    let by_xdp: Vec<&VipSpec> = vips.filter(|vip| vip.layer == Layer::L4).collect();
+    let served: BTreeSet<usize> = by_xdp.iter().map(|vip| vip.pool).collect();
     let of_pool = |pool: usize| {
         let places = pools.get(pool).map_or(&[][..], |pool| &pool.backends_at);
+        let carries_ipv6 = by_xdp.iter().any(|vip| vip.pool == pool && vip.addr.is_ipv6());
         places.iter().enumerate().map(move |(backend, place)| RouteWanted {
             pool,
             backend,
             span: place.addr.span(),
             nat_given: place.nat_given,
+            carries_ipv6,
         })
     };
-    by_xdp.into_iter().flat_map(of_pool).collect()
+    served.into_iter().flat_map(of_pool).collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::packet::{
 use crate::rewrite::Hop;
 use crate::route::{Family, Step, V4};
 use crate::sight;
-use crate::tunnel::{GUE_PORT, overhead, unwrap, wrap};
+use crate::tunnel::{GUE_PORT, Sources, overhead, unwrap};
 use crate::verdict::Verdict;
 
 /// Longest frame of a journey.
@@ -42,11 +42,24 @@ pub fn frame(bytes: &[u8]) {
         seen(&frame, &packet);
     }
     for mode in [mode::DSR_IPIP, mode::DSR_GUE] {
-        if unwrap(&frame, mode, |_| true).is_ok() {
-            assert!(len > ETHERNET_LEN + overhead(mode), "{mode}");
+        if let Ok(inner) = unwrap(&frame, mode, &Anybody) {
+            assert!(len > ETHERNET_LEN + inner.overhead, "{mode}");
         }
     }
     assert_eq!(bytes, before, "looking at a frame changed it");
+}
+
+/// Whoever sends may.
+struct Anybody;
+
+impl Sources for Anybody {
+    fn allow(&self, _source: [u8; 4]) -> bool {
+        true
+    }
+
+    fn allow6(&self, _source: [u8; 16]) -> bool {
+        true
+    }
 }
 
 fn seen<F: Frame>(frame: &F, packet: &Packet) {
@@ -99,9 +112,11 @@ fn one(tables: &mut HostTables, before: &[u8]) {
         Step::Ended(routed) => routed.verdict,
         Step::Encapsulates => {
             let outer = tables.outer().expect("headers for what is to be encapsulated");
-            let mut longer = vec![0; overhead(outer.mode)];
+            let hop = outer.hop().expect("the way to a backend of the same family");
+            let mut longer = vec![0; overhead(outer.mode, false)];
             longer.append(&mut frame);
-            wrap(&SliceFrame::new(&mut longer), &outer).expect("there is room");
+            V4::wrap(&SliceFrame::new(&mut longer), &outer, &outer.ends(), &hop)
+                .expect("there is room");
             assert!(ip_is_right(&longer[ETHERNET_LEN..]), "the outer header's checksum");
             return;
         }

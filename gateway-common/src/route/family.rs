@@ -4,9 +4,10 @@
 //! The journey itself is written once, for any [`Family`].
 
 use crate::hash::flow_key6;
-use crate::layout::{FlowKey, FlowTuple6, backend_flag};
+use crate::layout::{FlowKey, FlowTuple6, Outer, backend_flag};
 use crate::packet::{self, FRAGMENT_OFFSET, Frame, Header, ICMP, MORE_FRAGMENTS, Packet, TCP, UDP};
 use crate::rewrite::{self, Hop};
+use crate::tunnel;
 use crate::verdict::Verdict;
 
 use super::{Routed, Step, Tables, fragment, icmp, reset};
@@ -49,6 +50,10 @@ pub trait Family: Sized {
     ) -> Result<(), Verdict>;
     /// As [`rewrite::relay`].
     fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict>;
+    /// As [`tunnel::wrap`], around a packet of either family, in a header from `to`'s source to its
+    /// target.
+    fn wrap<F: Frame>(frame: &F, outer: &Outer, to: &Self::Tuple, hop: &Hop)
+    -> Result<(), Verdict>;
     /// Writes the answer to a segment whose connection is lost.
     fn write_reset<F: Frame>(
         frame: &F,
@@ -137,6 +142,11 @@ impl Family for V4 {
     #[inline(always)]
     fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
         rewrite::relay(frame, hop)
+    }
+
+    #[inline(always)]
+    fn wrap<F: Frame>(frame: &F, outer: &Outer, to: &FlowKey, hop: &Hop) -> Result<(), Verdict> {
+        tunnel::wrap(frame, outer, to, hop)
     }
 
     #[inline(always)]
@@ -247,6 +257,11 @@ impl Family for V6 {
     #[inline(always)]
     fn relay<F: Frame>(frame: &F, hop: &Hop) -> Result<(), Verdict> {
         rewrite::ipv6::relay(frame, hop)
+    }
+
+    #[inline(always)]
+    fn wrap<F: Frame>(frame: &F, outer: &Outer, to: &FlowTuple6, hop: &Hop) -> Result<(), Verdict> {
+        tunnel::wrap6(frame, outer, to, hop)
     }
 
     #[inline(always)]

@@ -86,7 +86,7 @@ pub(super) fn remember<F: Frame, T: Tables<Family = V4>>(
         _ => return,
     };
     let until_ns = tables.now_coarse_ns().wrapping_add(FRAGMENT_LIFE_NS);
-    tables.set_fragment(key, &Fragment { outer, until_ns, verdict: verdict as u32, reserved: 0 });
+    tables.set_fragment(key, &Fragment { outer, verdict: verdict as u32, until_ns });
 }
 
 /// How a packet is sent that was changed for it.

@@ -20,6 +20,7 @@ use crate::packet::{
 use crate::rewrite::{addresses, ports, rewrite_header, udp_checksum};
 use crate::verdict::Verdict;
 
+use super::one_sided::Through;
 use super::{
     Family, Routed, Step, Tables, TupleOf, V4, backend_of, ended, flow_of_backend, is_nat_port,
     lives, next_hop, one_sided,
@@ -193,7 +194,7 @@ fn forward_error<F: Frame, T: Tables<Family = V4>>(
         // It sent the packet as it is quoted, so the error goes the way of the client's packets.
         Sender::Direct { row, backend, hash } => {
             let hop = one_sided::next_hop(tables, &packet, row, &backend, now_ns)?;
-            return one_sided::send(tables, frame, &packet, &backend, &hop, hash);
+            return one_sided::send(tables, frame, &packet, &Through { row, backend, hop }, hash);
         }
     };
     let to = FlowKey { source_addr: sender.source_addr, target_addr: sender.target_addr, ..from };

@@ -8,10 +8,10 @@
 
 use crate::clock;
 use crate::flows::{Found, Line};
-use crate::layout::{Backend, Flow, Outer, Traffic, event_kind, flow_state, mode};
+use crate::layout::{Backend, Flow, Outer, Traffic, event_kind, flow_state, mode, outer_flag};
 use crate::packet::{Frame, Packet, Segment, tcp_flag};
 use crate::rewrite::Hop;
-use crate::tunnel::{overhead, source_port};
+use crate::tunnel::{flow_label, overhead, source_port};
 use crate::verdict::Verdict;
 
 use super::established::{finish, last_seen};
@@ -29,8 +29,9 @@ pub(super) fn from_client<F: Frame, T: Tables>(
 ) -> Result<Step, Verdict> {
     let flow = &found.flow;
     let backend = backend_of(tables, &flow.control, flow.generation)?;
+    let row = flow.control.backend as u32;
     let now_ns = tables.now_coarse_ns();
-    let hop = next_hop(tables, packet, flow.control.backend as u32, &backend, now_ns)?;
+    let hop = next_hop(tables, packet, row, &backend, now_ns)?;
 
     confirm(found, segment);
     let resets = advance(tables, found, segment);
@@ -38,13 +39,21 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     found.count_in(packet.ip_len);
     tables.count(
         flow.vip as u32,
-        flow.control.backend as u32,
+        row,
         Traffic { packets_in: 1, bytes_in: packet.ip_len as u64, resets, ..Traffic::default() },
     );
-    send(tables, frame, packet, &backend, &hop, hash)
+    send(tables, frame, packet, &Through { row, backend, hop }, hash)
 }
 
-/// The way to a backend, for a packet with the headers that it will get.
+/// A backend, and the way there.
+pub(super) struct Through {
+    pub(super) row: u32,
+    pub(super) backend: Backend,
+    pub(super) hop: Hop,
+}
+
+/// The way to a backend, for a packet with the headers that it will get. To one of the other family,
+/// whose ways are in other maps, it is left to the program that writes the headers.
 #[inline(always)]
 pub(super) fn next_hop<T: Tables>(
     tables: &T,
@@ -57,7 +66,11 @@ pub(super) fn next_hop<T: Tables>(
     if backend.mode() == mode::NAT {
         return Err(Verdict::DropBackendGone);
     }
-    let ip_len = packet.ip_len.saturating_add(overhead(backend.mode()) as u16);
+    if backend.is_ipv6() != T::Family::IS_IPV6 {
+        return if packet.ttl <= 1 { Err(Verdict::DropTtl) } else { Ok(Hop::UNKNOWN) };
+    }
+    let overhead = overhead(backend.mode(), T::Family::IS_IPV6);
+    let ip_len = packet.ip_len.saturating_add(overhead as u16);
     // From the gateway's own address, so that all clients share one answer.
     let to = tables.towards(row, backend, [0; 2], packet.key.protocol);
     let to = to.ok_or(Verdict::DropTables)?;
@@ -70,18 +83,16 @@ pub(super) fn send<F: Frame, T: Tables>(
     tables: &T,
     frame: &F,
     packet: &Packet,
-    backend: &Backend,
-    hop: &Hop,
+    through: &Through,
     hash: u64,
 ) -> Result<Step, Verdict> {
+    let Through { row, backend, hop } = through;
     if backend.mode() == mode::DSR_L2 {
         T::Family::relay(frame, hop)?;
         return Ok(ended(Verdict::ForwardIn, hop));
     }
-    if T::Family::IS_IPV6 {
-        // The outer header is one of IPv4, and so is what it is put around.
-        return Err(Verdict::DropTables);
-    }
+    let outer_flags = if backend.is_ipv6() { outer_flag::IPV6 } else { 0 };
+    let inner_flags = if T::Family::IS_IPV6 { outer_flag::INNER_IPV6 } else { 0 };
     tables.set_outer(&Outer {
         interface: hop.interface,
         link_source: hop.source,
@@ -92,6 +103,10 @@ pub(super) fn send<F: Frame, T: Tables>(
         mode: backend.mode(),
         source_port: source_port(hash),
         tos: packet.tos,
+        flags: outer_flags | inner_flags,
+        flow_label: flow_label(hash),
+        generation: backend.generation,
+        backend: *row as u16,
         reserved: 0,
     });
     Ok(Step::Encapsulates)

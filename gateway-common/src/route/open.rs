@@ -18,6 +18,7 @@ use crate::rewrite::Hop;
 use crate::sight;
 use crate::verdict::Verdict;
 
+use super::one_sided::Through;
 use super::{
     Family, Step, Tables, TupleOf, back_tuple_of, backend_of, ended, is_present, next_hop,
     one_sided, stopped, weight,
@@ -80,7 +81,8 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
     let Begun { row, backend, nat_port, hop } = begin(tables, settings, opening, frame)?;
     if backend.mode() != mode::NAT {
-        return one_sided::send(tables, frame, packet, &backend, &hop, opening.hash);
+        let through = Through { row, backend, hop };
+        return one_sided::send(tables, frame, packet, &through, opening.hash);
     }
     let to = tables.towards(row, &backend, nat_port, packet.key.protocol);
     T::Family::rewrite(frame, packet, &to.ok_or(Verdict::DropTables)?, &hop)?;
@@ -117,7 +119,7 @@ fn begin<F: Frame, T: Tables>(
 
     let row = draw_backend(tables, settings, &pool, class, now_ns, draw_hash, refused)?;
     let backend = tables.backend(row).ok_or(Verdict::DropTables)?;
-    if !is_present::<T>(&backend) {
+    if !is_present::<T>(&backend, true) {
         return Err(Verdict::DropTables);
     }
     let is_one_sided = backend.mode() != mode::NAT;

@@ -12,7 +12,9 @@ use super::*;
 use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
-use crate::layout::{LAYOUT_VERSION, address_flag, algorithm, event_kind, pool_flag, setting_flag};
+use crate::layout::{
+    LAYOUT_VERSION, address_flag, algorithm, event_kind, outer_flag, pool_flag, setting_flag,
+};
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
 
@@ -45,7 +47,7 @@ struct HeapTables {
     meanwhile: RefCell<Option<Vec<u8>>>,
     flows: AtomicTable<'static>,
     opening: Cell<Option<&'static Opening>>,
-    /// Of both rows.
+    /// Of both rows, with their other flags.
     mode: Cell<u16>,
     outer: Cell<Option<Outer>>,
     fragments: RefCell<Vec<(FragmentKey, Fragment)>>,

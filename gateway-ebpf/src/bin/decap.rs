@@ -17,40 +17,58 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use gateway_common::layout::mode;
 use gateway_common::limits::DECAP_SOURCES_MAX;
-use gateway_common::tunnel::{OUTCOMES_LEN, Outcome, carry, overhead, unwrap};
+use gateway_common::tunnel::{self, OUTCOMES_LEN, Outcome, carry, unwrap};
 
 use crate::cursor::XdpFrame;
 
 /// Who may send packets in packets here, by prefix.
 #[btf_map(name = "SOURCES")]
 pub static SOURCES: LpmTrie<[u8; 4], u32, { DECAP_SOURCES_MAX as usize }> = LpmTrie::new();
+/// The same of IPv6.
+#[btf_map(name = "SOURCES6")]
+pub static SOURCES6: LpmTrie<[u8; 16], u32, { DECAP_SOURCES_MAX as usize }> = LpmTrie::new();
 /// Frames by [`Outcome`].
 #[btf_map(name = "OUTCOMES")]
 pub static OUTCOMES: PerCpuArray<u64, { OUTCOMES_LEN as usize }> = PerCpuArray::new();
 
-/// Takes IPv4 in IPv4 apart.
+/// Takes IP in IP apart.
 #[xdp]
 #[inline(always)]
 pub fn decap_ipip(ctx: XdpContext) -> u32 {
     end(decap(&ctx, mode::DSR_IPIP))
 }
 
-/// Takes IPv4 in GUE apart.
+/// Takes IP in GUE apart.
 #[xdp]
 #[inline(always)]
 pub fn decap_gue(ctx: XdpContext) -> u32 {
     end(decap(&ctx, mode::DSR_GUE))
 }
 
+/// The maps as who may send.
+struct Sources;
+
+impl tunnel::Sources for Sources {
+    #[inline(always)]
+    fn allow(&self, source: [u8; 4]) -> bool {
+        SOURCES.get(&Key::new(32, source)).is_some()
+    }
+
+    #[inline(always)]
+    fn allow6(&self, source: [u8; 16]) -> bool {
+        SOURCES6.get(&Key::new(128, source)).is_some()
+    }
+}
+
 #[inline(always)]
 fn decap(ctx: &XdpContext, mode: u16) -> Outcome {
     let frame = XdpFrame::new(ctx);
-    let is_allowed = |source| SOURCES.get(&Key::new(32, source)).is_some();
-    if let Err(outcome) = unwrap(&frame, mode, is_allowed) {
-        return outcome;
-    }
+    let inner = match unwrap(&frame, mode, &Sources) {
+        Ok(inner) => inner,
+        Err(outcome) => return outcome,
+    };
     let taken_off =
-        carry(&frame, overhead(mode)).and_then(|()| cursor::move_start(ctx, overhead(mode) as i32));
+        carry(&frame, &inner).and_then(|()| cursor::move_start(ctx, inner.overhead as i32));
     if taken_off.is_some() { Outcome::Unwrapped } else { Outcome::DropMalformed }
 }
 

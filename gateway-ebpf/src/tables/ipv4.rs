@@ -4,7 +4,7 @@ use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
 use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
-use gateway_common::layout::{Backend, FlowKey, Vip, VipKey, program};
+use gateway_common::layout::{Backend, FlowKey, Outer, Vip, VipKey, program};
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
 use gateway_common::route::{V4, towards};
@@ -83,6 +83,11 @@ impl MapFamily for V4 {
             unsafe { *row = HopRow { query, answer: HopAnswer::new(&hop, mtu, now_ns) } };
         }
         Ok(hop)
+    }
+
+    #[inline(always)]
+    fn ends(outer: &Outer) -> Result<FlowKey, Verdict> {
+        Ok(outer.ends())
     }
 
     #[inline(always)]

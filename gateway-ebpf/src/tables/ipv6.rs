@@ -4,7 +4,7 @@ use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
 use gateway_common::hop::{HopAnswer, HopQuery6, HopRow6};
-use gateway_common::layout::{Backend, Flow6, FlowTuple6, Vip, VipKey6, program};
+use gateway_common::layout::{Backend, Flow6, FlowTuple6, Outer, Vip, VipKey6, program};
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
 use gateway_common::rewrite::ipv6::words;
@@ -92,6 +92,17 @@ impl MapFamily for V6 {
             unsafe { *row = HopRow6 { query, answer: HopAnswer::new(&hop, mtu, now_ns) } };
         }
         Ok(hop)
+    }
+
+    /// A later fragment may come after the backend is gone.
+    #[inline(always)]
+    fn ends(outer: &Outer) -> Result<FlowTuple6, Verdict> {
+        let row = outer.backend as u32;
+        let backend = maps::BACKEND_ROWS.get(row).ok_or(Verdict::DropTables)?;
+        if backend.generation != outer.generation || !backend.is_ipv6() {
+            return Err(Verdict::DropBackendGone);
+        }
+        V6::towards(row, backend, [0; 2], 0).ok_or(Verdict::DropTables)
     }
 
     /// The flow label is left out, as ports are.

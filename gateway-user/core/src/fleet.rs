@@ -193,6 +193,11 @@ impl Mode {
     pub const fn is_one_sided(self) -> bool {
         !matches!(self, Mode::Nat)
     }
+
+    /// Whether packets go to backends in others, so that these need not be of one family.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Mode::DsrIpip | Mode::DsrGue)
+    }
 }
 
 /// How a pool picks.

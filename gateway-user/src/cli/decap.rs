@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use gateway_common::tunnel::Outcome;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging;
@@ -24,9 +24,10 @@ pub(super) struct DecapArgs {
     /// What is around them: as the pool's mode says, `dsr-ipip` or `dsr-gue`.
     #[arg(short, long)]
     mode: TunnelArg,
-    /// Prefix of the gateways' addresses; packets from others are dropped. May be repeated.
+    /// Prefix of the gateways' addresses, of either family; packets in packets from others are
+    /// dropped. May be repeated.
     #[arg(long, value_name = "PREFIX", required = true)]
-    from: Vec<Ipv4Net>,
+    from: Vec<IpNet>,
     /// Who is to run the program.
     #[arg(long, default_value = "auto")]
     xdp_mode: XdpArg,

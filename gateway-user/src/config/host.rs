@@ -1,6 +1,6 @@
 //! What only this host can tell of a configuration: its interfaces and its routes.
 
-use gateway_core::fleet::{BackendSpec, Layer, PoolSpec, VipSpec};
+use gateway_core::fleet::{BackendSpec, Layer, PoolSpec};
 
 use rustix::fs::{Access, access};
 
@@ -25,7 +25,7 @@ pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
         let Some(backend) = pool.backends.get_mut(route.backend) else { continue };
         let way = Way::towards(backend.addr);
         if let Ok(way) = &way {
-            way::doubt(&doubts, pool.mode, backend.addr, way, &route.span);
+            way::doubt(&doubts, pool.mode, backend.addr, way, &route);
         }
         if !route.nat_given {
             settle_own_address(&log, backend, way, &route);
@@ -102,11 +102,13 @@ fn check_interfaces(checked: &Checked, log: &Log) {
     }
 }
 
-/// Where VIPs are IPv6, the kernel must forward it, or its answers about next hops do not come. That
-/// of IPv4 is checked when the program is attached.
+/// Where backends of L4 VIPs are IPv6, the kernel must forward it, or its answers about next hops do not
+/// come. That of IPv4 is checked when the program is attached.
 fn check_forwarding(checked: &Checked, log: &Log) {
-    let is_needed = |vip: &VipSpec| vip.layer == Layer::L4 && vip.addr.is_ipv6();
-    if !checked.fleet.vips.iter().any(is_needed) {
+    let has_ipv6 = |pool: &PoolSpec| pool.backends.iter().any(|backend| backend.addr.is_ipv6());
+    let l4 = checked.fleet.vips.iter().filter(|vip| vip.layer == Layer::L4);
+    let mut pools = l4.filter_map(|vip| checked.fleet.pools.get(vip.pool));
+    if !pools.any(has_ipv6) {
         return;
     }
     let known = interfaces();
@@ -115,7 +117,7 @@ fn check_forwarding(checked: &Checked, log: &Log) {
         let setting = std::fs::read_to_string(format!("{NET_IPV6}/{name}/forwarding"));
         if let Some((title, help)) = forwarding_trouble(name, setting.ok().as_deref()) {
             let mistake = Mistake::at(span.clone(), title);
-            log.add(mistake.label("every packet of an IPv6 VIP would be dropped").help(help));
+            log.add(mistake.label("every packet to an IPv6 backend would be dropped").help(help));
         }
     }
 }

@@ -673,16 +673,21 @@ fn an_l4_vip_and_its_backends_are_of_one_family() {
     let unspecified: std::net::IpAddr = "::".parse().unwrap();
     assert_eq!(config.fleet.pools[0].backends[0].nat_addr, unspecified, "the host says");
     let vip = L4.replace("10.0.0.100:80", "[2001:db8::100]:80");
-    let words = ["10.1.0.1:80 is IPv4, but L4 VIP", "of one family", "say `layer = \"l7\"`"];
+    let words =
+        ["10.1.0.1:80 is IPv4, but L4 VIP", "of one family", "`layer = \"l7\"` for the VIP"];
     has_one(&vip, "7:12", &words);
     let backend = L4.replace("10.1.0.1:80", "[2001:db8::1]:80");
     has_one(&backend, "7:12", &["[2001:db8::1]:80 is IPv6, but L4 VIP", "of one family"]);
 
-    let direct = |mode: &str| ipv6.replace("[[pool]]", &format!("[[pool]]\nmode = \"{mode}\""));
-    assert_eq!(checked(&direct("dsr-l2")).fleet.pools[0].mode, Mode::DsrL2);
-    for mode in ["dsr-ipip", "dsr-gue"] {
-        has_one(&direct(mode), "6:8", &["behind a header of IPv4", "mode = \"dsr-l2\""]);
+    let direct =
+        |text: &str, mode: &str| text.replace("[[pool]]", &format!("[[pool]]\nmode = \"{mode}\""));
+    assert_eq!(checked(&direct(&ipv6, "dsr-l2")).fleet.pools[0].mode, Mode::DsrL2);
+    for text in [&ipv6, &vip, &backend] {
+        for (mode, wanted) in [("dsr-ipip", Mode::DsrIpip), ("dsr-gue", Mode::DsrGue)] {
+            assert_eq!(checked(&direct(text, mode)).fleet.pools[0].mode, wanted);
+        }
     }
+    has_one(&direct(&vip, "dsr-l2"), "8:12", &["in mode \"dsr-l2\"", "mode = \"dsr-ipip\""]);
     has_one(&ipv6.replace("[2001:db8::100]", "[::]"), "4:11", &["`layer = \"l7\"` only"]);
     has_one(&ipv6.replace("[2001:db8::1]", "[::1]"), "7:12", &["is loopback, but VIP"]);
 }

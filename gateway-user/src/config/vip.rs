@@ -275,9 +275,13 @@ pub(super) fn check_together(
     }
 }
 
-/// The packet path forwards packets as they are, so it cannot turn one family into the other.
+/// The packet path turns no packet of one family into one of the other. It can only put it into one.
 fn check_family(log: &Log, vip: &VipSpec, pool: &PoolDraft) {
-    let family = family(vip.addr);
+    let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
+    if mode.is_tunnel() {
+        return;
+    }
+    let (family, mode) = (family(vip.addr), mode.as_str());
     let differs = |backend: &&BackendPlace| backend.addr.get_ref().is_ipv6() != vip.addr.is_ipv6();
     for backend in pool.backends_at.iter().filter(differs) {
         let addr = backend.addr.get_ref();
@@ -286,22 +290,12 @@ fn check_family(log: &Log, vip: &VipSpec, pool: &PoolDraft) {
                 backend.addr.span(),
                 format!("backend {addr} is {}, but L4 VIP {:?} is {family}", self::family(*addr), vip.name),
             )
-            .label("an L4 VIP and its backends must be of one family")
+            .label(format!("in mode {mode:?} an L4 VIP and its backends must be of one family"))
             .help(
-                "say `layer = \"l7\"` for the VIP: the proxy has both on either side, in any mix; or \
-                 give the VIP a pool of its own family",
+                "say `mode = \"dsr-ipip\"` or \"dsr-gue\" for the pool, whose backends then have the VIP; \
+                 or `layer = \"l7\"` for the VIP: the proxy has both families on either side; or give the \
+                 VIP a pool of its own family",
             ),
-        );
-    }
-    let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
-    if let (true, Mode::DsrIpip | Mode::DsrGue, Some(mode_at)) =
-        (vip.addr.is_ipv6(), mode, &pool.mode_at)
-    {
-        let mode = mode.as_str();
-        log.add(
-            Mistake::at(mode_at.clone(), format!("VIP {:?} is IPv6, in mode {mode:?}", vip.name))
-                .label("puts packets behind a header of IPv4")
-                .help("use `mode = \"nat\"` or, on the gateway's own link, `mode = \"dsr-l2\"`"),
         );
     }
 }

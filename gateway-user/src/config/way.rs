@@ -8,14 +8,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use gateway_common::tunnel::overhead;
 use gateway_core::fleet::Mode;
 
+use super::RouteWanted;
 use super::mistake::{Log, Mistake};
-use super::source::Span;
 
 /// What clients' packets may have, in bytes: the MTU of Ethernet.
 const CLIENT_MTU: u32 = 1_500;
 
-/// Bytes of an IPv4 and a TCP header without options: what a segment's size does not count.
+/// Bytes of an IP and a TCP header without options, of IPv4 and of IPv6: what a segment's size does not
+/// count.
 const HEADERS: u32 = 40;
+const HEADERS6: u32 = 60;
+
+/// What every way of IPv6 has room for (RFC 8200, section 5), so that no sender believes in less.
+const IPV6_MTU_MIN: u32 = 1_280;
 
 /// The routes of the reader's network namespace: its table `main`, one a line.
 const ROUTES: &str = "/proc/net/route";
@@ -65,35 +70,53 @@ impl Way {
 
 /// Notes what of a way may not do for a mode. No more than doubts: rules and tunnels of the host may
 /// lead packets otherwise than its main table says.
-pub(super) fn doubt(doubts: &Log, mode: Mode, backend: SocketAddr, way: &Way, span: &Span) {
+pub(super) fn doubt(doubts: &Log, mode: Mode, backend: SocketAddr, way: &Way, route: &RouteWanted) {
     let ip = backend.ip();
     if mode == Mode::DsrL2 && way.over_router == Some(true) {
         doubts.add(
-            Mistake::at(span.clone(), format!("backend {ip} is behind a router"))
+            Mistake::at(route.span.clone(), format!("backend {ip} is behind a router"))
                 .label("which sends packets for the VIP back here, in mode \"dsr-l2\"")
                 .help(format!("see `ip route get {ip}`; `mode = \"dsr-ipip\"` goes over routers")),
         );
     }
-    let overhead = overhead(mode.number()) as u32;
+    let overhead = overhead(mode.number(), backend.is_ipv6()) as u32;
+    if overhead > 0 && way.mtu < CLIENT_MTU + overhead {
+        doubts.add(too_narrow(mode, backend, way.mtu, overhead, route));
+    }
+}
+
+/// That packets of clients do not fit a way with their outer headers.
+fn too_narrow(
+    mode: Mode,
+    backend: SocketAddr,
+    mtu: u32,
+    overhead: u32,
+    route: &RouteWanted,
+) -> Mistake {
+    let ip = backend.ip();
     let wanted = CLIENT_MTU + overhead;
-    if overhead > 0 && way.mtu < wanted {
-        let fits = way.mtu.saturating_sub(overhead);
-        doubts.add(
-            Mistake::at(
-                span.clone(),
-                format!("packets to backend {ip} have at most {} bytes", way.mtu),
-            )
+    let fits = mtu.saturating_sub(overhead);
+    let mistake = Mistake::at(
+        route.span.clone(),
+        format!("packets to backend {ip} have at most {mtu} bytes"),
+    );
+    if route.carries_ipv6 && fits < IPV6_MTU_MIN {
+        return mistake
             .label(format!(
-                "clients' packets of over {fits} do not fit, in mode {:?}",
+                "clients' packets of over {fits} do not fit, in mode {:?}, and IPv6 has none shorter \
+                 than {IPV6_MTU_MIN}",
                 mode.as_str()
             ))
-            .help(format!(
-                "raise the MTU of the way to {wanted}, or let the backend ask clients for less: \
-                 `ip route change … advmss {}` there",
-                fits.saturating_sub(HEADERS)
-            )),
-        );
+            .help(format!("raise the MTU of the way to {wanted}"));
     }
+    let headers = if route.carries_ipv6 { HEADERS6 } else { HEADERS };
+    mistake
+        .label(format!("clients' packets of over {fits} do not fit, in mode {:?}", mode.as_str()))
+        .help(format!(
+            "raise the MTU of the way to {wanted}, or let the backend ask clients for less: \
+             `ip route change … advmss {}` there",
+            fits.saturating_sub(headers)
+        ))
 }
 
 /// Whether the route to `addr` in a table as `/proc/net/route` shows it, whose numbers are those of
@@ -184,11 +207,22 @@ mod tests {
         }
     }
 
-    fn doubts(mode: Mode, mtu: u32, over_router: Option<bool>) -> Vec<Mistake> {
+    /// What is doubted of a way to `backend`, for VIPs of IPv6 too or not.
+    fn doubts_of(
+        mode: Mode,
+        backend: &str,
+        (mtu, over_router): (u32, Option<bool>),
+        carries_ipv6: bool,
+    ) -> Vec<Mistake> {
         let log = Log::default();
         let way = Way { own: Ipv4Addr::new(10, 0, 0, 1).into(), mtu, over_router };
-        doubt(&log, mode, "10.0.1.7:80".parse().unwrap(), &way, &(0..0));
+        let route = RouteWanted { pool: 0, backend: 0, span: 0..0, nat_given: false, carries_ipv6 };
+        doubt(&log, mode, backend.parse().unwrap(), &way, &route);
         log.into_vec()
+    }
+
+    fn doubts(mode: Mode, mtu: u32, over_router: Option<bool>) -> Vec<Mistake> {
+        doubts_of(mode, "10.0.1.7:80", (mtu, over_router), false)
     }
 
     #[test]
@@ -210,5 +244,22 @@ mod tests {
         for number in ["1472", "1528", "advmss 1432"] {
             assert!(told.contains(number), "{told}");
         }
+    }
+
+    #[test]
+    fn headers_of_ipv6_need_more_room_and_ipv6_within_has_a_least_length() {
+        let told = |mode, mtu, carries_ipv6| {
+            format!("{:?}", doubts_of(mode, "[fd00::7]:80", (mtu, None), carries_ipv6))
+        };
+        assert_eq!(told(Mode::DsrIpip, 1_540, true), "[]");
+        assert_eq!(told(Mode::DsrGue, 1_548, true), "[]");
+        let tight = told(Mode::DsrGue, 1_547, false);
+        for number in ["1499", "1548", "advmss 1459"] {
+            assert!(tight.contains(number), "{tight}");
+        }
+        assert!(told(Mode::DsrIpip, 1_500, true).contains("advmss 1400"));
+        let narrow = told(Mode::DsrIpip, 1_319, true);
+        assert!(narrow.contains("1280") && narrow.contains("1540"), "{narrow}");
+        assert!(!narrow.contains("advmss"), "{narrow}");
     }
 }

@@ -12,7 +12,7 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::programs::Xdp;
 use gateway_common::limits::DECAP_SOURCES_MAX;
 use gateway_common::tunnel::Outcome;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::attach::{Attachment, attach_all};
 use super::error::DataplaneError;
@@ -21,6 +21,7 @@ use super::{XdpMode, host, interface, object, programs};
 
 /// Names of the object's maps.
 const SOURCES: &str = "SOURCES";
+const SOURCES6: &str = "SOURCES6";
 const OUTCOMES: &str = "OUTCOMES";
 
 /// What to take apart, and whose.
@@ -31,7 +32,7 @@ pub struct DecapOptions {
     /// What is around them.
     pub tunnel: Tunnel,
     /// Where they may come from.
-    pub sources: Vec<Ipv4Net>,
+    pub sources: Vec<IpNet>,
     /// Who is to run the program.
     pub xdp_mode: XdpMode,
     /// Directory on a BPF file system where the link is pinned.
@@ -41,9 +42,9 @@ pub struct DecapOptions {
 /// What is around a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tunnel {
-    /// An IPv4 header, as in mode `dsr-ipip`.
+    /// An IP header of either family, as in mode `dsr-ipip`.
     Ipip,
-    /// An IPv4 and a UDP header, as in mode `dsr-gue`.
+    /// An IP and a UDP header, as in mode `dsr-gue`.
     Gue,
 }
 
@@ -129,18 +130,35 @@ impl Decap {
 fn load(options: &DecapOptions) -> Result<Ebpf, DataplaneError> {
     let mut ebpf =
         Ebpf::load(object::DECAP).map_err(|source| DataplaneError::CorruptObject { source })?;
-    let map = ebpf.map_mut(SOURCES).ok_or_else(|| missing(SOURCES))?;
-    let mut sources: LpmTrie<&mut MapData, [u8; 4], u32> = map.try_into().map_err(read)?;
     for source in &options.sources {
-        let key = Key::new(u32::from(source.prefix_len()), source.network().octets());
-        sources.insert(&key, 1, 0).map_err(|error| DataplaneError::Write {
-            write: format!("{source} to {SOURCES}"),
-            source: error,
-        })?;
+        allow(&mut ebpf, source)?;
     }
     let program: &mut Xdp = programs::program(&mut ebpf, options.tunnel.program())?;
     program.load().map_err(|source| DataplaneError::Rejected { source })?;
     Ok(ebpf)
+}
+
+/// Lets packets come from a prefix.
+fn allow(ebpf: &mut Ebpf, source: &IpNet) -> Result<(), DataplaneError> {
+    match source {
+        IpNet::V4(net) => insert(ebpf, SOURCES, net.network().octets(), source),
+        IpNet::V6(net) => insert(ebpf, SOURCES6, net.network().octets(), source),
+    }
+}
+
+fn insert<A: aya::Pod>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    network: A,
+    source: &IpNet,
+) -> Result<(), DataplaneError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut sources: LpmTrie<&mut MapData, A, u32> = map.try_into().map_err(read)?;
+    let key = Key::new(u32::from(source.prefix_len()), network);
+    sources.insert(&key, 1, 0).map_err(|error| DataplaneError::Write {
+        write: format!("{source} to {name}"),
+        source: error,
+    })
 }
 
 fn missing(map: &str) -> DataplaneError {

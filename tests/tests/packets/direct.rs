@@ -102,12 +102,13 @@ fn the_outer_headers_are_the_gateways_to_the_backend() {
                 let is_gue = mode == mode::DSR_GUE;
                 let expected = Around {
                     target_mac: BACKEND_MAC,
-                    source: BACKEND_SIDE,
-                    target: *addr(FAR).ip(),
+                    source: BACKEND_SIDE.into(),
+                    target: (*addr(FAR).ip()).into(),
                     protocol: if is_gue { 17 } else { 4 },
                     ttl: 64,
                     tos: 0xb8,
                     dont_fragment: true,
+                    label: None,
                     ports: around.ports.map(|(source, _)| (source, 6_080)),
                 };
                 assert_eq!((&around, around.ports.is_some()), (&expected, is_gue));

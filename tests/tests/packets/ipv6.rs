@@ -448,15 +448,6 @@ fn by_direct_return_only_link_addresses_and_hop_limit_change() {
 }
 
 #[test]
-fn a_backend_behind_an_outer_header_is_not_reached_over_ipv6() {
-    check("a_backend_behind_an_outer_header_is_not_reached_over_ipv6", |bed| {
-        backends(bed, GENERATION, mode::DSR_IPIP);
-        let ran = run(bed, Side::Client, &to_vip6(CLIENT6, flag::SYN));
-        assert_eq!((ran.verdict, ran.action), (Verdict::DropTables, Action::Drop));
-    });
-}
-
-#[test]
 fn the_class_of_a_client_is_that_of_its_longest_prefix() {
     check("the_class_of_a_client_is_that_of_its_longest_prefix", |bed| {
         bed.class6("2001:db8::".parse().unwrap(), 32, 1).unwrap();

@@ -6,6 +6,7 @@ mod capture;
 mod datagrams;
 mod direct;
 mod errors;
+mod families;
 mod fragments;
 mod guard;
 mod icmp;

@@ -9,7 +9,7 @@ use gateway_common::capture::ANY;
 use gateway_common::layout::{CaptureFilter, Flow, FlowControl, FlowEvent, map_name, program};
 use gateway_common::packet::SliceFrame;
 use gateway_common::route::{Family, Step, V4};
-use gateway_common::tunnel::{overhead, wrap};
+use gateway_common::tunnel::overhead;
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet_bed::{self, Action, Bed, Ran, Side};
 use gateway_tests::privilege::root_or_skip;
@@ -59,11 +59,12 @@ fn expected(world: &mut World, side: Side, frame: &[u8]) -> Ran {
 
 fn encapsulated(world: &World, frame: &mut Vec<u8>) -> (Verdict, u32) {
     let outer = world.tables.outer().unwrap();
-    let mut longer = vec![0; overhead(outer.mode)];
+    let hop = outer.hop().unwrap();
+    let mut longer = vec![0; overhead(outer.mode, false)];
     longer.append(frame);
     *frame = longer;
-    match wrap(&SliceFrame::new(frame), &outer) {
-        Ok(()) => (Verdict::ForwardIn, outer.interface),
+    match V4::wrap(&SliceFrame::new(frame), &outer, &outer.ends(), &hop) {
+        Ok(()) => (Verdict::ForwardIn, hop.interface),
         Err(verdict) => (verdict, 0),
     }
 }

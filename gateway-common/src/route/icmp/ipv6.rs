@@ -11,6 +11,7 @@ use crate::rewrite::ipv6::{addresses, ports, relay, set_addresses};
 use crate::rewrite::udp_checksum;
 use crate::verdict::Verdict;
 
+use super::super::one_sided::Through;
 use super::super::{Family, Routed, Step, Tables, V6, ended, next_hop, one_sided, reset};
 use super::{ICMP_LEN, QUOTE_LEN, Sender, TCP_CHECKSUM_END, sender};
 
@@ -134,7 +135,7 @@ fn forward_error<F: Frame, T: Tables<Family = V6>>(
         // It sent the packet as it is quoted, so the error goes the way of the client's packets.
         Sender::Direct { row, backend, hash } => {
             let hop = one_sided::next_hop(tables, packet, row, &backend, now_ns)?;
-            return one_sided::send(tables, frame, packet, &backend, &hop, hash);
+            return one_sided::send(tables, frame, packet, &Through { row, backend, hop }, hash);
         }
     };
     let to =

@@ -138,12 +138,49 @@ fn the_program_that_makes_room_is_told_all_that_it_writes() {
             mode,
             source_port: first.source_port,
             tos: 0x2c,
+            flags: 0,
+            flow_label: first.flow_label,
+            generation: 1,
+            backend: first.backend,
             reserved: 0,
         };
         assert_eq!(first, outer);
         send(&tables, tcp_flag::ACK);
         let later = tables.outer.take().unwrap();
-        assert_eq!(later.source_port, first.source_port, "a flow keeps its way through routers");
+        let spread = |outer: Outer| (outer.source_port, outer.flow_label);
+        assert_eq!(spread(later), spread(first), "a flow keeps its way through routers");
+    }
+}
+
+#[test]
+fn the_way_to_a_backend_of_the_other_family_is_left_to_the_program_that_makes_room() {
+    for mode in [mode::DSR_IPIP, mode::DSR_GUE] {
+        let tables = tables(mode | backend_flag::IPV6);
+        // Nobody asks the tables of this family for it.
+        tables.hop.set(Err(Verdict::DropNoRoute));
+        for flags in [tcp_flag::SYN, tcp_flag::ACK] {
+            let step = tables.step(&mut frame(&client_key(7), flags, 0, &[]));
+            assert_eq!(step, Step::Encapsulates);
+            let outer = tables.outer.take().unwrap();
+            assert_eq!((outer.hop(), outer.flags, outer.mode), (None, outer_flag::IPV6, mode));
+            tables.check_invariants();
+        }
+        let mut last = frame(&client_key(7), tcp_flag::ACK, 0, &[]);
+        last[22] = 1;
+        assert_eq!(tables.step(&mut last), Step::Unsent(Verdict::DropTtl));
+    }
+}
+
+#[test]
+fn packets_as_they_are_go_to_no_backend_of_the_other_family() {
+    let tables = tables(mode::DSR_GUE | backend_flag::IPV6);
+    assert_eq!(tables.step(&mut frame(&client_key(7), tcp_flag::SYN, 0, &[])), Step::Encapsulates);
+    for mode in [mode::NAT, mode::DSR_L2] {
+        tables.mode.set(mode | backend_flag::IPV6);
+        let routed = tables.route(&mut frame(&client_key(7), tcp_flag::ACK, 0, &[]));
+        assert_eq!(routed.verdict, Verdict::DropBackendGone);
+        let routed = tables.route(&mut frame(&client_key(8), tcp_flag::SYN, 0, &[]));
+        assert_eq!(routed.verdict, Verdict::DropTables);
     }
 }
 

@@ -1,0 +1,315 @@
+//! Packets in packets of either family, from end to end: VIPs of each with backends of each, real clients
+//! and servers, and `gateway decap` in between.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use gateway_tests::config::{Backend, GatewayConfig};
+use gateway_tests::load::{LoadOptions, Mode};
+use gateway_tests::netns::Namespace;
+use gateway_tests::node::{Node, wait_for};
+use gateway_tests::testbed::{BackendNode, BackendOptions, GatewayNode, Testbed};
+use rustix::process::Signal;
+
+/// For what takes milliseconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The VIP's port, which is the backends' too.
+const PORT: u16 = 80;
+/// Where GUE is listened for.
+const GUE_PORT: u16 = 6_080;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+use Family::{V4, V6};
+
+fn testbed(backends: usize) -> Option<Testbed> {
+    let testbed = Testbed::or_skip(backends)?;
+    testbed.add_ipv6().unwrap();
+    Some(testbed)
+}
+
+fn vip(testbed: &Testbed, family: Family) -> SocketAddr {
+    match family {
+        V4 => testbed.l4_vip(1),
+        V6 => testbed.l4_vip_ipv6(1),
+    }
+}
+
+fn backend_at(testbed: &Testbed, number: usize, family: Family) -> Backend {
+    match family {
+        V4 => testbed.backend_at(number, PORT),
+        V6 => testbed.backend_at_ipv6(number, PORT),
+    }
+}
+
+/// Servers of both families, with the VIPs of both on their hosts.
+fn start_backends(testbed: &Testbed, count: usize) -> Vec<BackendNode<'_>> {
+    let listen = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let options = BackendOptions { listen, ports: vec![PORT], ..BackendOptions::default() };
+    let start = |number| {
+        let backend = testbed.backend(number);
+        let [old, new] = [V4, V6].map(|family| vip(testbed, family).ip());
+        backend.ip(&format!("address add {old}/32 dev lo")).unwrap();
+        backend.ip(&format!("-6 address add {new}/128 dev lo nodad")).unwrap();
+        testbed.start_backend(number, &options).unwrap()
+    };
+    (1..=count).map(start).collect()
+}
+
+/// Takes the outer headers of a family off at backend `number`, which asks clients for segments that fit
+/// with the longest of them: 40 bytes of IPv6 and 8 of UDP.
+fn start_decap(testbed: &Testbed, tunnel: &str, number: usize, outer: Family) -> Node {
+    let backend = testbed.backend(number);
+    let [old, new] = [format!("10.11.{number}.1"), format!("fd00:11:{number}::1")];
+    backend.ip(&format!("route replace default via {old} advmss 1412")).unwrap();
+    backend.ip(&format!("-6 route replace default via {new} advmss 1392")).unwrap();
+    let from = if outer == V4 { old + "/32" } else { new + "/128" };
+    testbed.start_decap(number, tunnel, &from).unwrap()
+}
+
+/// Ends it; packets by outcome, as it tells at its end.
+fn counts(mut decap: Node, outcome: &str) -> u64 {
+    assert!(decap.stop(Signal::TERM, PATIENCE).unwrap().success(), "{}", decap.log());
+    let log = decap.log();
+    let told = log.rsplit_once(&format!("{outcome}=")).unwrap().1;
+    let digits: String = told.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+/// Packets by verdict, as `/metrics` has them.
+fn verdict(gateway: &GatewayNode<'_>, label: &str) -> u64 {
+    let start = format!("gateway_packets_total{{verdict=\"{label}\"}} ");
+    let metrics = gateway.get("/metrics").unwrap();
+    let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
+    told.map_or(0, |count| count.parse().unwrap())
+}
+
+/// Many connections, to both backends, and bytes that make whole segments: none is lost.
+fn serves(testbed: &Testbed, gateway: &GatewayNode<'_>, vip: SocketAddr) {
+    let load = testbed.load("client", &LoadOptions::new(vip, Mode::Connection, 50.0)).unwrap();
+    load.wait_for_answers(150, PATIENCE).unwrap();
+    let total = load.stop().unwrap().total_without(&[]);
+    assert_eq!(total.failures(), 0, "{:?}", total.failed);
+    assert!(total.backends["b1"] > 20 && total.backends["b2"] > 20, "{:?}", total.backends);
+    upload(testbed, vip);
+    gateway.wait_for_in_flight(&["b1", "b2"], 0, PATIENCE).unwrap();
+}
+
+fn serves_through(vip_family: Family, backend_family: Family, tunnel: &str) {
+    let Some(testbed) = testbed(2) else { return };
+    let _backends = start_backends(&testbed, 2);
+    let start = |number| start_decap(&testbed, tunnel, number, backend_family);
+    let decaps: Vec<Node> = (1..=2).map(start).collect();
+    let vip = vip(&testbed, vip_family);
+    let members = (1..=2).map(|number| backend_at(&testbed, number, backend_family)).collect();
+    let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
+    config.pools[0].lines = format!("mode = \"dsr-{tunnel}\"");
+    let gateway = testbed.start_gateway(&config).unwrap();
+    serves(&testbed, &gateway, vip);
+    assert!(verdict(&gateway, "forward_in") > 450);
+    assert_eq!(verdict(&gateway, "forward_out"), 0, "answers go past the program");
+    assert_eq!(verdict(&gateway, "drop_too_big") + verdict(&gateway, "too_big_answered"), 0);
+    for decap in decaps {
+        assert!(counts(decap, "unwrapped") > 100);
+    }
+}
+
+#[test]
+fn ipv4_reaches_backends_of_ipv6_in_ip() {
+    serves_through(V4, V6, "ipip");
+}
+
+#[test]
+fn ipv6_reaches_backends_of_ipv4_in_ip() {
+    serves_through(V6, V4, "ipip");
+}
+
+#[test]
+fn ipv6_reaches_backends_of_ipv6_in_ip() {
+    serves_through(V6, V6, "ipip");
+}
+
+#[test]
+fn ipv4_reaches_backends_of_ipv6_in_gue() {
+    serves_through(V4, V6, "gue");
+}
+
+#[test]
+fn ipv6_reaches_backends_of_ipv4_in_gue() {
+    serves_through(V6, V4, "gue");
+}
+
+#[test]
+fn ipv6_reaches_backends_of_ipv6_in_gue() {
+    serves_through(V6, V6, "gue");
+}
+
+#[test]
+fn one_pool_of_both_families_serves_vips_of_both() {
+    let Some(testbed) = testbed(2) else { return };
+    let _backends = start_backends(&testbed, 2);
+    let _decaps = [(1, V4), (2, V6)].map(|(at, family)| start_decap(&testbed, "gue", at, family));
+    let [old, new] = [V4, V6].map(|family| vip(&testbed, family));
+    let members = vec![backend_at(&testbed, 1, V4), backend_at(&testbed, 2, V6)];
+    let mut config = GatewayConfig::one_pool(old, "l4", "equal", members);
+    config.pools[0].lines = "mode = \"dsr-gue\"".to_owned();
+    let other =
+        gateway_tests::config::Vip { name: "new".to_owned(), addr: new, ..config.vips[0].clone() };
+    config.vips.push(other);
+    let gateway = testbed.start_gateway(&config).unwrap();
+    for vip in [old, new] {
+        serves(&testbed, &gateway, vip);
+    }
+}
+
+#[test]
+fn strangers_of_ipv6_are_refused() {
+    let Some(testbed) = testbed(1) else { return };
+    let _backends = start_backends(&testbed, 1);
+    let decap = start_decap(&testbed, "ipip", 1, V6);
+    let vip = vip(&testbed, V4);
+    testbed.gateway().ip("-6 address add fd00:11:1::99/64 dev backend1 nodad").unwrap();
+    let mut config = config_of_one(&testbed, (V4, V6), "ipip");
+    config.pools[0].backends[0].lines = "nat_address = \"fd00:11:1::99\"".to_owned();
+    let _gateway = testbed.start_gateway(&config).unwrap();
+    let url = format!("http://{vip}/");
+    let refused = testbed.curl(&["--connect-timeout", "2", &url]).unwrap();
+    assert!(!refused.status.success());
+    assert!(counts(decap, "drop_source") >= 1);
+}
+
+/// Sends whole segments to the backend.
+fn upload(testbed: &Testbed, vip: SocketAddr) {
+    let body = testbed.folder().join("body");
+    std::fs::write(&body, vec![0x5a; 300_000]).unwrap();
+    let (url, body) = (format!("http://{vip}/echo"), format!("@{}", body.display()));
+    let output = testbed.curl(&["--fail", "--globoff", "--data-binary", &body, &url]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A pool of backend 1 alone.
+fn config_of_one(testbed: &Testbed, families: (Family, Family), tunnel: &str) -> GatewayConfig {
+    let members = vec![backend_at(testbed, 1, families.1)];
+    let mut config = GatewayConfig::one_pool(vip(testbed, families.0), "l4", "equal", members);
+    config.pools[0].lines = format!("mode = \"dsr-{tunnel}\"");
+    config
+}
+
+/// Nobody guesses: what does not fit is lost until its sender is told.
+fn guess_no_mtu(testbed: &Testbed) {
+    for sender in [testbed.backend(1), testbed.client()] {
+        sender.sysctl("net/ipv4/tcp_mtu_probing", "0").unwrap();
+    }
+}
+
+#[test]
+fn a_client_learns_what_headers_of_ipv6_leave_room_for() {
+    for tunnel in ["ipip", "gue"] {
+        let Some(testbed) = testbed(1) else { return };
+        guess_no_mtu(&testbed);
+        let _backends = start_backends(&testbed, 1);
+        let _decap = start_decap(&testbed, tunnel, 1, V6);
+        // The backend asks for whole segments all the same.
+        testbed.backend(1).ip("route replace default via 10.11.1.1 advmss 1460").unwrap();
+        let gateway = testbed.start_gateway(&config_of_one(&testbed, (V4, V6), tunnel)).unwrap();
+        upload(&testbed, vip(&testbed, V4));
+        wait_for("an error of the gateway's", PATIENCE, || {
+            Ok((verdict(&gateway, "too_big_answered") > 0).then_some(()))
+        })
+        .unwrap();
+    }
+}
+
+/// A client of both families whose router is the test bed's client, and takes no more than `mtu` towards
+/// it.
+fn client_behind(testbed: &Testbed, mtu: u16) -> Namespace {
+    let far = testbed.client_behind(mtu).unwrap();
+    testbed.client().sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+    testbed.client().ip("-6 address add fd00:13::1/64 dev inside nodad").unwrap();
+    far.ip("-6 address add fd00:13::2/64 dev eth0 nodad").unwrap();
+    far.ip("-6 route add default via fd00:13::1").unwrap();
+    testbed.gateway().ip("-6 route add fd00:13::/64 via fd00:10::2").unwrap();
+    far
+}
+
+/// A router beyond the gateway tells, within another packet, of what the backend sent by itself.
+fn a_backend_learns(families: (Family, Family), tunnel: &str) {
+    let Some(testbed) = testbed(1) else { return };
+    guess_no_mtu(&testbed);
+    let _backends = start_backends(&testbed, 1);
+    let _decap = start_decap(&testbed, tunnel, 1, families.1);
+    let _gateway = testbed.start_gateway(&config_of_one(&testbed, families, tunnel)).unwrap();
+    let far = client_behind(&testbed, 1_280);
+    let url = format!("http://{}/stream?bytes=2000000&rate=10000000", vip(&testbed, families.0));
+    let mut curl = far.command("curl").unwrap();
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", "--globoff"]);
+    curl.args(["--write-out", "%{size_download}", "--output", "/dev/null", &url]);
+    let output = curl.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2000000");
+}
+
+#[test]
+fn a_backend_of_ipv6_learns_of_a_smaller_mtu_towards_a_client_of_ipv4() {
+    a_backend_learns((V4, V6), "gue");
+}
+
+#[test]
+fn a_backend_of_ipv4_learns_of_a_smaller_mtu_towards_a_client_of_ipv6() {
+    a_backend_learns((V6, V4), "ipip");
+}
+
+#[test]
+fn a_backend_of_ipv6_learns_of_a_smaller_mtu_towards_a_client_of_ipv6() {
+    a_backend_learns((V6, V6), "gue");
+}
+
+/// Where the kernel has its own tunnels they listen by such sockets, which take datagrams of IPv6
+/// without a checksum (RFC 6935; `udp_sock_create6` in `net/ipv6/ip6_udp_tunnel.c`).
+fn tunnel_socket() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, GUE_PORT)).unwrap();
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is `on`, which is as long as is said and outlives the call.
+    let refused = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_UDP,
+            UDP_NO_CHECK6_RX,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    assert_eq!(refused, 0, "{}", std::io::Error::last_os_error());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Of linux/udp.h.
+const UDP_NO_CHECK6_RX: libc::c_int = 102;
+
+#[test]
+fn the_kernel_takes_gue_over_ipv6_where_tunnels_listen() {
+    for (vip_family, version) in [(V4, 4), (V6, 6)] {
+        let Some(testbed) = testbed(1) else { return };
+        let _backends = start_backends(&testbed, 1);
+        let vip = vip(&testbed, vip_family);
+        let socket = testbed.backend(1).run(tunnel_socket).unwrap();
+        let config = config_of_one(&testbed, (vip_family, V6), "gue");
+        let _gateway = testbed.start_gateway(&config).unwrap();
+        // Nobody answers: the packet is not taken out.
+        let connect = move || drop(TcpStream::connect_timeout(&vip, PATIENCE));
+        testbed.client().detached(connect).unwrap();
+        let mut buffer = [0; 2_048];
+        let (len, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!(from.ip(), "fd00:11:1::1".parse::<IpAddr>().unwrap());
+        assert!(from.port() >= 49_152 && len >= 40, "{from}, {len} bytes");
+        assert_eq!(buffer[0] >> 4, version);
+    }
+}

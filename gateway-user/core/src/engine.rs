@@ -40,7 +40,7 @@ use crate::limit::LimitOrder;
 use crate::models::Models;
 use crate::notice::Notice;
 use crate::observation::{BackendRow, Observation};
-use crate::recovery::{End, Order, Planned, Ticket};
+use crate::recovery::{CutBy, End, Order, Planned, Ticket};
 use crate::rows::Rows;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -420,9 +420,9 @@ impl Engine {
     }
 
     /// What would be done about a backend if it were cut now. `None`: there is no such backend.
-    pub fn recovery(&self, pool: &str, backend: &str) -> Option<Vec<Planned>> {
+    pub fn recovery(&self, pool: &str, backend: &str, by: CutBy) -> Option<Vec<Planned>> {
         let (pool, backend) = self.place(pool, backend)?;
-        Some(self.pools[pool].planned(&self.fleet.pools[pool], backend, self.ticked_at))
+        Some(self.pools[pool].planned(&self.fleet.pools[pool], backend, by, self.ticked_at))
     }
 
     /// An action that a turn ordered has ended. Those of backends that are gone are of no interest.

@@ -132,6 +132,16 @@ pub struct Order {
     pub run: Run,
 }
 
+/// Whose cut it is that is asked about before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutBy {
+    /// The loop's: of a backend that it has just kept in service, for want of headroom or budget,
+    /// nothing would be done.
+    Loop,
+    /// An operator's, whose word is as certain as a rule's and asks for no headroom.
+    Operator,
+}
+
 /// Why an action is not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use gateway_core::decision::{Health, Reason};
 use gateway_core::fault::{Diagnosis, FaultWindow};
 use gateway_core::ladder::{Barrier, Stage, Task};
 use gateway_core::predictor::Fault;
-use gateway_core::recovery::Planned;
+use gateway_core::recovery::{CutBy, Planned};
 use gateway_core::state::{BackendState, PoolState};
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +90,8 @@ pub(super) async fn recover(
     let asking = pages.control.ask(move |engine| {
         let diagnosis = engine.diagnose(&of, &name, window);
         // Before it is cut: afterwards there is nothing more to do about it.
-        let actions = engine.recovery(&of, &name).unwrap_or_default();
+        let by = if act { CutBy::Operator } else { CutBy::Loop };
+        let actions = engine.recovery(&of, &name, by).unwrap_or_default();
         let acted = act && engine.eject(&of, &name);
         (diagnosis.unwrap_or_default(), actions, acted)
     });

@@ -8,7 +8,7 @@ use crate::fleet::{Admission, PoolSpec, WeightMode};
 use crate::ladder::{Stage, Task, Verdict};
 use crate::notice::{Notice, What};
 use crate::policy::{Outcome, is_within_budget};
-use crate::recovery::{Cut, Deed, Denial, End, Order, Planned, RecoverySpec, Ticket};
+use crate::recovery::{Cut, CutBy, Deed, Denial, End, Order, Planned, RecoverySpec, Ticket};
 
 /// What a turn found of each backend.
 pub(super) struct Seen<'a> {
@@ -21,15 +21,6 @@ pub(super) struct Seen<'a> {
 impl Seen<'_> {
     fn is_cut_now(&self, at: usize) -> bool {
         self.outcomes[at].health.is_cut() && !self.before[at].is_cut()
-    }
-
-    /// Which bound kept a backend from being cut that should have been.
-    fn kept_by(&self, at: usize) -> Option<Denial> {
-        self.outcomes[at].bounds.iter().find_map(|bound| match bound {
-            Bound::EjectionMax => Some(Denial::EjectionMax),
-            Bound::Headroom => Some(Denial::Headroom),
-            _ => None,
-        })
     }
 
     /// How probable the fault is that a backend was cut for. What was not asked of anybody's
@@ -58,7 +49,7 @@ impl PoolLoop {
                 let denied = self.doubt(spec, seen, at);
                 let denied = denied.or_else(|| self.ledger.denial(recovery, row, now));
                 self.act(now, spec, (recovery, seen), at, denied, turn);
-            } else if let Some(denied) = seen.kept_by(at)
+            } else if let Some(denied) = kept_by(&seen.outcomes[at].bounds)
                 && self.ledger.is_news(recovery, row, now)
             {
                 self.act(now, spec, (recovery, seen), at, Some(denied), turn);
@@ -148,15 +139,20 @@ impl PoolLoop {
         self.ledger.deeds(self.backends[at].row(), now)
     }
 
-    /// What would be done if a backend were cut now for what a rule, or an operator, is sure of.
+    /// What would be done if a backend were cut now, by whom.
     pub(in crate::engine) fn planned(
         &self,
         spec: &PoolSpec,
         at: usize,
+        by: CutBy,
         now: KtimeNs,
     ) -> Vec<Planned> {
         let Some(recovery) = recovery_of(spec) else { return Vec::new() };
-        let denied = self.denied_if_cut(spec, recovery, at, now);
+        let kept = match by {
+            CutBy::Loop => self.backends[at].last().and_then(|last| kept_by(&last.bounds)),
+            CutBy::Operator => None,
+        };
+        let denied = self.denied_if_cut(spec, recovery, (at, kept), now);
         recovery.runs().map(|run| Planned::new(run.action(), denied)).collect()
     }
 
@@ -164,7 +160,7 @@ impl PoolLoop {
         &self,
         spec: &PoolSpec,
         recovery: &RecoverySpec,
-        at: usize,
+        (at, kept): (usize, Option<Denial>),
         now: KtimeNs,
     ) -> Option<Denial> {
         let health = self.backends[at].course().health();
@@ -180,9 +176,18 @@ impl PoolLoop {
         } else if !self.is_affordable(spec, is_out) {
             Some(Denial::EjectionMax)
         } else {
-            self.ledger.denial(recovery, self.backends[at].row(), now)
+            kept.or_else(|| self.ledger.denial(recovery, self.backends[at].row(), now))
         }
     }
+}
+
+/// Which bound kept a backend from being cut that should have been.
+fn kept_by(bounds: &[Bound]) -> Option<Denial> {
+    bounds.iter().find_map(|bound| match bound {
+        Bound::EjectionMax => Some(Denial::EjectionMax),
+        Bound::Headroom => Some(Denial::Headroom),
+        _ => None,
+    })
 }
 
 /// In a manual pool nothing is cut, though its backends show what their probes say.

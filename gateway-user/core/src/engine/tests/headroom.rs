@@ -9,7 +9,7 @@ use crate::headroom::LoadSource;
 use crate::ladder::{Stage, Stages, Task};
 use crate::notice::What;
 use crate::observation::LoadReport;
-use crate::recovery::{Action, Denial, RecoverySpec};
+use crate::recovery::{Action, CutBy, Denial, RecoverySpec};
 use crate::state::PoolState;
 use crate::target::{HttpUrl, Webhook};
 use crate::telling::{News, Telling};
@@ -256,6 +256,12 @@ fn who_is_not_cut_for_want_of_headroom_is_left_alone_and_that_is_told() {
         }));
     }
     assert_eq!(ordered, 0);
+    let planned = |by| {
+        let planned = bench.engine.recovery("web", &name, by).unwrap();
+        planned.iter().map(|plan| plan.denied).collect::<Vec<_>>()
+    };
+    assert_eq!(planned(CutBy::Loop), [Some(Denial::Headroom)], "who asks is told the same");
+    assert_eq!(planned(CutBy::Operator), [None], "an operator's word is done");
     let denied = (name, Action::ResetConnections, Denial::Headroom);
     assert!(told.first() == Some(&denied) && told.iter().all(|own| *own == denied), "{told:?}");
 }

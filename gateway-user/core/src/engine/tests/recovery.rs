@@ -5,7 +5,7 @@ use crate::fleet::{BackendSpec, PoolSpec};
 use crate::ladder::Stages;
 use crate::notice::What;
 use crate::predictor::{Fault, Opinion};
-use crate::recovery::{Action, ActionResult, Cut, Denial, End, RecoverySpec, Run};
+use crate::recovery::{Action, ActionResult, Cut, CutBy, Denial, End, RecoverySpec, Run};
 use crate::target::Command;
 
 fn recovery() -> RecoverySpec {
@@ -105,7 +105,7 @@ fn without_a_word_of_the_operators_nothing_is_done() {
     let (turn, _) = bench.tick();
     assert_eq!(turn.decisions[1].health, Health::Ejected);
     assert_eq!(acts(&turn), (vec![], vec![]));
-    assert_eq!(bench.engine.recovery("web", &names(&bench)[0]), Some(vec![]));
+    assert_eq!(bench.engine.recovery("web", &names(&bench)[0], CutBy::Loop), Some(vec![]));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn more_than_the_pools_budget_is_never_acted_on() {
         let told = if turn == 0 { none_for(&names[1], Denial::EjectionMax) } else { vec![] };
         assert_eq!((ordered, denied), (vec![], told), "turn {turn}");
     }
-    let planned = bench.engine.recovery("web", &names[2]).unwrap();
+    let planned = bench.engine.recovery("web", &names[2], CutBy::Loop).unwrap();
     assert!(planned.iter().all(|plan| plan.denied == Some(Denial::EjectionMax)), "{planned:?}");
 }
 
@@ -187,7 +187,7 @@ fn a_pool_has_an_hours_budget() {
     while bench.engine.state().pools[0].backends[0].health != Health::Healthy {
         bench.serve(&[10, 10, 10]);
     }
-    let planned = bench.engine.recovery("web", &names[1]).unwrap();
+    let planned = bench.engine.recovery("web", &names[1], CutBy::Loop).unwrap();
     assert!(planned.iter().all(|plan| plan.denied == Some(Denial::PerHour)), "{planned:?}");
     refuse(&mut bench, 1);
     assert_eq!(acts(&bench.tick().0), (vec![], none_for(&names[1], Denial::PerHour)));
@@ -198,16 +198,16 @@ fn an_operators_word_is_acted_on_and_foretold() {
     let mut bench = bench(|_| ());
     let names = names(&bench);
     bench.tick();
-    let planned = bench.engine.recovery("web", &names[1]).unwrap();
+    let planned = bench.engine.recovery("web", &names[1], CutBy::Operator).unwrap();
     let planned: Vec<_> = planned.iter().map(|plan| (plan.action, plan.denied)).collect();
     assert_eq!(planned, [(Action::ResetConnections, None), (Action::Command, None)]);
     assert!(bench.engine.eject("web", &names[1]));
     let (turn, _) = bench.tick();
     assert_eq!(acts(&turn), (both(&names[1]), vec![]));
     assert_eq!(turn.orders[0].cut.reason, Reason::Operator);
-    let planned = bench.engine.recovery("web", &names[1]).unwrap();
+    let planned = bench.engine.recovery("web", &names[1], CutBy::Operator).unwrap();
     assert!(planned.iter().all(|plan| plan.denied == Some(Denial::AlreadyOut)), "{planned:?}");
-    assert_eq!(bench.engine.recovery("web", "nobody"), None);
+    assert_eq!(bench.engine.recovery("web", "nobody", CutBy::Operator), None);
 }
 
 /// Suspects the second backend, without being certain.

@@ -11,6 +11,7 @@ mod guard;
 mod history;
 mod label;
 mod models;
+mod near;
 mod ready;
 mod recover;
 mod requests;
@@ -32,6 +33,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use gateway_core::affinity::PrefixTable;
 use gateway_core::decision::Decision;
 use gateway_core::history::DECISIONS_MAX;
 use gateway_core::recent::Recent;
@@ -47,6 +49,7 @@ pub use self::guard::{Guard, GuardChange, GuardChanged, GuardLimit, GuardLimitCh
 pub use self::history::HistoryPart;
 pub use self::label::{Label, Labelled};
 pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
+pub use self::near::Near;
 use self::ready::Turns;
 pub use self::recover::{Advice, Recover, Recovery};
 pub use self::rollback::{Rollback, RolledBack};
@@ -111,6 +114,8 @@ pub struct Pages {
     pub keeps_state: bool,
     /// The proxy's last requests.
     pub recent: Arc<Recent>,
+    /// What prompts went where.
+    pub prefixes: Arc<PrefixTable>,
     /// File of the token that changes ask for; `None`: nothing can be changed.
     pub token_file: Option<PathBuf>,
     /// Whether the daemon is about to stop.

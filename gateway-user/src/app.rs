@@ -163,6 +163,7 @@ impl Daemon {
                 guard: guard.clone(),
                 keeps_state: config.gateway.state.is_some(),
                 recent: proxy.recent(),
+                prefixes: proxy.prefixes(),
                 token_file: config.gateway.admin_token_file.clone(),
                 stopping: is_stopping,
             },

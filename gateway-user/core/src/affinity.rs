@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use crate::snapshot::BackendSnapshot;
+
 /// Depths, in blocks, at which a prompt is remembered: what two prompts share is known within a
 /// third.
 const DEPTHS: [usize; 12] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
@@ -68,6 +70,26 @@ impl Affinity {
             Affinity::Full => "who got its prompt's beginning before has too many in flight",
             Affinity::Away => "who got its prompt's beginning before takes no requests now",
         })
+    }
+}
+
+/// Who is asked first for a request, and what came of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Favourite {
+    /// Who got the longest known beginning of its prompt last; `None`: nobody that is still there.
+    pub backend: Option<BackendSnapshot>,
+    /// Whether it takes the request.
+    pub found: Affinity,
+    /// Requests that it has in flight.
+    pub in_flight: u64,
+    /// Most that it may have, this one included; 0 where it takes none anyway.
+    pub in_flight_max: u64,
+}
+
+impl Favourite {
+    /// It, if it takes the request.
+    pub(crate) fn taken(&self) -> Option<BackendSnapshot> {
+        self.backend.filter(|_| self.found == Affinity::Kept)
     }
 }
 

@@ -4,8 +4,9 @@ mod models;
 
 use std::fmt::Write as _;
 
+use crate::clients::NO_CLASS;
 use crate::decision::{Bound, Decision, Health, Reason, WeightSource};
-use crate::state::PoolState;
+use crate::state::{ClassShare, PoolState};
 
 /// What became of a backend and why: its present state first, then how it came to it.
 ///
@@ -39,6 +40,10 @@ pub fn explain(decisions: &[Decision], pool: Option<&PoolState>) -> String {
     }
     models::write(&mut text, last, pool);
     let backend = pool.and_then(|pool| pool.backends.iter().find(|own| own.name == last.backend));
+    for class in backend.iter().flat_map(|own| &own.by_client_class) {
+        let weight = backend.map_or(0.0, |own| own.share);
+        let _ = writeln!(text, "  clients {}", of_class(class, weight));
+    }
     for deed in backend.iter().flat_map(|backend| &backend.recovery) {
         let _ = writeln!(text, "  recovery: {}", deed.words());
     }
@@ -221,6 +226,22 @@ fn bound_words(bound: Bound) -> &'static str {
         }
         Bound::Damped => "steps that are halved since the pool's weights swung",
     }
+}
+
+/// What becomes of a class of clients here, whose weights are not those of all.
+fn of_class(class: &ClassShare, share: f64) -> String {
+    let ClassShare { class, cost, share: own } = *class;
+    let who = match class {
+        NO_CLASS => "of no class".to_owned(),
+        class => format!("of class {class}, whose requests cost {cost:.1} times the usual"),
+    };
+    let why = match own - share {
+        more if more > 0.005 => "it is preferred for them",
+        less if less < -0.005 => "it makes room for others",
+        _ => "as for all",
+    };
+    let (own, share) = (own * 100.0, share * 100.0);
+    format!("{who}: {own:.0}% of the pool's weights for them, {share:.0}% of all: {why}")
 }
 
 /// Who decided about a weight, in words.

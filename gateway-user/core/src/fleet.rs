@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::admission::AdmissionSpec;
 use crate::ladder::Stages;
 pub use crate::limit::{LimitSpec, RateSpec};
+use crate::prefix;
 use crate::recovery::RecoverySpec;
 use crate::target::Webhook;
 
@@ -369,6 +370,16 @@ impl AffinitySpec {
     /// Whether any request has a favourite.
     pub fn is_on(&self) -> bool {
         self.by_prefix || self.header.is_some()
+    }
+
+    /// What a request is known by: its session's name, where a header says it, or the blocks that its
+    /// prompt begins with.
+    pub fn key(&self, session: Option<&str>, prompt: &[u64]) -> Vec<u64> {
+        match session.filter(|_| self.header.is_some()) {
+            Some(name) => vec![prefix::name(name)],
+            None if self.by_prefix => prompt.to_vec(),
+            None => Vec::new(),
+        }
     }
 }
 

@@ -16,6 +16,16 @@ pub const BLOCKS_MAX: usize = 64;
 /// Text of a prompt that is looked at for its blocks, bytes.
 pub const TEXT_MAX: usize = BLOCK_BYTES * BLOCKS_MAX;
 
+/// Puts one of a prompt's texts, so far as it is looked at, after those before it, and apart from the
+/// next. What the operator says comes first: it is what prompts have in common.
+pub fn append(text: &mut Vec<u8>, said: &str) {
+    let room = TEXT_MAX.saturating_sub(text.len());
+    text.extend_from_slice(&said.as_bytes()[..said.len().min(room)]);
+    if room > said.len() {
+        text.push(0);
+    }
+}
+
 /// The hashes of a prompt's full blocks. Each stands for all of the prompt up to its block's end, and
 /// for `model`, since a cache is of one model.
 pub fn blocks(model: &str, text: &[u8]) -> Vec<u64> {

@@ -13,7 +13,7 @@ use gateway_common::layout::{Weights, algorithm};
 use gateway_common::limits::{CONTROL_CLASS, NO_BACKEND};
 
 use crate::admission::{Priority, Refused, Valve};
-use crate::affinity::{self, Affinity, Key, PrefixTable};
+use crate::affinity::{self, Affinity, Favourite, Key, PrefixTable};
 use crate::classes::{ClassView, Classified, Profile, RequestFacts};
 use crate::fleet::{Algorithm, Fleet};
 use crate::load::{Load, own_time};
@@ -170,12 +170,12 @@ impl Snapshot {
         now_ns: u64,
         rows: &dyn Rows,
         table: &PrefixTable,
-    ) -> Option<(BackendSnapshot, Affinity)> {
+    ) -> Option<(BackendSnapshot, Favourite)> {
         let members = self.members(pool, demand.class, now_ns, rows)?;
         let load_max = self.fleet.pools.get(pool)?.http.affinity.load_max;
-        let (favourite, found) = members.favourite(key, load_max, table);
+        let favourite = members.favourite(key, load_max, table);
         let ordinary = || self.pick_for_request(pool, demand, hash, now_ns, rows);
-        Some((favourite.or_else(ordinary)?, found))
+        Some((favourite.taken().or_else(ordinary)?, favourite))
     }
 
     /// A backend other than the one that was tried: the least loaded of these. `None` if no other
@@ -269,29 +269,25 @@ impl LiveMembers<'_> {
         self.snapshot.pools.get(pool)?.backends.get(backend).copied()
     }
 
-    /// The favourite of a request, if it can have it.
-    fn favourite(
-        &self,
-        key: Key<'_>,
-        load_max: f64,
-        table: &PrefixTable,
-    ) -> (Option<BackendSnapshot>, Affinity) {
-        let Some(favourite) = table.find(key).find_map(|row| self.member(row)) else {
-            return (None, if key.is_empty() { Affinity::None } else { Affinity::New });
+    /// The favourite of a request, and whether it can have it.
+    fn favourite(&self, key: Key<'_>, load_max: f64, table: &PrefixTable) -> Favourite {
+        let Some(backend) = table.find(key).find_map(|row| self.member(row)) else {
+            let found = if key.is_empty() { Affinity::None } else { Affinity::New };
+            return Favourite { found, ..Favourite::default() };
         };
-        let weight = self.weight(favourite.row.row);
+        let weight = self.weight(backend.row.row);
+        let own = self.in_flight(backend.row.row);
+        let favourite =
+            Favourite { backend: Some(backend), in_flight: own, ..Favourite::default() };
         if weight == 0 {
-            return (None, Affinity::Away);
+            return Favourite { found: Affinity::Away, ..favourite };
         }
         let backends = || self.pool.backends.iter().map(|backend| backend.row.row);
         let weights: f64 = backends().map(|row| f64::from(self.weight(row))).sum();
         let in_flight: u64 = backends().map(|row| self.in_flight(row)).sum();
         let bound = affinity::bound(load_max, f64::from(weight), weights, in_flight);
-        if self.in_flight(favourite.row.row) < bound {
-            (Some(favourite), Affinity::Kept)
-        } else {
-            (None, Affinity::Full)
-        }
+        let found = if own < bound { Affinity::Kept } else { Affinity::Full };
+        Favourite { found, in_flight_max: bound, ..favourite }
     }
 
     /// The pool's backend in a row.
@@ -468,8 +464,8 @@ mod tests {
         table: &PrefixTable,
     ) -> (usize, Affinity) {
         let picked = snapshot.pick_near(0, Demand::PLAIN, key, 7, 1, rows, table);
-        let (backend, found) = picked.expect("somebody takes requests");
-        (snapshot.by_row[&backend.row.row].1, found)
+        let (backend, favourite) = picked.expect("somebody takes requests");
+        (snapshot.by_row[&backend.row.row].1, favourite.found)
     }
 
     #[test]

@@ -118,6 +118,17 @@ pub struct ModelState {
     pub took_seconds: Option<f64>,
 }
 
+/// A backend's part of the flows of one class of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassShare {
+    /// The class's number; 0: clients that are in none.
+    pub class: u8,
+    /// What a request of its clients costs, over the pool's usual.
+    pub cost: f32,
+    /// The backend's part of the class's weights, `0..=1`.
+    pub share: f64,
+}
+
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendState {
@@ -152,6 +163,10 @@ pub struct BackendState {
     pub share: f64,
     /// What lies in the map, 0 to 65,535 for the heaviest.
     pub accepted: u16,
+    /// Its part of the weights by which flows of each class of clients are drawn; empty where these
+    /// have none of their own.
+    #[serde(default)]
+    pub by_client_class: Vec<ClassShare>,
     /// Bounds that bit at the last tick.
     pub bounds: Vec<Bound>,
     /// Requests a second to expect, by an EWMA with a half-life of two seconds.

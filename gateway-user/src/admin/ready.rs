@@ -77,6 +77,7 @@ mod tests {
             shaped: None,
             share: 1.0,
             accepted: u16::MAX,
+            by_client_class: Vec::new(),
             bounds: Vec::new(),
             load: None,
             inputs: Inputs::default(),

@@ -11,6 +11,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use gateway_common::hash::mix;
 use gateway_common::limits::CONTROL_CLASS;
+use gateway_core::affinity::Affinity;
 use gateway_core::classes::RequestFacts;
 use gateway_core::clients::{ClientState, NO_CLASS};
 use gateway_core::decision::{Health, Reason, WeightSource};
@@ -20,6 +21,7 @@ use gateway_core::state::{BackendState, PoolState};
 use serde::{Deserialize, Serialize};
 
 use super::error::AdminError;
+use super::near::{self, Near};
 use super::{Pages, body, clients};
 use crate::clock;
 
@@ -60,6 +62,12 @@ pub struct Route {
     /// Tokens of the answer at most.
     #[serde(default)]
     pub tokens_max: Option<u32>,
+    /// The texts of its prompt, the system's first: what its favourite is found by, with `model`.
+    #[serde(default)]
+    pub prompt: Vec<String>,
+    /// What the pool's `affinity_header` would say: comes before the prompt.
+    #[serde(default)]
+    pub session: Option<String>,
     /// What draws: the same number gives the same draw. Without it, chance.
     #[serde(default)]
     pub hash: Option<u64>,
@@ -80,6 +88,9 @@ pub struct Routed {
     pub known: bool,
     /// What is known of the client that was named; `None`: none was.
     pub client: Option<Asker>,
+    /// Who has got its prompt's beginning, or its session, before; `None`: the pool's requests have no
+    /// favourites, or nobody takes any.
+    pub affinity: Option<Near>,
     /// What drew.
     pub hash: u64,
     /// Name of the backend; `None`: nobody takes requests.
@@ -141,7 +152,8 @@ pub(super) async fn route(
         return Err(AdminError::new(StatusCode::NOT_FOUND, format!("pool {name:?} is gone")));
     };
     let hash = asked.hash.unwrap_or_else(|| mix(clock::now().0));
-    let facts = facts(&asked);
+    let prompt = near::blocks(&asked);
+    let facts = facts(&asked, &prompt);
     let (mut demand, _) = snapshot.demand(at, &facts, hash);
     let mut client = None;
     if let Some(addr) = asked.client {
@@ -156,7 +168,12 @@ pub(super) async fn route(
     let known = snapshot.pools.get(at).is_some_and(|pool| pool.classes.classify(&facts).known);
     let Demand { class, cost } = demand;
     let (rows, now) = (&*pages.rows, clock::now().0);
-    let picked = snapshot.pick_for_request(at, demand, hash, now, rows);
+    let affinity = &snapshot.fleet.pools[at].http.affinity;
+    let key = affinity.key(asked.session.as_deref(), &prompt);
+    let picked = snapshot.pick_near(at, demand, &key, hash, now, rows, &pages.prefixes);
+    let (picked, favourite) = picked.unzip();
+    let favourite = favourite.filter(|_| affinity.is_on());
+    let near = favourite.map(|found| near::near(&snapshot, at, affinity, &found));
     let backend = picked.and_then(|picked| snapshot.by_row.get(&picked.row.row));
     let backend = backend.and_then(|(_, index)| of.backends.get(*index));
     let looked_at = snapshot.candidates(at, demand, now, rows);
@@ -175,7 +192,8 @@ pub(super) async fn route(
         client,
         hash,
         backend: backend.map(|backend| backend.name.clone()),
-        why: why(of, backend, &candidates),
+        why: why(of, backend, &candidates, near.as_ref()),
+        affinity: near,
         candidates,
     }))
 }
@@ -190,7 +208,7 @@ fn decides(snapshot: &Snapshot, pool: usize, name: &str, client: &ClientState) -
     client.class != NO_CLASS && !at_proxy && may
 }
 
-fn facts(asked: &Route) -> RequestFacts<'_> {
+fn facts<'a>(asked: &'a Route, prompt: &'a [u64]) -> RequestFacts<'a> {
     RequestFacts {
         method: asked.method.as_deref().unwrap_or("GET"),
         path: asked.path.as_deref().unwrap_or("/"),
@@ -198,10 +216,16 @@ fn facts(asked: &Route) -> RequestFacts<'_> {
         model: asked.model.as_deref(),
         stream: asked.stream,
         body_bytes: asked.body_bytes,
-        prompt_chars: asked.prompt_chars,
+        prompt_chars: asked.prompt_chars.or_else(|| chars(&asked.prompt)),
         tokens_max: asked.tokens_max,
-        prefix: &[],
+        prefix: prompt,
     }
+}
+
+/// Characters of a prompt's texts, if there are any.
+fn chars(prompt: &[String]) -> Option<u32> {
+    let chars: usize = prompt.iter().map(|said| said.chars().count()).sum();
+    (!prompt.is_empty()).then(|| u32::try_from(chars).unwrap_or(u32::MAX))
 }
 
 /// The pool that a request's description is about.
@@ -246,7 +270,12 @@ fn candidate(
     }
 }
 
-fn why(pool: &PoolState, chosen: Option<&BackendState>, candidates: &[Candidate]) -> String {
+fn why(
+    pool: &PoolState,
+    chosen: Option<&BackendState>,
+    candidates: &[Candidate],
+    near: Option<&Near>,
+) -> String {
     let Some(chosen) = chosen else {
         return "no backend of the pool takes requests".to_owned();
     };
@@ -254,7 +283,9 @@ fn why(pool: &PoolState, chosen: Option<&BackendState>, candidates: &[Candidate]
     let best = candidates.iter().filter_map(load).fold(f64::INFINITY, f64::min);
     let own = candidates.iter().find(|candidate| candidate.backend == chosen.name);
     let is_first = own.and_then(load).is_some_and(|own| own <= best);
+    let is_favourite = near.is_some_and(|near| near.result == Affinity::Kept);
     let by = match pool.algorithm.as_str() {
+        _ if is_favourite => "it has got the same beginning before and has room",
         "maglev" => "it was drawn by its weight",
         _ if is_first => "the request would be done first there",
         _ => "it was drawn by its weight and is idle",

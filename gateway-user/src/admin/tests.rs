@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use gateway_core::affinity::Affinity;
 use gateway_core::engine::EngineOptions;
-use gateway_core::fleet::Fleet;
+use gateway_core::fleet::{Fleet, Layer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,6 +23,7 @@ struct Site {
     control: Control,
     /// Is there as long as it lives.
     token: tempfile::NamedTempFile,
+    rows: Arc<dyn Rows>,
 }
 
 /// What changes ask for.
@@ -61,15 +63,21 @@ fn guard() -> crate::guard::Keeper {
 }
 
 async fn site() -> Site {
+    site_of(fleet(), &Arc::default()).await
+}
+
+/// With this fleet, and what prompts went where.
+async fn site_of(fleet: Fleet, prefixes: &Arc<PrefixTable>) -> Site {
     let (telemetry, observations) = Telemetry::new();
     let engine = EngineOptions { weights_age_max: Duration::ZERO, seed: 7 };
     let options = control::Options { tick: Duration::from_millis(10), engine };
     let metrics = control::Metrics::default();
     let plane = Box::new(HeapPlane::default());
     let rows = plane.rows();
+    let live = Arc::clone(&rows);
     let around = Surroundings { history: 1 << 20, ..Surroundings::default() };
     let control =
-        Control::resume(fleet(), options, plane, observations, metrics.clone(), around).unwrap();
+        Control::resume(fleet, options, plane, observations, metrics.clone(), around).unwrap();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let published = Arc::clone(control.handle().published());
@@ -89,13 +97,14 @@ async fn site() -> Site {
         guard: guard(),
         keeps_state: false,
         recent: Arc::default(),
+        prefixes: Arc::clone(prefixes),
         token_file: Some(token.path().to_owned()),
         stopping: is_stopping,
     };
     let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, pages));
-    Site { addr, stopping, control, token }
+    Site { addr, stopping, control, token, rows: live }
 }
 
 async fn ask(addr: SocketAddr, method: &str, path: &str) -> Answer {
@@ -167,7 +176,7 @@ async fn health_and_readiness_are_apart() {
 
 #[tokio::test]
 async fn a_loop_that_turns_no_more_ends_readiness() {
-    let Site { addr, stopping: _stopping, control, token: _token } = site().await;
+    let Site { addr, stopping: _stopping, control, token: _token, rows: _rows } = site().await;
     control.stop().await;
     let unready = async {
         loop {
@@ -275,6 +284,71 @@ async fn a_client_is_asked_for_alone_or_with_a_request() {
     for wrong in ["/v1/client", "/v1/client?addr=x", "/v1/client?addr=192.0.2.1&b=1"] {
         assert_eq!(site.get(wrong).await.status, 400, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_the_operator_put_into_a_class_is_drawn_by_it_at_l4_alone() {
+    for (layer, decides) in [(Layer::L4, true), (Layer::L7, false)] {
+        let mut fleet = fleet();
+        fleet.client_classes = vec![("192.0.2.0".parse().unwrap(), 24, 5)];
+        fleet.vips[0].layer = layer;
+        let site = site_of(fleet, &Arc::default()).await;
+        let routed = async |client: &str| {
+            let asked = serde_json::json!({ "client": client });
+            let answer = site.post("/v1/route", &asked, "").await;
+            serde_json::from_str::<Routed>(&answer.body).unwrap()
+        };
+        let own = routed("192.0.2.1").await;
+        assert_eq!(own.client.expect("it was named").decides, decides);
+        assert_eq!(own.class, if decides { 5 } else { 0 });
+        let other = routed("198.51.100.1").await;
+        assert_eq!((other.class, other.client.unwrap().decides), (0, false));
+    }
+}
+
+/// A prompt of so many kilobytes, and where it would go.
+async fn prompt(site: &Site, kilobytes: usize) -> Routed {
+    let text = "x".repeat(kilobytes << 10);
+    let asked = serde_json::json!({ "model": "m", "prompt": [text], "hash": 7 });
+    let answer = site.post("/v1/route", &asked, "").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_prompt_is_told_its_favourite_and_why_it_goes_there_or_not() {
+    let mut fleet = fleet();
+    fleet.pools[0].http.affinity.by_prefix = true;
+    let prefixes = Arc::new(PrefixTable::default());
+    let site = site_of(fleet, &prefixes).await;
+    let near = async |kilobytes| prompt(&site, kilobytes).await.affinity.expect("it is on");
+    assert_eq!(near(0).await.result, Affinity::None);
+    assert_eq!(near(2).await.result, Affinity::New);
+    let backend = |index: usize| {
+        let snapshot = site.control.handle().published().snapshot().load_full();
+        snapshot.pools[0].backends[index].row.row
+    };
+    let known = gateway_core::prefix::blocks("m", "x".repeat(2 << 10).as_bytes());
+    for (index, name) in [(0, "a"), (1, "b")] {
+        prefixes.note(&known, backend(index));
+        let routed = prompt(&site, 3).await;
+        let near = routed.affinity.expect("it is on");
+        assert_eq!((near.result, near.favourite.as_deref()), (Affinity::Kept, Some(name)));
+        assert_eq!(routed.backend.as_deref(), Some(name), "whatever is drawn");
+        assert!(routed.why.contains("same beginning"), "{}", routed.why);
+    }
+    // The second is the favourite, and has all that is under way.
+    (0..5).for_each(|_| site.rows.begin(backend(1)));
+    let routed = prompt(&site, 3).await;
+    let near = routed.affinity.expect("it is on");
+    assert_eq!((near.result, near.in_flight, near.in_flight_max), (Affinity::Full, 5, 5));
+    assert_eq!((near.favourite.as_deref(), routed.backend.as_deref()), (Some("b"), Some("a")));
+    assert!(near.why.contains("5 in flight"), "{}", near.why);
+}
+
+#[tokio::test]
+async fn where_no_request_has_a_favourite_none_is_shown() {
+    assert!(prompt(&site().await, 2).await.affinity.is_none());
 }
 
 #[tokio::test]

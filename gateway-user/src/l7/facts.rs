@@ -5,7 +5,6 @@
 
 use gateway_core::classes::RequestFacts;
 use gateway_core::fleet::{AffinitySpec, LlmSpec};
-use gateway_core::prefix;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
@@ -56,11 +55,7 @@ pub(super) async fn look(head: &Parts, body: &mut ClientBody, vip: &VipView) -> 
 /// it, or what its prompt begins with.
 pub(super) fn key(head: &Parts, said: &BodyFacts, affinity: &AffinitySpec) -> Vec<u64> {
     let session = affinity.header.as_deref().and_then(|name| text(&head.headers, name));
-    match session {
-        Some(name) => vec![prefix::name(name)],
-        None if affinity.by_prefix => said.prefix.clone(),
-        None => Vec::new(),
-    }
+    affinity.key(session, &said.prefix)
 }
 
 /// Whether a request is one to a language model whose body is to be read, by its pool's word.
@@ -137,7 +132,7 @@ mod tests {
         };
         assert_eq!(key(false, None), [0; 0]);
         assert_eq!(key(true, None), [1, 2]);
-        assert_eq!(key(true, Some("x-session")), [prefix::name("s1")]);
+        assert_eq!(key(true, Some("x-session")), [gateway_core::prefix::name("s1")]);
         assert_eq!(key(true, Some("x-other")), [1, 2]);
     }
 

@@ -172,13 +172,7 @@ impl Draft {
 
     fn say(&mut self, voice: Voice, said: &str) {
         *self.chars.get_or_insert(0) += said.chars().count() as u64;
-        let text = &mut self.text[voice as usize];
-        let room = prefix::TEXT_MAX.saturating_sub(text.len());
-        text.extend_from_slice(&said.as_bytes()[..said.len().min(room)]);
-        if room > said.len() {
-            // Between one text and the next.
-            text.push(0);
-        }
+        prefix::append(&mut self.text[voice as usize], said);
     }
 
     fn facts(self) -> BodyFacts {

@@ -137,9 +137,11 @@ impl Worker {
     ) -> Option<(BackendSnapshot, Affinity)> {
         let hash = self.rng.borrow_mut().next_u64();
         let (now, rows) = (clock::now().0, &*self.rows);
-        let picked = view.snapshot.pick_near(pool, demand, key, hash, now, rows, &self.near)?;
-        self.near.note(key, picked.0.row.row);
-        Some(picked)
+        let near = &*self.near;
+        let (backend, favourite) =
+            view.snapshot.pick_near(pool, demand, key, hash, now, rows, near)?;
+        near.note(key, backend.row.row);
+        Some((backend, favourite.found))
     }
 
     /// A backend other than the one that was tried.

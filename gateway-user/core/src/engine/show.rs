@@ -1,13 +1,15 @@
 //! The engine's state for people.
 
 use gateway_common::clock::KtimeNs;
+use gateway_common::limits::TRAFFIC_CLASSES_MAX;
 
 use super::Engine;
 use super::pool::{BackendLoop, PoolLoop};
-use crate::decision::{Inputs, Reason, WeightSource};
+use crate::clients::NO_CLASS;
+use crate::decision::{Decision, Inputs, Reason, WeightSource};
 use crate::fleet::{Algorithm, BackendSpec, Layer, PoolSpec, VipSpec, WeightMode};
 use crate::ladder::Task;
-use crate::state::{BackendState, ModelState, PoolState, State, VipState};
+use crate::state::{BackendState, ClassShare, ModelState, PoolState, State, VipState};
 
 pub(super) fn state(engine: &Engine) -> State {
     let pools = engine.pools.iter().zip(&engine.fleet.pools);
@@ -41,6 +43,7 @@ fn vip(engine: &Engine, spec: &VipSpec, row: u32) -> VipState {
 fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
     let total: f64 = pool.backends().iter().map(BackendLoop::weight).sum();
     let backends = pool.backends().iter().zip(&spec.backends);
+    let mut by_class = client_shares(engine, pool).into_iter();
     let (watch, forest) = (pool.learning().watch(), engine.models.fault.as_deref());
     PoolState {
         name: spec.name.clone(),
@@ -73,10 +76,37 @@ fn pool(engine: &Engine, pool: &PoolLoop, spec: &PoolSpec) -> PoolState {
             .map(|(index, (looped, spec))| BackendState {
                 fault: watch.diagnose(index, None, forest),
                 recovery: pool.deeds(index, engine.ticked_at),
+                by_client_class: by_class.next().unwrap_or_default(),
                 ..backend(engine.ticked_at, looped, spec, total)
             })
             .collect(),
     }
+}
+
+/// Each backend's part of the weights of each class of clients, where those decide and somebody's differ.
+fn client_shares(engine: &Engine, pool: &PoolLoop) -> Vec<Vec<ClassShare>> {
+    let view = engine.clients();
+    let classes = std::iter::once((NO_CLASS, 1.0));
+    let classes = classes.chain(view.classes().iter().map(|class| (class.id, class.cost)));
+    let decisions: Vec<Option<&Decision>> = pool.backends().iter().map(BackendLoop::last).collect();
+    let is_split = decisions.iter().flatten().any(|decision| {
+        let [plain, others @ ..] = &decision.written[..TRAFFIC_CLASSES_MAX] else { return false };
+        others.iter().any(|other| other != plain)
+    });
+    if !is_split || !pool.tells_clients_apart(engine.ticked_at) {
+        return Vec::new();
+    }
+    let accepted = |decision: Option<&Decision>, class: u8| {
+        decision.map_or(0.0, |decision| f64::from(decision.written[usize::from(class)]))
+    };
+    let mut shares = vec![Vec::new(); decisions.len()];
+    for (class, cost) in classes {
+        let all: f64 = decisions.iter().map(|decision| accepted(*decision, class)).sum();
+        for (own, decision) in shares.iter_mut().zip(&decisions) {
+            own.push(ClassShare { class, cost, share: accepted(*decision, class) / all.max(1.0) });
+        }
+    }
+    shares
 }
 
 fn model(engine: &Engine, pool: &PoolLoop, task: Task) -> ModelState {
@@ -110,6 +140,7 @@ fn backend(now: KtimeNs, backend: &BackendLoop, spec: &BackendSpec, total: f64) 
         shaped: last.and_then(|last| last.shaped),
         share: if total > 0.0 { backend.weight() / total } else { 0.0 },
         accepted: last.map_or(0, |last| last.written[0]),
+        by_client_class: Vec::new(),
         bounds: last.map_or_else(Vec::new, |last| last.bounds.clone()),
         load: backend.load(),
         inputs: last.map_or_else(Inputs::default, |last| last.inputs),

@@ -6,6 +6,7 @@ use gateway_common::limits::TRAFFIC_CLASSES_MAX;
 
 use super::*;
 use crate::clients::{ClientClass, ClientView};
+use crate::explain::explain;
 use crate::features::client::COUNT;
 use crate::fleet::{Layer, Protocol, VipSpec};
 use crate::ladder::{Stage, Stages, Task};
@@ -96,6 +97,25 @@ fn in_shadow_clients_have_classes_that_nothing_goes_by() {
     let bench = trusted(Stage::Shadow, |_| ());
     assert_eq!(bench.engine.clients().of(HEAVY), 2);
     assert!(written(&bench).is_empty() && !is_split(&bench));
+}
+
+#[test]
+fn who_is_on_call_reads_whom_a_backend_is_preferred_for() {
+    let shown = |stage| {
+        let bench = trusted(stage, |_| ());
+        let pool = bench.engine.state().pools.remove(0);
+        let decisions = bench.engine.decisions(0, Some(&pool.backends[0].name));
+        (pool.backends[0].by_client_class.clone(), explain(&decisions, Some(&pool)))
+    };
+    let (shares, text) = shown(Stage::On);
+    let classes: Vec<u8> = shares.iter().map(|own| own.class).collect();
+    assert_eq!(classes, [0, 1, 2]);
+    assert!(shares[2].share > 0.5 && shares[1].share < 0.5, "it does a half of all: {shares:?}");
+    let line = |words: &str| text.lines().find(|line| line.contains(words)).unwrap_or_default();
+    assert!(line("of class 2").ends_with("50% of all: it is preferred for them"), "{text}");
+    assert!(line("of class 1").ends_with("it makes room for others"), "{text}");
+    let (shares, text) = shown(Stage::Shadow);
+    assert!(shares.is_empty() && !text.contains("clients of"), "{text}");
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! pool and its twin the pool's control group without either seeing the other's load.
 //!
 //! Paths: `/healthz` answers at once; `/stream?bytes=N&rate=R` sends N bytes at R bytes a second,
-//! past the queue; `/echo` gives the request's body back; all else waits for a worker, for `C` times
+//! past the queue; `/echo` gives the request's body back; `/v1/chat/completions` streams what a language
+//! model says, past the queue as well; all else waits for a worker, for `C` times
 //! as long as others with `?cost=C`. The control address takes `POST /fault` (see
 //! `gateway_tests::fault`).
 
 mod connection;
 mod control;
 mod loss;
+mod model;
 mod server;
 mod site;
 mod throttle;
@@ -28,6 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::control::Switches;
+use crate::model::Model;
 use crate::server::Server;
 use crate::site::Site;
 use crate::work::{Jitter, Work};
@@ -55,6 +58,12 @@ struct Args {
     /// How service times vary.
     #[arg(long, value_enum, default_value_t = Jitter::Lognormal)]
     jitter: Jitter,
+    /// What a language model takes to read a thousand bytes of a prompt that it has not read before.
+    #[arg(long, default_value = "20ms", value_parser = duration::parse)]
+    read_time: Duration,
+    /// What it takes from one token to the next.
+    #[arg(long, default_value = "5ms", value_parser = duration::parse)]
+    token_time: Duration,
     /// Bytes of a body.
     #[arg(long, default_value_t = 512)]
     body: usize,
@@ -77,6 +86,7 @@ async fn main() -> Result<()> {
             body: vec![b'x'; args.body].into(),
             orca: args.orca,
             fault: fault.clone(),
+            model: Arc::new(Model::new(args.read_time, args.token_time)),
             work: Work::new(args.workers, args.service_time, args.jitter, args.seed ^ port as u64),
         });
         let server = Server::bind((args.listen, port).into(), site, fault)?;

@@ -1,6 +1,7 @@
 //! What a server answers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use hyper::{Request, Response, StatusCode};
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::model::Model;
 use crate::work::Work;
 
 /// Pieces that a stream sends a second.
@@ -23,7 +25,7 @@ const STREAM_PIECES_PER_SECOND: u64 = 20;
 const COST_MAX: f64 = 1_000.0;
 
 /// Any body of an answer.
-type AnyBody = BoxBody<Bytes, hyper::Error>;
+pub(crate) type AnyBody = BoxBody<Bytes, hyper::Error>;
 
 /// One server's content and its workers.
 pub(crate) struct Site {
@@ -32,6 +34,7 @@ pub(crate) struct Site {
     pub(crate) orca: bool,
     pub(crate) fault: watch::Receiver<Fault>,
     pub(crate) work: Work,
+    pub(crate) model: Arc<Model>,
 }
 
 impl Site {
@@ -41,6 +44,11 @@ impl Site {
             "/healthz" => Response::new(whole(Bytes::from_static(b"ok\n"))),
             "/stream" => stream(request.uri().query().unwrap_or_default()),
             "/echo" => Response::new(request.into_body().boxed()),
+            "/v1/chat/completions" => {
+                let fault = *self.fault.borrow();
+                let slower = if let Fault::Slow { factor } = fault { factor } else { 1.0 };
+                Arc::clone(&self.model).answer(request, slower).await
+            }
             _ => match cost(request.uri().query().unwrap_or_default()) {
                 Some(cost) => self.work(cost).await,
                 None => status(StatusCode::BAD_REQUEST, "?cost=C: from 0 to 1000\n"),
@@ -94,7 +102,7 @@ fn whole(bytes: impl Into<Bytes>) -> AnyBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-fn status(status: StatusCode, text: &'static str) -> Response<AnyBody> {
+pub(crate) fn status(status: StatusCode, text: &'static str) -> Response<AnyBody> {
     let mut response = Response::new(whole(text));
     *response.status_mut() = status;
     response

@@ -109,6 +109,12 @@ impl Rows for PlainRows {
     fn shift_surplus(&self, row: u32, thousandths: i64) {
         self.surplus[row as usize].fetch_add(thousandths, Ordering::Relaxed);
     }
+
+    fn awaiting(&self, _row: u32) -> u64 {
+        0
+    }
+
+    fn shift_awaiting(&self, _row: u32, _requests: i64) {}
 }
 
 fn fleet() -> Fleet {

@@ -88,6 +88,9 @@ pub struct ControlDecision {
 pub struct Inputs {
     /// Flows or requests in flight.
     pub in_flight: u64,
+    /// Of these, how many wait for their answer to begin.
+    #[serde(default)]
+    pub awaiting: u64,
     /// Finished requests and first responses a second.
     pub requests_per_second: f64,
     /// Mean latency of the faster half, failures counted among the slow: near the service time,

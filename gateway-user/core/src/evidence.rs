@@ -116,8 +116,12 @@ pub struct Evidence {
     /// What requests take to their last byte, by an EWMA over about thirty: until then they say
     /// nothing.
     pub taken: Option<f64>,
+    /// Requests of these whose answer has not begun.
+    pub awaiting: u64,
     /// How long work has been piling up without an answer.
     pub silent_for: Duration,
+    /// How long several requests have waited with none answered.
+    pub unanswered_for: Duration,
     /// Configured capacity relative to the pool's mean.
     pub capacity: f64,
     /// Whether its active probe is down.
@@ -233,7 +237,7 @@ impl Memory {
         self.pace.restart(now);
         self.connects.clear();
         self.streaks = Streaks::default();
-        self.silence = Silence::new(now);
+        self.silence.restart(now);
     }
 
     /// Until the next turn, work that piles up without an answer says nothing.
@@ -251,16 +255,17 @@ impl Memory {
         self.probe.is_down()
     }
 
-    /// What is known now, but for the cost, which is the pool's to update. `capacity` and `serving` are the caller's knowledge.
+    /// What is known now, but for the cost, which is the pool's to update. What is in flight, of how much of
+    /// that the answer has not begun, `capacity` and `serving` are the caller's knowledge.
     pub fn evidence(
         &mut self,
         now: KtimeNs,
         elapsed: Duration,
-        in_flight: u64,
+        (in_flight, awaiting): (u64, u64),
         capacity: f64,
         serving: bool,
     ) -> Evidence {
-        self.silence.tick(now, in_flight);
+        self.silence.tick(now, in_flight, awaiting);
         let finished_now = std::mem::take(&mut self.finished_since_tick);
         self.forecast_load(finished_now, elapsed);
         let recent = recent(&self.window, now);
@@ -291,7 +296,9 @@ impl Memory {
             cost: None,
             by_class: self.pace.seen(now),
             taken: self.taken,
+            awaiting,
             silent_for: self.silence.age(now),
+            unanswered_for: self.silence.unanswered(now),
             capacity,
             probe_down: self.probe.is_down(),
             serving,

@@ -149,7 +149,7 @@ fn because(decision: &Decision) -> String {
             "requests to it failed, more in a row than chance explains: read its log".to_owned()
         }
         Reason::FailedShare => "a larger share of its requests failed than its peers'".to_owned(),
-        Reason::Silent => "work piles up at it and nothing comes back: it hangs".to_owned(),
+        Reason::Silent => "requests wait at it and nothing comes back: it hangs".to_owned(),
         Reason::ModelFault => {
             "the model of faults suspected it twice: it behaves unlike itself and its peers"
                 .to_owned()
@@ -174,7 +174,7 @@ fn seen(decision: &Decision) -> String {
     let inputs = &decision.inputs;
     let mut parts = vec![
         format!("{:.1} requests/s", inputs.requests_per_second),
-        format!("{} in flight", inputs.in_flight),
+        format!("{} in flight ({} unanswered)", inputs.in_flight, inputs.awaiting),
     ];
     let latency = |name: &str, seconds: Option<f64>| {
         seconds.map(|seconds| format!("{name} {:.1} ms", seconds * 1e3))

@@ -6,7 +6,7 @@ use gateway_common::clock::KtimeNs;
 
 use crate::fleet::ProbeSpec;
 
-/// New work that must have piled up before silence means anything.
+/// New work that must have piled up, or wait, before silence means anything.
 const PILED_UP_MIN: u64 = 3;
 
 /// Results in a row of one backend.
@@ -73,20 +73,39 @@ impl ProbeHealth {
 
 /// Work that goes in while nothing comes out.
 ///
-/// A count in flight alone says nothing: connections may idle for hours. So what counts is what
-/// has piled up since the last sign of life.
+/// A count in flight alone says nothing: connections may idle for hours. So what counts of it is what
+/// has piled up since the last sign of life. Requests whose answer has not begun are owed one, and
+/// count as they are: where each client asks only once it is answered, nothing piles up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Silence {
     alive_at: KtimeNs,
     in_flight_then: u64,
     in_flight: u64,
     alive_since_tick: bool,
+    /// Since when requests wait and none is answered.
+    unanswered_at: KtimeNs,
+    awaiting: u64,
+    /// Requests that a backend's trial does not answer for: they were there before.
+    forgiven: u64,
 }
 
 impl Silence {
     /// Nothing was expected before `now`.
     pub(crate) fn new(now: KtimeNs) -> Silence {
-        Silence { alive_at: now, in_flight_then: 0, in_flight: 0, alive_since_tick: true }
+        Silence {
+            alive_at: now,
+            in_flight_then: 0,
+            in_flight: 0,
+            alive_since_tick: true,
+            unanswered_at: now,
+            awaiting: 0,
+            forgiven: 0,
+        }
+    }
+
+    /// The same, while requests may wait that it is not asked for any more.
+    pub(crate) fn restart(&mut self, now: KtimeNs) {
+        *self = Silence { forgiven: self.awaiting, ..Silence::new(now) };
     }
 
     /// Something came back, whatever it was.
@@ -94,9 +113,13 @@ impl Silence {
         self.alive_since_tick = true;
     }
 
-    /// Once a tick: how much is in flight.
-    pub(crate) fn tick(&mut self, now: KtimeNs, in_flight: u64) {
-        self.in_flight = in_flight;
+    /// Once a tick: how much is in flight, and of how much of that the answer has not begun.
+    pub(crate) fn tick(&mut self, now: KtimeNs, in_flight: u64, awaiting: u64) {
+        (self.in_flight, self.awaiting) = (in_flight, awaiting);
+        self.forgiven = self.forgiven.min(awaiting);
+        if self.alive_since_tick || awaiting - self.forgiven < PILED_UP_MIN {
+            self.unanswered_at = now;
+        }
         if self.alive_since_tick || in_flight <= self.in_flight_then {
             self.alive_at = now;
             self.in_flight_then = in_flight;
@@ -111,6 +134,11 @@ impl Silence {
         } else {
             Duration::ZERO
         }
+    }
+
+    /// How long several requests have waited with none answered; zero if they do not.
+    pub(crate) fn unanswered(&self, now: KtimeNs) -> Duration {
+        now.since(self.unanswered_at)
     }
 }
 
@@ -167,31 +195,61 @@ mod tests {
     #[test]
     fn silence_is_the_time_since_the_last_answer_while_work_piles_up() {
         let mut silence = Silence::new(at(0));
-        silence.tick(at(250), 2);
+        silence.tick(at(250), 2, 0);
         for tick in 2..=6 {
-            silence.tick(at(250 * tick), 6);
+            silence.tick(at(250 * tick), 6, 0);
         }
         assert_eq!(silence.age(at(1500)), Duration::from_millis(1250));
         silence.alive();
-        silence.tick(at(1750), 7);
+        silence.tick(at(1750), 7, 0);
         assert_eq!(silence.age(at(3000)), Duration::ZERO);
     }
 
     #[test]
     fn a_count_that_ran_below_zero_is_compared_all_the_same() {
         let mut silence = Silence::new(at(0));
-        silence.tick(at(250), u64::MAX);
+        silence.tick(at(250), u64::MAX, 0);
         assert_eq!(silence.age(at(500)), Duration::ZERO);
-        silence.tick(at(500), 5);
-        silence.tick(at(750), u64::MAX);
+        silence.tick(at(500), 5, 0);
+        silence.tick(at(750), u64::MAX, 0);
         assert_eq!(silence.age(at(1000)), Duration::from_millis(500));
     }
 
     #[test]
     fn idle_connections_are_not_silence() {
         let mut silence = Silence::new(at(0));
-        silence.tick(at(250), 500);
-        silence.tick(at(60_000), 500);
+        silence.tick(at(250), 500, 0);
+        silence.tick(at(60_000), 500, 0);
         assert_eq!(silence.age(at(60_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn requests_that_wait_are_owed_an_answer_though_nothing_piles_up() {
+        let mut silence = Silence::new(at(0));
+        for tick in 1..=4 {
+            silence.tick(at(250 * tick), 5, 5);
+        }
+        assert_eq!(silence.age(at(1000)), Duration::ZERO, "nothing came in");
+        assert_eq!(silence.unanswered(at(1000)), Duration::from_millis(750));
+        silence.alive();
+        silence.tick(at(1250), 5, 5);
+        assert_eq!(silence.unanswered(at(1250)), Duration::ZERO);
+        silence.tick(at(1500), 5, 2);
+        assert_eq!(silence.unanswered(at(1500)), Duration::ZERO, "two may be slow");
+    }
+
+    #[test]
+    fn a_trial_does_not_answer_for_what_waited_before() {
+        let mut silence = Silence::new(at(0));
+        silence.tick(at(250), 9, 9);
+        silence.restart(at(500));
+        silence.tick(at(750), 9, 9);
+        silence.tick(at(2000), 11, 11);
+        assert_eq!(silence.unanswered(at(2000)), Duration::ZERO, "two are new");
+        // The old ones are gone.
+        silence.tick(at(2250), 4, 4);
+        silence.tick(at(2500), 8, 8);
+        silence.tick(at(2750), 8, 8);
+        assert_eq!(silence.unanswered(at(2750)), Duration::from_millis(500));
     }
 }

@@ -25,28 +25,39 @@ pub trait Rows: Send + Sync {
     fn surplus(&self, row: u32) -> i64;
     /// Changes that, by [`surplus_of`](crate::load::surplus_of) a request when it begins and back when it ends.
     fn shift_surplus(&self, row: u32, thousandths: i64);
+    /// Requests and flows whose answer has not begun: unlike what is in flight, these are owed one.
+    fn awaiting(&self, row: u32) -> u64;
+    /// So many more requests, or fewer.
+    fn shift_awaiting(&self, row: u32, requests: i64);
 }
 
-/// The surplus of each row, kept by one process for its own requests.
+/// A number of each row, kept by one process for its own requests.
 #[derive(Debug)]
-pub struct Surplus(Vec<AtomicI64>);
+pub struct Tally(Vec<AtomicI64>);
 
-impl Default for Surplus {
-    fn default() -> Surplus {
-        Surplus((0..BACKENDS_MAX).map(|_| AtomicI64::new(0)).collect())
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally((0..BACKENDS_MAX).map(|_| AtomicI64::new(0)).collect())
     }
 }
 
-impl Surplus {
+impl Tally {
     /// Of a row.
     pub fn of(&self, row: u32) -> i64 {
-        self.0.get(row as usize).map_or(0, |surplus| surplus.load(Ordering::Relaxed))
+        self.0.get(row as usize).map_or(0, |number| number.load(Ordering::Relaxed))
     }
 
     /// Changes a row's.
-    pub fn shift(&self, row: u32, thousandths: i64) {
-        if let Some(surplus) = self.0.get(row as usize) {
-            surplus.fetch_add(thousandths, Ordering::Relaxed);
+    pub fn shift(&self, row: u32, by: i64) {
+        if let Some(number) = self.0.get(row as usize) {
+            number.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Says what a row's is.
+    pub fn set(&self, row: u32, to: i64) {
+        if let Some(number) = self.0.get(row as usize) {
+            number.store(to, Ordering::Relaxed);
         }
     }
 }
@@ -56,7 +67,8 @@ impl Surplus {
 pub struct HeapRows {
     weights: Mutex<Vec<Weights>>,
     in_flight: Vec<AtomicU64>,
-    surplus: Surplus,
+    surplus: Tally,
+    awaiting: Tally,
 }
 
 impl Default for HeapRows {
@@ -64,7 +76,8 @@ impl Default for HeapRows {
         HeapRows {
             weights: Mutex::new(vec![Weights::zeroed(); BACKENDS_MAX as usize]),
             in_flight: (0..BACKENDS_MAX).map(|_| AtomicU64::new(0)).collect(),
-            surplus: Surplus::default(),
+            surplus: Tally::default(),
+            awaiting: Tally::default(),
         }
     }
 }
@@ -100,11 +113,20 @@ impl Rows for HeapRows {
             let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         }
     }
+
     fn surplus(&self, row: u32) -> i64 {
         self.surplus.of(row)
     }
 
     fn shift_surplus(&self, row: u32, thousandths: i64) {
         self.surplus.shift(row, thousandths);
+    }
+
+    fn awaiting(&self, row: u32) -> u64 {
+        self.awaiting.of(row).max(0) as u64
+    }
+
+    fn shift_awaiting(&self, row: u32, requests: i64) {
+        self.awaiting.shift(row, requests);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) use invariants::check_tables;
 pub use measure::{Latency, Measures};
 pub use prompts::{BLOCK_TOKENS, Prompt, PromptShape};
 pub use report::{Answer, Cut, Report, Served};
-pub use scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service, Signal};
+pub use scenario::{Change, ClosedLoop, Fault, Pace, Scenario, ServerSpec, Service, Signal};
 pub use shapes::{DECODE_PER_TOKEN, PREFILL_PER_TOKEN, Shapes, llm_work};
 pub use traffic::{ClassSpec, Cost, Profile, ProfileSpec, Request, Work};
 pub use windows::SLOW_FROM;

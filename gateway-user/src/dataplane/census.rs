@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use gateway_common::clock::{self, KtimeNs};
 use gateway_common::layout::Flow;
+use gateway_common::sight;
 
 use super::expiry::is_open;
 
@@ -28,6 +29,8 @@ pub(super) trait Counts {
     fn flows_in_flight(&self, row: u32) -> i64;
     /// Adds to that count.
     fn adjust(&self, row: u32, difference: i64);
+    /// So many flows of a row wait for their backend's answer.
+    fn await_answers(&self, row: u32, flows: i64);
 }
 
 /// One walk's count.
@@ -46,6 +49,8 @@ struct Row {
     certain: i64,
     /// Flows that may have been.
     possible: i64,
+    /// Flows whose client waits for the first of an answer.
+    awaiting: i64,
 }
 
 impl Census {
@@ -61,6 +66,7 @@ impl Census {
             self.open += 1;
         }
         let Some(row) = self.rows.get_mut(flow.control.backend as usize) else { return };
+        row.awaiting += i64::from(is_awaiting(flow));
         match was_open(flow, self.started) {
             Some(true) => row.certain += 1,
             Some(false) => {}
@@ -73,6 +79,11 @@ impl Census {
         self.open
     }
 
+    /// Tells how many flows of each row wait for an answer.
+    pub(super) fn tell_awaiting(&self, counts: &impl Counts) {
+        (0..).zip(&self.rows).for_each(|(row, seen)| counts.await_answers(row, seen.awaiting));
+    }
+
     /// By how much each row's count is wrong, in a way that no flow of the walk's start explains.
     fn drifts(&self) -> impl Iterator<Item = i64> {
         self.rows.iter().map(|row| {
@@ -80,6 +91,12 @@ impl Census {
             row.expected - row.expected.clamp(row.certain, most)
         })
     }
+}
+
+/// Whether a flow's client has asked and its backend not begun to answer, so far as packets show it: where
+/// backends answer past the gateway the same word says something else.
+fn is_awaiting(flow: &Flow) -> bool {
+    is_open(flow) && !flow.control.is_one_sided() && sight::is_waiting(flow.requested_at)
 }
 
 /// Whether a flow was open at `moment`; `None` if it opened or ended too close to it to tell.
@@ -162,6 +179,10 @@ mod tests {
 
         fn adjust(&self, row: u32, difference: i64) {
             self.0.borrow_mut()[row as usize] += difference;
+        }
+
+        fn await_answers(&self, row: u32, flows: i64) {
+            self.0.borrow_mut()[row as usize] = flows;
         }
     }
 
@@ -258,6 +279,27 @@ mod tests {
             let live = Live(RefCell::new(vec![counted]));
             assert_eq!(walk(&live, &mut Drift::new(true, 1), &flows), right);
         }
+    }
+
+    #[test]
+    fn flows_await_an_answer_from_a_request_on_where_the_answer_is_seen() {
+        let open = flow(ESTABLISHED, START - SECOND, START - SECOND);
+        let two_sided = FlowControl { nat_port: [1; 2], ..open.control };
+        let asked = sight::waiting(START.0);
+        let waits = Flow { requested_at: asked, control: two_sided, ..open };
+        let over = FlowControl { state: CLOSED, ..two_sided };
+        let flows = [
+            waits,
+            waits,
+            Flow { requested_at: sight::answered(7), ..waits },
+            Flow { control: over, ..waits },
+            Flow { control: open.control, ..waits },
+        ];
+        let live = Live(RefCell::new(vec![0]));
+        let mut census = Census::begin(1, &live, START);
+        flows.iter().for_each(|flow| census.see(flow));
+        census.tell_awaiting(&live);
+        assert_eq!(live.flows_in_flight(0), 2);
     }
 
     #[test]

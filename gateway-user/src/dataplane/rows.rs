@@ -7,7 +7,7 @@ use aya::maps::MapData;
 use bytemuck::Zeroable;
 use gateway_common::layout::{Live, Weights, map_name};
 use gateway_common::limits::BACKENDS_MAX;
-use gateway_core::rows::{Rows, Surplus};
+use gateway_core::rows::{Rows, Tally};
 
 use super::census::Counts;
 use super::error::DataplaneError;
@@ -31,7 +31,11 @@ pub struct MappedRows {
     /// What [`Rows::begin`] and [`Rows::end`] of this process have left in `LIVE`, by row: the
     /// proxy's share, so that the rest is the L4 flows'.
     proxy: Vec<AtomicU64>,
-    surplus: Surplus,
+    surplus: Tally,
+    /// Requests of this process whose answer has not begun.
+    awaiting: Tally,
+    /// The same of L4 flows, as the last walk through the flow table found it.
+    flows_awaiting: Tally,
 }
 
 impl MappedRows {
@@ -45,7 +49,9 @@ impl MappedRows {
             weights: map(map_name::WEIGHTS, weights, WEIGHTS_WORDS)?,
             live: map(map_name::LIVE, live, LIVE_WORDS)?,
             proxy: (0..BACKENDS_MAX).map(|_| AtomicU64::new(0)).collect(),
-            surplus: Surplus::default(),
+            surplus: Tally::default(),
+            awaiting: Tally::default(),
+            flows_awaiting: Tally::default(),
         })
     }
 
@@ -133,6 +139,14 @@ impl Rows for MappedRows {
     fn shift_surplus(&self, row: u32, thousandths: i64) {
         self.surplus.shift(row, thousandths);
     }
+
+    fn awaiting(&self, row: u32) -> u64 {
+        (self.awaiting.of(row) + self.flows_awaiting.of(row)).max(0) as u64
+    }
+
+    fn shift_awaiting(&self, row: u32, requests: i64) {
+        self.awaiting.shift(row, requests);
+    }
 }
 
 impl Counts for MappedRows {
@@ -142,5 +156,9 @@ impl Counts for MappedRows {
 
     fn adjust(&self, row: u32, difference: i64) {
         MappedRows::adjust(self, row, difference);
+    }
+
+    fn await_answers(&self, row: u32, flows: i64) {
+        self.flows_awaiting.set(row, flows);
     }
 }

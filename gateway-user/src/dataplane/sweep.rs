@@ -152,6 +152,7 @@ impl Sweeper {
         self.left_behind = self.left_behind.take().and_then(LeftBehind::next_walk);
         self.open = walk.census.open();
         swept.corrected = self.drift.correct(&walk.census, tables.counts);
+        walk.census.tell_awaiting(tables.counts);
         walk.clients.report(now, report);
         swept.walk_completed = true;
         swept

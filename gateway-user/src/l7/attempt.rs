@@ -47,6 +47,8 @@ pub(super) struct Attempt {
     first_byte_after: Option<Duration>,
     /// The response is streamed, and its first event is not there yet.
     awaits_token: bool,
+    /// Nothing of an answer is there: no head, or of a streamed one no event.
+    awaits_answer: bool,
     report: Option<LoadReport>,
     /// Bytes of the response's body so far.
     bytes_out: u64,
@@ -62,6 +64,7 @@ impl Attempt {
     ) -> Attempt {
         worker.rows.begin(backend.row);
         worker.rows.shift_surplus(backend.row, surplus_of(thought.demand.cost));
+        worker.rows.shift_awaiting(backend.row, 1);
         Attempt {
             worker: Rc::clone(worker),
             series,
@@ -71,6 +74,7 @@ impl Attempt {
             started: clock::now(),
             first_byte_after: None,
             awaits_token: false,
+            awaits_answer: true,
             report: None,
             bytes_out: 0,
             finished: false,
@@ -82,6 +86,16 @@ impl Attempt {
         self.first_byte_after = Some(clock::now().since(self.started));
         self.awaits_token = streams && self.thought.is_llm;
         self.report = report;
+        if !self.awaits_token {
+            self.is_answered();
+        }
+    }
+
+    /// It waits for its backend no more.
+    fn is_answered(&mut self) {
+        if std::mem::take(&mut self.awaits_answer) {
+            self.worker.rows.shift_awaiting(self.backend.row, -1);
+        }
     }
 
     /// Some of the response's body is there.
@@ -92,6 +106,7 @@ impl Attempt {
             self.awaits_token = false;
             self.first_byte_after = Some(after);
             self.series.first_tokens().observe(after);
+            self.is_answered();
         }
     }
 
@@ -155,6 +170,7 @@ impl Attempt {
 
     fn end(&mut self, at: KtimeNs, counted: TryOutcome, seen: Seen) {
         self.finished = true;
+        self.is_answered();
         let row = self.backend.row;
         self.worker.rows.end(row);
         self.worker.rows.shift_surplus(row, -surplus_of(self.thought.demand.cost));

@@ -118,7 +118,8 @@ impl Gateway {
     pub(crate) async fn assert_idle(&self) {
         let rows = &self.rows;
         let count = self.backends.len() as u32;
-        eventually("no request in flight", || (0..count).all(|row| rows.in_flight(row) == 0)).await;
+        let is_idle = |row| rows.in_flight(row) == 0 && rows.awaiting(row) == 0;
+        eventually("no request in flight", || (0..count).all(is_idle)).await;
     }
 
     /// The value of one line of the metrics, 0 if there is none.

@@ -165,6 +165,29 @@ fn who_answers_past_the_gateway_is_not_blamed_for_silence() {
     assert_eq!(pile_up(Mode::DsrL2), Health::Healthy);
 }
 
+/// What becomes of the second of three backends that all answer at first, when so many requests wait
+/// there, none of which is answered, and nobody asks it anything more.
+fn unanswered(requests: i64) -> (Health, Reason) {
+    let mut bench = Bench::new(web(WeightMode::Learned));
+    let row = bench.engine.snapshot().pools[0].backends[1].row.row;
+    (0..requests).for_each(|_| bench.rows.begin(row));
+    bench.rows.shift_awaiting(row, requests);
+    (0..20).for_each(|_| bench.serve(&[10, 10, 10]));
+    for _ in 0..8 {
+        bench.answer(0, 10);
+        bench.answer(2, 10);
+        bench.tick();
+    }
+    let decision = bench.tick().0.decisions[1].clone();
+    (decision.health, decision.reason)
+}
+
+#[test]
+fn who_answers_none_of_those_that_wait_is_cut_though_nothing_piles_up() {
+    assert_eq!(unanswered(3), (Health::Ejected, Reason::Silent));
+    assert_eq!(unanswered(2).0, Health::Healthy, "two may take that long");
+}
+
 #[test]
 fn a_restart_adopts_rows_weights_and_tables() {
     let mut before = Bench::new(web(WeightMode::Learned));

@@ -32,7 +32,7 @@ fn known(seen: &[Seen]) -> Evidence {
         let observation = Observation { at: at(50 * number as u64), backend: BACKEND, seen: *seen };
         memory.observe(&observation, None, None);
     }
-    memory.evidence(at(2000), Duration::from_secs(2), 3, 1.0, true)
+    memory.evidence(at(2000), Duration::from_secs(2), (3, 0), 1.0, true)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn connects_of_a_trial_are_its_own() {
     let mut connect = |ms: u64| {
         let seen = Seen::Connected { after: Duration::from_millis(ms) };
         memory.observe(&Observation { at: at(0), backend: BACKEND, seen }, None, None);
-        let evidence = memory.evidence(at(100), Duration::from_millis(250), 1, 1.0, true);
+        let evidence = memory.evidence(at(100), Duration::from_millis(250), (1, 0), 1.0, true);
         memory.restart(at(100));
         (evidence.connect_p50, memory.flows().connect.count())
     };
@@ -134,7 +134,7 @@ fn a_trial_starts_without_the_past() {
         Observation { at: at(10), backend: BACKEND, seen: Seen::ConnectFailed { class: 0 } };
     (0..5).for_each(|_| memory.observe(&failed, None, None));
     memory.restart(at(100));
-    let evidence = memory.evidence(at(200), Duration::from_millis(200), 0, 1.0, true);
+    let evidence = memory.evidence(at(200), Duration::from_millis(200), (0, 0), 1.0, true);
     assert_eq!((evidence.failed, evidence.failures_in_a_row), (0, 0));
 }
 
@@ -169,9 +169,9 @@ fn load_is_expected_to_go_on_as_it_did() {
                 None,
             );
         }
-        memory.evidence(at(1000 * (second + 1)), Duration::from_secs(1), 0, 1.0, true);
+        memory.evidence(at(1000 * (second + 1)), Duration::from_secs(1), (0, 0), 1.0, true);
     }
-    let load = memory.evidence(at(10_000), Duration::ZERO, 0, 1.0, true).load.unwrap();
+    let load = memory.evidence(at(10_000), Duration::ZERO, (0, 0), 1.0, true).load.unwrap();
     assert!((load - 8.0).abs() < 0.01, "{load}");
 }
 

@@ -187,5 +187,5 @@ fn a_tick_is_a_line_for_each_backend() {
     let two = decision(4, Health::Ejected, Reason::Silent, (0.7, 0.0));
     let text = explain_tick(&[one, two]);
     assert_eq!(text.lines().count(), 2);
-    assert!(text.contains("web/b1: weight 0.70 → 0.00, ejected: work piles up"), "{text}");
+    assert!(text.contains("web/b1: weight 0.70 → 0.00, ejected: requests wait"), "{text}");
 }

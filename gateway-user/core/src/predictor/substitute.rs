@@ -50,6 +50,10 @@ const SILENCE_LATENCIES: f64 = 8.0;
 /// The shortest silence that means something, s.
 const SILENCE_MIN: f64 = 1.0;
 
+/// Requests that wait are those that take long, whatever the others took: so many times the own 99th
+/// percentile as well.
+const UNANSWERED_LATENCIES: f64 = 2.0;
+
 /// The rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Substitute {
@@ -84,11 +88,18 @@ impl Substitute {
         if own.failures_in_a_row >= in_a_row_max {
             return certain(Reason::RequestFailures);
         }
-        if peers.answer && own.silent_for.as_secs_f64() > peers.silence_max {
+        if peers.answer && is_silent(own, peers) {
             return certain(Reason::Silent);
         }
         failed_share(own, peers).or_else(|| faint_share(own, peers))
     }
+}
+
+/// Whether work piles up, or requests wait, for longer than either means anything.
+fn is_silent(own: &Evidence, peers: &Peers) -> bool {
+    let unanswered_max = own.latency_p99.unwrap_or(0.0) * UNANSWERED_LATENCIES;
+    own.silent_for.as_secs_f64() > peers.silence_max
+        || own.unanswered_for.as_secs_f64() > peers.silence_max.max(unanswered_max)
 }
 
 /// How fast each backend of a pool is by what requests cost it. A request that fails is work lost:

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::chance::Chance;
-use super::scenario::{Change, Fault, Pace, Scenario, ServerSpec, Service};
+use super::scenario::{Change, ClosedLoop, Fault, Pace, Scenario, ServerSpec, Service};
 use super::shapes::Shapes;
 use super::traffic::{ClassSpec, Profile};
 
@@ -22,7 +22,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const CATALOGUE: [Entry; 29] = [
+pub const CATALOGUE: [Entry; 30] = [
     entry("even", "ten backends alike, load 0.8", |make| make.even(10).at_load(0.8)),
     entry("unlike", "ten unlike backends, load 0.8", |make| make.unlike(10).at_load(0.8)),
     entry("unlike-low", "the same at load 0.4", |make| make.unlike(10).at_load(0.4)),
@@ -38,6 +38,9 @@ pub const CATALOGUE: [Entry; 29] = [
     entry("crash", "unlike, one refuses connections", |make| make.unlike_with(Fault::Crash)),
     entry("hang", "unlike, one takes requests and never answers", |make| {
         make.unlike_with(Fault::Hang)
+    }),
+    entry("hang-closed", "the same, asked by clients that wait for their answers", |make| {
+        make.asked_by_clients(Fault::Hang)
     }),
     entry("loss", "unlike, one loses 20% of its packets", |make| {
         make.unlike_with(Fault::Loss(0.2))
@@ -109,6 +112,9 @@ const SERVICE: Duration = Duration::from_millis(50);
 /// When something happens to a backend.
 const ONSET: f64 = 35.0;
 
+/// How long a client waits that has nothing else to do: the proxy's own `response_timeout`.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Deviation of the logarithm of speed among machines of one kind: Redis differs by 9 to 12% over
 /// virtual machines of one size, caches by 14 to 17% (Freischuetz et al., "TUNA", EuroSys 2025).
 const ALIKE: f64 = 0.1;
@@ -178,6 +184,15 @@ impl Maker {
         let mut scenario = self.unlike(10).at_load(0.7);
         scenario.changes = vec![change(ONSET, 0, fault)];
         scenario
+    }
+
+    /// A client for two of five workers, each of which asks as soon as it is answered: when a backend
+    /// answers no more, so do those whose requests are there, and nothing piles up.
+    fn asked_by_clients(&mut self, fault: Fault) -> Scenario {
+        let scenario = self.unlike_with(fault);
+        let workers: u32 = scenario.servers.iter().map(|server| server.workers).sum();
+        let closed = ClosedLoop { clients: workers * 2 / 5, think: Duration::from_millis(5) };
+        Scenario { closed: Some(closed), timeout: PATIENCE, ..scenario }
     }
 
     fn antagonists(&mut self, scenario: &Scenario) -> Vec<Pace> {

@@ -21,6 +21,9 @@ pub struct Scenario {
     pub load: Profile,
     /// What is asked for; at least one.
     pub classes: Vec<ClassSpec>,
+    /// Clients that ask again only once they are answered, whatever `rate` says; `None`: requests come
+    /// whether others were answered or not.
+    pub closed: Option<ClosedLoop>,
     /// How long a client waits for one try.
     pub timeout: Duration,
     /// Within which an answer is worth something to its client.
@@ -70,6 +73,7 @@ impl Default for Scenario {
             rate: 80.0,
             load: Profile::flat(),
             classes: vec![ClassSpec::new("all", 1.0, Cost::Fixed(1.0))],
+            closed: None,
             timeout: Duration::from_secs(2),
             objective: Duration::from_secs(1),
             measured_from: Duration::ZERO,
@@ -128,6 +132,15 @@ impl Scenario {
         }
         work / end
     }
+}
+
+/// Clients each of which has one request under way at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClosedLoop {
+    /// How many.
+    pub clients: u32,
+    /// How long one waits before it asks again, on average; memoryless.
+    pub think: Duration,
 }
 
 /// What is taken as the latency of an answer that comes piece by piece.

@@ -23,6 +23,12 @@ fn change(at: f64, server: usize, fault: Fault) -> Change {
     Change { at: seconds(at), server, fault }
 }
 
+/// Four equal backends, each with the requests of a few clients that wait for their answers.
+fn asked_by_clients(seed: u64, changes: Vec<Change>) -> Scenario {
+    let closed = Some(ClosedLoop { clients: 16, think: seconds(0.005) });
+    Scenario { closed, timeout: seconds(15.0), ..four(seed, changes) }
+}
+
 /// Four equal backends with 20 requests a second each.
 fn four(seed: u64, changes: Vec<Change>) -> Scenario {
     Scenario { seed, servers: vec![ServerSpec::default(); 4], changes, ..Scenario::default() }
@@ -101,6 +107,22 @@ fn a_crashed_backend_is_cut_at_once_and_nobody_notices() {
         assert!(failed < 0.001, "seed {seed}: {failed:.5} of the requests failed");
         let share = report.share(0, 52.0..60.0);
         assert!(share > 0.12, "seed {seed}: {share:.3} of the flows after its return");
+    }
+}
+
+#[test]
+fn a_hanging_backend_is_cut_though_its_clients_ask_nothing_more() {
+    for seed in SEEDS {
+        let scenario = asked_by_clients(seed, vec![change(20.0, 0, Fault::Hang)]);
+        for path in [Path::L7, Path::L4] {
+            let world = World::with(scenario.clone(), Balancing::Gateway(path)).unwrap();
+            let (report, _) = world.run().unwrap_or_else(|violation| panic!("{violation}"));
+            let is_it = |cut: &&Cut| cut.cut && cut.server == 0;
+            let cut = report.cuts.iter().find(is_it).map(|cut| cut.at);
+            let in_time = seconds(20.0)..seconds(24.0);
+            assert!(cut.is_some_and(|at| in_time.contains(&at)), "{path:?}, seed {seed}: {cut:?}");
+            assert!(report.cuts.iter().all(|cut| cut.server == 0), "{path:?}, seed {seed}");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::batch::Batch;
 use super::chance::Chance;
 use super::invariants::Violation;
 use super::report::{Answer, Cut, Report};
-use super::scenario::{Fault, Scenario, ServerSpec};
+use super::scenario::{ClosedLoop, Fault, Scenario, ServerSpec};
 use super::server::{Busy, Job, Reception, Server};
 use super::traffic::{Arrivals, Request};
 use super::tries::{Tries, Try, TryId};
@@ -35,6 +35,7 @@ const TRIES: u64 = 2;
 mod question {
     pub(super) const FRONT: u64 = 1 << 16;
     pub(super) const PICK: u64 = 2 << 16;
+    pub(super) const THINK: u64 = 3 << 16;
 }
 
 /// What can happen.
@@ -270,7 +271,15 @@ impl World {
     }
 
     fn start(&mut self) {
-        self.schedule(Duration::from_secs_f64(self.arriving.at), Event::Arrival);
+        match self.scenario.closed {
+            Some(ClosedLoop { clients, think }) => {
+                for client in 0..clients {
+                    let after = think.mul_f64(f64::from(client) / f64::from(clients));
+                    self.schedule(after, Event::Arrival);
+                }
+            }
+            None => self.schedule(Duration::from_secs_f64(self.arriving.at), Event::Arrival),
+        }
         self.schedule(self.scenario.tick, Event::Tick);
         for change in 0..self.scenario.changes.len() {
             self.schedule(self.scenario.changes[change].at, Event::Change(change));
@@ -315,9 +324,13 @@ impl World {
     }
 
     fn arrive(&mut self) {
-        let request = std::mem::replace(&mut self.arriving, self.arrivals.next());
-        let wait = self.arriving.at - request.at;
-        self.schedule(Duration::from_secs_f64(wait), Event::Arrival);
+        let mut request = std::mem::replace(&mut self.arriving, self.arrivals.next());
+        if self.scenario.closed.is_some() {
+            request.at = self.now.since(KtimeNs(0)).as_secs_f64();
+        } else {
+            let wait = self.arriving.at - request.at;
+            self.schedule(Duration::from_secs_f64(wait), Event::Arrival);
+        }
         let front = (request.chance(question::FRONT) * self.fronts.len() as f64) as usize;
         self.send(request, 0, front, None);
     }
@@ -479,6 +492,10 @@ impl World {
             class: request.class,
             good,
         });
+        if let Some(ClosedLoop { think, .. }) = self.scenario.closed {
+            let chance = Chance::new(request.luck ^ question::THINK).exponential();
+            self.schedule(think.mul_f64(chance), Event::Arrival);
+        }
     }
 
     fn probe(&mut self, server: usize) {

@@ -45,6 +45,8 @@ impl Counts for Live {
     fn adjust(&self, row: u32, difference: i64) {
         self.0.borrow_mut()[row as usize] += difference;
     }
+
+    fn await_answers(&self, _row: u32, _flows: i64) {}
 }
 
 /// A gateway with one backend, at row 3.

@@ -382,9 +382,10 @@ impl BackendLoop {
     }
 
     pub(super) fn evidence(&mut self, context: &TickContext<'_>, capacity: f64) -> Evidence {
-        let in_flight = context.rows.in_flight(self.row.row);
+        let (row, rows) = (self.row.row, context.rows);
+        let load = (rows.in_flight(row), rows.awaiting(row));
         let serving = matches!(self.course.health(), Health::Healthy | Health::SlowStart);
-        self.memory.evidence(context.now, context.elapsed, in_flight, capacity, serving)
+        self.memory.evidence(context.now, context.elapsed, load, capacity, serving)
     }
 
     /// What it serves at once, as the pool has come to think.
@@ -540,6 +541,7 @@ impl BackendLoop {
             row: self.row,
             inputs: Inputs {
                 in_flight: evidence.in_flight,
+                awaiting: evidence.awaiting,
                 requests_per_second: evidence.requests_per_second,
                 latency_low: evidence.latency_low,
                 latency_p50: evidence.latency_p50,

@@ -92,3 +92,16 @@ fn failures_take_from_speed() {
     assert_eq!((opinions[0].speed, opinions[1].speed), (Some(0.5), Some(1.0)));
     assert_eq!(opinions[1].load, Some(20.0));
 }
+
+#[test]
+fn requests_that_wait_are_silence_once_they_wait_longer_than_the_longest_take() {
+    let reason = |seconds, latency_p99| {
+        let unanswered_for = Duration::from_secs_f64(seconds);
+        let own = Evidence { unanswered_for, latency_p99, ..well() };
+        fault(&[own, well()]).map(|fault| fault.reason)
+    };
+    assert_eq!(reason(0.9, None), None);
+    assert_eq!(reason(1.1, None), Some(Reason::Silent));
+    assert_eq!(reason(3.9, Some(2.0)), None, "some requests take that long");
+    assert_eq!(reason(4.1, Some(2.0)), Some(Reason::Silent));
+}

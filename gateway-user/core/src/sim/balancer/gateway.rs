@@ -62,7 +62,8 @@ pub struct Recording {
 #[derive(Clone, Debug)]
 enum Step {
     Seen(Observation),
-    Tick(KtimeNs, Vec<u64>),
+    /// A turn, with what each server had in flight and of how much of that the answer had not begun.
+    Tick(KtimeNs, Vec<(u64, u64)>),
 }
 
 /// A try, from its beginning.
@@ -72,6 +73,8 @@ struct Begun {
     profile: Profile,
     /// Requests in flight at its backend, itself included.
     among: u32,
+    /// Its answer has not begun.
+    awaits: bool,
 }
 
 /// One gateway with one pool.
@@ -95,6 +98,8 @@ pub(super) struct Gateway {
     truth: Option<ClassView>,
     /// What was thought of a request when it was last sent to a backend.
     begun: HashMap<u64, Begun>,
+    /// Tries at each server whose answer has not begun.
+    awaiting: Vec<i64>,
     /// What prompts went where.
     near: PrefixTable,
     prompts: Option<Arc<[Prompt]>>,
@@ -134,6 +139,7 @@ impl Gateway {
             engine,
             rows: HeapRows::default(),
             applied: Tables::default(),
+            awaiting: vec![0; servers.len()],
             reports: scenario.servers[servers].iter().map(|server| server.reports).collect(),
             asked: scenario.classes.clone(),
             ended: BTreeMap::new(),
@@ -266,8 +272,31 @@ impl Gateway {
             return;
         }
         self.walked_at = now;
+        if self.path == Path::L4 {
+            for (server, awaiting) in self.awaiting.iter().enumerate() {
+                let row = self.row(server).row;
+                self.rows.shift_awaiting(row, awaiting - self.rows.awaiting(row) as i64);
+            }
+        }
         for ((server, _), work) in std::mem::take(&mut self.ended) {
             self.see(now, server, Seen::Client(work));
+        }
+    }
+
+    /// So many more tries wait for their answer to begin. The proxy knows at once, the packet path by its
+    /// walk through the flow table.
+    fn shift_awaiting(&mut self, server: usize, tries: i64) {
+        self.awaiting[server] += tries;
+        if self.path == Path::L7 {
+            self.rows.shift_awaiting(self.row(server).row, tries);
+        }
+    }
+
+    /// The answer to a request has begun, or there will be none.
+    fn answered(&mut self, server: usize, request: &Request) {
+        let begun = self.begun.get_mut(&request.luck);
+        if begun.is_some_and(|begun| std::mem::take(&mut begun.awaits)) {
+            self.shift_awaiting(server, -1);
         }
     }
 
@@ -275,13 +304,13 @@ impl Gateway {
     fn begun(&self, request: &Request) -> Begun {
         self.begun.get(&request.luck).copied().unwrap_or_else(|| {
             let (demand, profile) = self.demand(request);
-            Begun { demand, profile, among: 1 }
+            Begun { demand, profile, among: 1, awaits: false }
         })
     }
 
     /// What the proxy sees of a try.
     fn request_seen(&self, ended: &Ended) -> Seen {
-        let Begun { demand: Demand { class, .. }, profile, among } = self.begun(&ended.request);
+        let Begun { demand: Demand { class, .. }, profile, among, .. } = self.begun(&ended.request);
         let outcome = match ended.outcome {
             Outcome::Refused => return Seen::ConnectFailed { class },
             Outcome::Answered => RequestOutcome::Answered,
@@ -346,7 +375,7 @@ impl Balancer for Gateway {
         let among = rows.in_flight(backend.row.row) as u32 + 1;
         let &(_, server) = snapshot.by_row.get(&backend.row.row)?;
         self.picked = surplus_of(demand.cost);
-        self.begun.insert(ask.request.luck, Begun { demand, profile, among });
+        self.begun.insert(ask.request.luck, Begun { demand, profile, among, awaits: true });
         Some(server)
     }
 
@@ -361,6 +390,7 @@ impl Balancer for Gateway {
         let row = self.row(server).row;
         self.rows.begin(row);
         self.rows.shift_surplus(row, self.picked);
+        self.shift_awaiting(server, 1);
     }
 
     fn end(&mut self, ended: &Ended) {
@@ -376,10 +406,12 @@ impl Balancer for Gateway {
             self.see(ended.now, ended.server, seen);
         }
         self.note_client(ended);
+        self.answered(ended.server, &ended.request);
         self.begun.remove(&ended.request.luck);
     }
 
     fn first_byte(&mut self, now: KtimeNs, server: usize, request: &Request, after: Duration) {
+        self.answered(server, request);
         if self.path == Path::L4 {
             let class = self.begun(request).demand.class;
             self.see(now, server, Seen::FirstResponse { after, class, status: Some(200) });
@@ -402,8 +434,9 @@ impl Balancer for Gateway {
         self.walk(now);
         if let Some((_, recording)) = &mut self.kept {
             let backends = &self.snapshot.pools[0].backends;
-            let in_flight = backends.iter().map(|b| self.rows.in_flight(b.row.row)).collect();
-            recording.steps.push(Step::Tick(now, in_flight));
+            let load = |row| (self.rows.in_flight(row), self.rows.awaiting(row));
+            let loads = backends.iter().map(|backend| load(backend.row.row)).collect();
+            recording.steps.push(Step::Tick(now, loads));
         }
         let turn = self.engine.tick(now, &self.rows);
         fit(&mut self.engine, self.aids.classes);
@@ -547,7 +580,7 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
     let Recording { fleet, options, models, steps } = recording;
     let mut engine = Engine::new(fleet.clone(), Tables::default(), *options, KtimeNs(0))?;
     engine.set_models(models.clone());
-    let mut rows = ReplayedRows { weights: HeapRows::default(), in_flight: HashMap::new() };
+    let mut rows = ReplayedRows { weights: HeapRows::default(), loads: HashMap::new() };
     let mut applied = Tables::default();
     let mut decisions = Vec::new();
     let mut apply = |engine: &Engine, rows: &ReplayedRows| {
@@ -559,10 +592,9 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
     for step in steps {
         match step {
             Step::Seen(observation) => engine.observe(observation),
-            Step::Tick(now, in_flight) => {
+            Step::Tick(now, loads) => {
                 let places = &engine.snapshot().pools[0].backends;
-                rows.in_flight =
-                    places.iter().zip(in_flight).map(|(b, count)| (b.row.row, *count)).collect();
+                rows.loads = places.iter().zip(loads).map(|(b, load)| (b.row.row, *load)).collect();
                 decisions.extend(engine.tick(*now, &rows).decisions.iter().cloned());
                 fit(&mut engine, Arm::Trusted);
                 fit_clients(&mut engine, Arm::Trusted);
@@ -575,7 +607,7 @@ pub fn replay(recording: &Recording) -> Result<Vec<Decision>, DirectoryError> {
 
 struct ReplayedRows {
     weights: HeapRows,
-    in_flight: HashMap<u32, u64>,
+    loads: HashMap<u32, (u64, u64)>,
 }
 
 impl Rows for ReplayedRows {
@@ -584,7 +616,7 @@ impl Rows for ReplayedRows {
     }
 
     fn in_flight(&self, row: u32) -> u64 {
-        self.in_flight.get(&row).copied().unwrap_or(0)
+        self.loads.get(&row).map_or(0, |(in_flight, _)| *in_flight)
     }
 
     fn begin(&self, _row: u32) {}
@@ -596,6 +628,12 @@ impl Rows for ReplayedRows {
     }
 
     fn shift_surplus(&self, _row: u32, _thousandths: i64) {}
+
+    fn awaiting(&self, row: u32) -> u64 {
+        self.loads.get(&row).map_or(0, |(_, awaiting)| *awaiting)
+    }
+
+    fn shift_awaiting(&self, _row: u32, _requests: i64) {}
 }
 
 fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {

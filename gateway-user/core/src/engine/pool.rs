@@ -434,6 +434,8 @@ impl PoolLoop {
         self.look(context, evidence, &substitute);
         self.count(context, evidence);
         let models = self.learning.opinions(&view, context.models, context.now);
+        #[cfg(any(test, feature = "sim"))]
+        let substitute = self.insight.heard(substitute);
         let mut unaided: Vec<Verdict> =
             substitute.iter().map(|rule| ladder::choose(Opinion::default(), *rule)).collect();
         let both = models.into_iter().zip(substitute);

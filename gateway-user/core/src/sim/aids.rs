@@ -7,7 +7,7 @@ use crate::admission::AdmissionSpec;
 use crate::decision::Reason;
 use crate::ladder::{Stage, Stages, Task, Verdict};
 use crate::models::Models;
-use crate::predictor;
+use crate::predictor::{self, Opinion};
 
 /// Who answers a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Arm {
     Substitute,
     /// The model, whatever its standing.
     Model,
+    /// The model without the rule beside it that decides with it otherwise, which faults alone have.
+    Alone,
     /// A model that proved itself before the run, and has to keep its seat from then on.
     Trusted,
     /// The same, but its classes have each other's costs.
@@ -65,7 +67,7 @@ impl Aids {
     pub(super) fn stages(&self) -> Stages {
         // A truth of faults takes the place of opinions, one of costs goes the way of classes.
         let stage = |arm| match arm {
-            Arm::Model | Arm::Trusted | Arm::Shuffled => Stage::On,
+            Arm::Model | Arm::Alone | Arm::Trusted | Arm::Shuffled => Stage::On,
             Arm::Off | Arm::Substitute | Arm::Oracle => Stage::default(),
         };
         let told = |arm| if arm == Arm::Oracle { Stage::On } else { stage(arm) };
@@ -79,6 +81,8 @@ impl Aids {
 pub(crate) struct Insight {
     speeds: Known<f64>,
     faults: Known<bool>,
+    /// The rule says nothing of faults.
+    ruleless: bool,
     shaped: bool,
 }
 
@@ -99,7 +103,9 @@ impl<T> Known<T> {
         match arm {
             Arm::Off => Known::Silence,
             Arm::Oracle => Known::Truth(truth()),
-            Arm::Substitute | Arm::Model | Arm::Trusted | Arm::Shuffled => Known::Nothing,
+            Arm::Substitute | Arm::Model | Arm::Alone | Arm::Trusted | Arm::Shuffled => {
+                Known::Nothing
+            }
         }
     }
 }
@@ -115,8 +121,15 @@ impl Insight {
         Insight {
             speeds: Known::of(aids.speed, || servers.iter().map(speed).collect()),
             faults: Known::of(aids.fault, || servers.iter().map(sick).collect()),
+            ruleless: aids.fault == Arm::Alone,
             shaped: aids.shaped,
         }
+    }
+
+    /// What is heard of the rule's opinions: not its word on faults, if the model is to be alone.
+    pub(crate) fn heard(&self, rule: Vec<Opinion>) -> Vec<Opinion> {
+        let without = |opinion| Opinion { fault: None, ..opinion };
+        if self.ruleless { rule.into_iter().map(without).collect() } else { rule }
     }
 
     /// Whether weights are to follow the forecast.

@@ -8,6 +8,7 @@
 mod ablation;
 mod clients;
 mod data;
+mod delays;
 mod llm;
 mod policies;
 mod runs;
@@ -90,6 +91,9 @@ struct Args {
     /// What the uses of the forecast are worth: headroom for ejections, admission.
     #[arg(long)]
     uses: bool,
+    /// How soon backends are cut after each kind of fault: by the rule, by the forest, by both.
+    #[arg(long)]
+    delays: bool,
     /// Requests to a language model whose prompts begin alike: with and without affinity.
     #[arg(long)]
     llm: bool,
@@ -134,6 +138,10 @@ fn main() -> Result<ExitCode> {
     let models = Models { classes: Some(classes), ..registry.models() };
     if args.uses {
         uses::print(&seeds, &shapes)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.delays {
+        delays::print(&models, &seeds, &shapes)?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.clients {

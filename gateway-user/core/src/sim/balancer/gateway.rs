@@ -424,7 +424,9 @@ impl Balancer for Gateway {
 
     fn tick(&mut self, now: KtimeNs, servers: &[Server]) -> Result<(), String> {
         self.engine.set_insight(Insight::new(&self.aids, servers));
-        self.aids.answered_by(Arm::Model).for_each(|task| self.engine.prove(task));
+        for arm in [Arm::Model, Arm::Alone] {
+            self.aids.answered_by(arm).for_each(|task| self.engine.prove(task));
+        }
         if self.truth.is_some() {
             self.engine.prove(Task::Classes);
         }

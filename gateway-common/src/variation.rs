@@ -2,11 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::layout::FlowKey;
-
-/// Words of the packet that the wrapper restores: Ethernet, IPv4 and TCP without options, and two
+/// Words of the packet that the wrapper restores: Ethernet, IPv6 and TCP without options, and two
 /// bytes after them.
-pub const RESTORED_WORDS: usize = 14;
+pub const RESTORED_WORDS: usize = 19;
 /// Bytes of those.
 pub const RESTORED_LEN: usize = 4 * RESTORED_WORDS;
 
@@ -16,6 +14,8 @@ pub const RESTORED_LEN: usize = 4 * RESTORED_WORDS;
 pub struct Variation {
     /// The packet before it is varied.
     pub packet: [[u8; 4]; RESTORED_WORDS],
+    /// Nonzero: it is of IPv6.
+    pub is_ipv6: u32,
     /// Bytes of the frame that each run begins with: what a run put before it is taken off again.
     pub len: u64,
     /// Number of the next run.
@@ -24,7 +24,7 @@ pub struct Variation {
     pub flows_mask: u64,
     /// Nonzero: runs visit flows in a scattered order, as packets do; zero: in turn.
     pub scattered: u32,
-    /// Added up with the flow's number, the source address: host order.
+    /// Added up with the flow's number, the source address, or the last four bytes of it: host order.
     pub source_base: u32,
     /// First target port, host order.
     pub port_first: u32,
@@ -44,15 +44,9 @@ impl Variation {
         let port = self.port_first + number % self.ports;
         (source.to_be_bytes(), (port as u16).to_be_bytes())
     }
-
-    /// The key of flow `number`, given what its packets have in common.
-    pub const fn key(&self, number: u32, common: FlowKey) -> FlowKey {
-        let (source_addr, target_port) = self.flow(number);
-        FlowKey { source_addr, target_port, ..common }
-    }
 }
 
-const _: () = assert!(size_of::<Variation>() == 96);
+const _: () = assert!(size_of::<Variation>() == 120);
 
 #[cfg(feature = "aya")]
 // SAFETY: `repr(C)` and `bytemuck::Pod`: `Copy`, without padding, valid for every bit pattern.

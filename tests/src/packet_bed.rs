@@ -503,6 +503,7 @@ pub fn settings() -> Settings {
 fn load(object: &[u8], flows_max: u32) -> Result<Ebpf> {
     EbpfLoader::new()
         .map_max_entries(map_name::FLOWS, flows_max)
+        .map_max_entries(map_name::FLOWS6, flows_max)
         .map_max_entries(map_name::TAGS, flows_max / FLOW_WAYS)
         .map_max_entries(map_name::RETURNS, flows_max / FLOWS_PER_RETURNS)
         .load(object)

@@ -68,9 +68,14 @@ fn vary(ctx: &XdpContext) -> Option<()> {
     macro_rules! restore {
         ($($word:literal)*) => { $(packet.set_four::<{ 4 * $word }>(variation.packet[$word]);)* };
     }
-    restore!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
-    packet.set_four::<26>(source);
-    packet.set_two::<36>(port);
+    restore!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18);
+    if variation.is_ipv6 != 0 {
+        packet.set_four::<34>(source);
+        packet.set_two::<56>(port);
+    } else {
+        packet.set_four::<26>(source);
+        packet.set_two::<36>(port);
+    }
     Some(())
 }
 

@@ -5,11 +5,14 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use anyhow::{Context, Result};
 use aya::maps::Array;
 use aya::maps::lpm_trie::{Key, LpmTrie};
+use gateway_common::flows;
+use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, Backend6, Flow, Flow6, Vip, VipKey6, address_flag, backend_flag, map_name, vip_flag,
+    Backend, Backend6, Flow, Flow6, FlowKey, FlowTuple6, Vip, VipKey6, address_flag, backend_flag,
+    map_name, vip_flag,
 };
 
-use super::{BACKEND_HOSTS, BACKEND_MAC, Bed, CLIENT_MAC};
+use super::{BACKEND_HOSTS, BACKEND_MAC, Bed, CLIENT_MAC, HASH_SEED};
 use crate::netns::Namespace;
 
 /// The gateway's address towards clients; clients are in the same /64, or behind [`ROUTER6`].
@@ -18,6 +21,9 @@ pub const CLIENT_SIDE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 pub const BACKEND_SIDE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 1);
 /// The clients' router: 2001:db8::/32 is behind it.
 pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+
+/// The backends' router: fd00:0:0:2::/64 is behind it.
+const BACKEND_ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 2);
 
 /// Addresses, routes and neighbours. Whoever is at the far ends has no IPv6, so nobody speaks by
 /// itself.
@@ -36,7 +42,9 @@ pub(super) fn wire(namespace: &Namespace) -> Result<()> {
         let addr = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, u16::from(host));
         neighbour(addr, BACKEND_MAC, "backends")?;
     }
-    namespace.ip(&format!("route add 2001:db8::/32 via {ROUTER6}"))
+    neighbour(BACKEND_ROUTER6, BACKEND_MAC, "backends")?;
+    namespace.ip(&format!("route add 2001:db8::/32 via {ROUTER6}"))?;
+    namespace.ip(&format!("route add fd00:0:0:2::/64 via {BACKEND_ROUTER6}"))
 }
 
 impl Bed {
@@ -101,10 +109,23 @@ impl Bed {
         Ok(Array::<_, Flow6>::try_from(map)?.get(&line, 0)?)
     }
 
+    /// Puts a flow in, as [`Bed::track`] does, whose client sends packets of this five-tuple.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn track6(&mut self, client: &FlowTuple6, flow: &Flow, back: &FlowKey) -> Result<()> {
+        self.track(flow, back)?;
+        let hash = flow_hash(&flow.key, HASH_SEED);
+        let found = flows::find(&self.flows.table(), &flow.key, hash);
+        let index = found.context("a flow that was put in is not there")?.index;
+        let addrs = Flow6 { client_addr: client.source_addr, vip_addr: client.target_addr };
+        self.set(map_name::FLOWS6, index, addrs)
+    }
+
     /// The flows that are tracked, each with its line.
     pub fn lines(&self) -> Vec<(u32, Flow)> {
         let table = self.flows.table();
-        let lines = (0..self.flows_max).filter_map(|line| gateway_common::flows::at(&table, line));
+        let lines = (0..self.flows_max).filter_map(|line| flows::at(&table, line));
         lines.map(|found| (found.index, found.flow)).collect()
     }
 }

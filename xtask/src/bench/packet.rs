@@ -5,8 +5,9 @@
 //! in its place is taken off. Both are run in turn within each round, so that a change of the
 //! machine's speed meets both, and the median of the rounds is what counts.
 
+mod cases;
+
 use std::fs;
-use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,41 +15,24 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::{Ebpf, TestRun, TestRunOptions};
-use gateway_common::layout::{
-    Backend, Flow, FlowControl, Pool, Vip, algorithm, flow_state, mode, phase,
-};
-use gateway_common::limits::{FLOWS_DEFAULT, WEIGHT_MAX};
-use gateway_common::variation::{RESTORED_WORDS, Variation};
-use gateway_common::verdict::Verdict;
-use gateway_tests::packet::{Tcp, flag};
-use gateway_tests::packet_bed::{self, BACKEND_SIDE, Bed, Side, flow_key};
+use gateway_common::layout::mode;
+use gateway_common::limits::FLOWS_DEFAULT;
+use gateway_common::variation::Variation;
+use gateway_tests::packet_bed::{self, Bed};
 use gateway_tests::privilege;
 use serde::Serialize;
 
-/// Clients of the case with new flows, and flows of the largest table.
-const FLOWS: u32 = 1 << 20;
-/// Flows in the tables of the other cases.
+use self::cases::{Case, FLOWS, Family};
+
+/// Flows in the tables of the cases of flows that are there.
 const TABLES: [(&str, u32); 3] = [("1 flow", 1), ("64 Ki flows", 1 << 16), ("1 Mi flows", FLOWS)];
 /// Room in those tables for each flow, so that none is evicted while they are filled.
 const ROOM: u32 = 2;
-/// The least room: an LRU table hands out its entries to CPUs by the hundred.
+/// The least room.
 const ROOM_MIN: u32 = 1 << 10;
 /// Packets of which one may end otherwise: where a table is filled to the half, one flow in 67,000
 /// has met a full bucket and taken another's place; in a table of 65,536 a few more by chance.
 const OTHERWISE: u32 = 5_000;
-/// Flows of one backend, each by a source port of its own.
-const FLOWS_PER_BACKEND: u32 = 1 << 14;
-const BACKENDS: u32 = FLOWS / FLOWS_PER_BACKEND;
-/// First source port towards backends.
-const PORT_FIRST: u16 = 10_000;
-const VIP: &str = "10.0.0.100:80";
-const NOT_VIP: &str = "10.0.0.99:80";
-/// First client of a network with room for [`FLOWS`], which has a route.
-const CLIENT_FIRST: &str = "172.16.0.0:4321";
-/// First backend of a network that has a route.
-const BACKEND_FIRST: &str = "10.2.0.0:8080";
-/// Bytes of a frame on the wire without its check sum: the least that Ethernet sends.
-const FRAME_MIN: usize = 60;
 
 /// Arguments of `cargo xtask bench packet`.
 #[derive(Debug, clap::Args)]
@@ -62,18 +46,6 @@ pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// A kind of packet, and how its runs differ.
-struct Case {
-    name: String,
-    side: Side,
-    packet: Tcp,
-    verdict: Verdict,
-    flows: u32,
-    scattered: bool,
-    /// Flows of one source address; 0: each has its own.
-    ports: u32,
 }
 
 /// What was measured.
@@ -114,26 +86,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let program = object("gateway.bpf.o")?;
     let wrapper = object("gateway-bench.bpf.o")?;
-    // In a table of the usual size, which evicts a flow for each new one.
     let mut report = packet_bed::inside(&program, FLOWS_DEFAULT, |bed| {
-        set_up(bed, mode::NAT)?;
-        let cases = measure(bed, &wrapper, args, &[new_flow_case()?, not_ours_case()?])?;
-        Ok(Report { programs: sizes(bed)?, packets: args.packets, cases })
+        Ok(Report { programs: sizes(bed)?, packets: args.packets, cases: Vec::new() })
     })?;
-    for (name, flows) in TABLES {
-        let measured = packet_bed::inside(&program, (ROOM * flows).max(ROOM_MIN), |bed| {
-            set_up(bed, mode::NAT)?;
-            fill(bed, flows, mode::NAT)?;
-            measure(bed, &wrapper, args, &[inward_case(name, flows)?, return_case(name, flows)?])
-        })?;
-        report.cases.extend(measured);
-        let measured = packet_bed::inside(&program, (ROOM * flows).max(ROOM_MIN), |bed| {
-            set_up(bed, mode::DSR_IPIP)?;
-            fill(bed, flows, mode::DSR_IPIP)?;
-            let name = format!("established dsr-ipip, {name}");
-            measure(bed, &wrapper, args, &[Case { name, ..inward_case("", flows)? }])
-        })?;
-        report.cases.extend(measured);
+    for family in [Family::V4, Family::V6] {
+        report.cases.extend(measure_family(&program, &wrapper, args, family)?);
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -143,129 +100,39 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Measures the cases of one family.
+fn measure_family(
+    program: &[u8],
+    wrapper: &[u8],
+    args: &Args,
+    family: Family,
+) -> Result<Vec<Measured>> {
+    // In a table of the usual size, which evicts a flow for each new one.
+    let mut measured = packet_bed::inside(program, FLOWS_DEFAULT, |bed| {
+        family.set_up(bed, mode::NAT)?;
+        measure(bed, wrapper, args, &[family.new_flow()?, family.not_ours()?])
+    })?;
+    for (name, flows) in TABLES {
+        let room = (ROOM * flows).max(ROOM_MIN);
+        measured.extend(packet_bed::inside(program, room, |bed| {
+            family.set_up(bed, mode::NAT)?;
+            family.fill(bed, flows, mode::NAT)?;
+            let cases = [family.inward(name, flows)?, family.back(name, flows)?];
+            measure(bed, wrapper, args, &cases)
+        })?);
+        measured.extend(packet_bed::inside(program, room, |bed| {
+            family.set_up(bed, mode::DSR_IPIP)?;
+            family.fill(bed, flows, mode::DSR_IPIP)?;
+            let name = format!("{family} established dsr-ipip, {name}");
+            measure(bed, wrapper, args, &[family.inward("", flows)?.named(name)])
+        })?);
+    }
+    Ok(measured)
+}
+
 fn object(file: &str) -> Result<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway-ebpf").join(file);
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn new_flow_case() -> Result<Case> {
-    Ok(Case {
-        name: "new flow".to_owned(),
-        packet: Tcp::new(CLIENT_FIRST.parse()?, VIP.parse()?, flag::SYN),
-        scattered: false,
-        ..inward_case("", FLOWS)?
-    })
-}
-
-fn not_ours_case() -> Result<Case> {
-    Ok(Case {
-        name: "not our VIP".to_owned(),
-        packet: Tcp::new(CLIENT_FIRST.parse()?, NOT_VIP.parse()?, flag::ACK),
-        verdict: Verdict::PassNotOurs,
-        ..inward_case("", FLOWS)?
-    })
-}
-
-/// Packets of clients whose flows are established.
-fn inward_case(table: &str, flows: u32) -> Result<Case> {
-    Ok(Case {
-        name: format!("established, {table}"),
-        side: Side::Client,
-        packet: Tcp::new(CLIENT_FIRST.parse()?, VIP.parse()?, flag::ACK),
-        verdict: Verdict::ForwardIn,
-        flows,
-        scattered: true,
-        ports: 0,
-    })
-}
-
-/// Packets of backends in those flows.
-fn return_case(table: &str, flows: u32) -> Result<Case> {
-    let nat = SocketAddrV4::new(BACKEND_SIDE, PORT_FIRST);
-    Ok(Case {
-        name: format!("return, {table}"),
-        side: Side::Backend,
-        packet: Tcp::new(BACKEND_FIRST.parse()?, nat, flag::ACK),
-        verdict: Verdict::ForwardOut,
-        ports: FLOWS_PER_BACKEND,
-        ..inward_case(table, flows)?
-    })
-}
-
-/// A VIP over [`BACKENDS`] equal backends of this [`mode`].
-fn set_up(bed: &mut Bed, mode: u16) -> Result<()> {
-    bed.settings(packet_bed::settings())?;
-    bed.vip(VIP.parse()?, Vip { index: 0, pool: 0, flags: 0 })?;
-    let rows: Vec<u32> = (0..BACKENDS).collect();
-    let pool =
-        Pool { table: 0, algorithm: algorithm::P2C, fallback: 0, flags: 0, control_share: 0 };
-    bed.pool(0, pool, &rows)?;
-    let first: SocketAddrV4 = BACKEND_FIRST.parse()?;
-    for row in rows {
-        let addr = SocketAddrV4::new((first.ip().to_bits() + row).into(), first.port());
-        let backend = packet_bed::backend(addr, 1);
-        bed.backend(row, Backend { flags: backend.flags | mode, ..backend })?;
-        bed.weights(row, packet_bed::weights(WEIGHT_MAX))?;
-    }
-    Ok(())
-}
-
-/// Tracks established flows, numbered as the wrapper numbers them.
-fn fill(bed: &mut Bed, flows: u32, mode: u16) -> Result<()> {
-    let inward = inward_case("", flows)?;
-    let back = return_case("", flows)?;
-    let (inwards, outwards) = (variation(&inward)?, variation(&back)?);
-    let client = flow_key(inward.packet.source, inward.packet.target);
-    let backend = flow_key(back.packet.source, back.packet.target);
-    for number in 0..flows {
-        let back = outwards.key(number, backend);
-        let flow = Flow {
-            key: inwards.key(number, client),
-            control: FlowControl {
-                state: flow_state::ESTABLISHED | flow_state::CONFIRMED,
-                phase: phase::LIVE,
-                version: 0,
-                backend: u16::try_from(number / FLOWS_PER_BACKEND)?,
-                nat_port: if mode == mode::NAT { back.target_port } else { [0; 2] },
-            },
-            generation: 1,
-            vip: 0,
-            class: 0,
-            reserved: 0,
-            opened_at_ns: 1,
-            seen_at: 4,
-            requested_at: 2,
-            bytes_in: 0,
-            bytes_out: 0,
-        };
-        bed.track(&flow, &back)?;
-    }
-    Ok(())
-}
-
-/// How the wrapper makes the packets of a case.
-fn variation(case: &Case) -> Result<Variation> {
-    let frame = padded(&case.packet)?;
-    let mut packet = [[0; 4]; RESTORED_WORDS];
-    for (word, bytes) in packet.iter_mut().zip(frame.chunks_exact(4)) {
-        word.copy_from_slice(bytes);
-    }
-    Ok(Variation {
-        packet,
-        len: frame.len() as u64,
-        run: 0,
-        flows_mask: u64::from(case.flows - 1),
-        scattered: u32::from(case.scattered),
-        source_base: case.packet.source.ip().to_bits(),
-        port_first: u32::from(case.packet.target.port()),
-        ports: case.ports,
-    })
-}
-
-fn padded(packet: &Tcp) -> Result<Vec<u8>> {
-    let mut frame = packet.frame()?;
-    frame.resize(FRAME_MIN.max(frame.len()), 0);
-    Ok(frame)
 }
 
 /// The wrapper, and what it can call.
@@ -291,10 +158,9 @@ impl Wrapper {
         let target = if program { &self.program } else { &self.nothing };
         let map = self.ebpf.map_mut("PROGRAMS").context("no map PROGRAMS")?;
         ProgramArray::<&mut MapData>::try_from(map)?.set(0, target, 0)?;
-        let frame = padded(&case.packet)?;
-        let context = bed.context(case.side, frame.len());
+        let context = bed.context(case.side, case.frame.len());
         let result = xdp(&mut self.ebpf, "wrapper")?.test_run(TestRunOptions {
-            data_in: Some(&frame),
+            data_in: Some(&case.frame),
             ctx_in: Some(&context),
             repeat: packets,
             ..TestRunOptions::new()
@@ -322,7 +188,7 @@ fn measure(bed: &mut Bed, object: &[u8], args: &Args, cases: &[Case]) -> Result<
         for (case, times) in cases.iter().zip(&mut times) {
             // Go on where the last round stopped, so that new flows stay new.
             let run = u64::from(round) * 2 * u64::from(args.packets);
-            wrapper.vary(Variation { run, ..variation(case)? })?;
+            wrapper.vary(Variation { run, ..case.variation() })?;
             let before = bed.verdicts()?[case.verdict as usize];
             let empty = wrapper.time(bed, case, args.packets, false)?.as_nanos() as i64;
             let whole = wrapper.time(bed, case, args.packets, true)?.as_nanos() as i64;
@@ -366,10 +232,10 @@ fn sizes(bed: &Bed) -> Result<Vec<Program>> {
 }
 
 fn print(report: &Report) {
-    println!("{:<32} {:>10} {:>13} {:>10}", "case", "ns/packet", "least-most", "wrapper");
+    println!("{:<38} {:>10} {:>13} {:>10}", "case", "ns/packet", "least-most", "wrapper");
     for case in &report.cases {
         let range = format!("{}-{}", case.min_ns, case.max_ns);
-        println!("{:<32} {:>10} {range:>13} {:>10}", case.case, case.median_ns, case.wrapper_ns);
+        println!("{:<38} {:>10} {range:>13} {:>10}", case.case, case.median_ns, case.wrapper_ns);
     }
     for program in &report.programs {
         println!(

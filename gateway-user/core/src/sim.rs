@@ -30,7 +30,7 @@ mod world;
 
 pub(crate) use aids::Insight;
 pub use aids::{Aids, Arm};
-pub use balancer::{Balancing, Ejection, Path, Recording, Rule, replay};
+pub use balancer::{Balancing, Ejection, Path, Recording, Rule, SizeGroups, replay};
 pub use batch::BatchSpec;
 pub use catalogue::{CATALOGUE, Entry};
 pub use chance::Chance;

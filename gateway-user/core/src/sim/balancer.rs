@@ -8,12 +8,14 @@ mod outlier;
 mod peak_ewma;
 mod prequal;
 mod schedule;
+mod sita;
 
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 
 pub use gateway::{Recording, replay};
+pub use sita::SizeGroups;
 
 use super::aids::Aids;
 use super::scenario::Scenario;
@@ -64,6 +66,8 @@ pub enum Rule {
     Prequal(f64),
     /// gRPC's weighted round robin by what backends report (gRFC A58).
     WeightedRoundRobin,
+    /// Backends are kept for sizes of requests, which it knows as well as classes could at best.
+    Sita(SizeGroups),
     /// Knows what nobody can: every request's cost, every queue, every fault. Greedily picks the
     /// backend that will be done first; no policy, but a mark of how much there is to be gained.
     Oracle,
@@ -191,7 +195,7 @@ impl Balancing {
                 Box::new(Gateway::new(scenario, servers, path, seed, keep, aids)?)
             }
             Balancing::Other(rule, ejection) => {
-                Box::new(Competitor::new(rule, ejection, &scenario.servers[servers]))
+                Box::new(Competitor::new(rule, ejection, scenario, servers))
             }
         })
     }

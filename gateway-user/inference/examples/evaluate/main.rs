@@ -12,6 +12,7 @@ mod delays;
 mod llm;
 mod policies;
 mod runs;
+mod sita;
 mod table;
 mod targets;
 mod uses;
@@ -94,6 +95,9 @@ struct Args {
     /// How soon backends are cut after each kind of fault: by the rule, by the forest, by both.
     #[arg(long)]
     delays: bool,
+    /// What it is worth to keep backends for sizes of requests, by what classes could tell at best.
+    #[arg(long)]
+    sizes: bool,
     /// Requests to a language model whose prompts begin alike: with and without affinity.
     #[arg(long)]
     llm: bool,
@@ -138,6 +142,10 @@ fn main() -> Result<ExitCode> {
     let models = Models { classes: Some(classes), ..registry.models() };
     if args.uses {
         uses::print(&seeds, &shapes)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.sizes {
+        sita::print(&seeds, &shapes)?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.delays {

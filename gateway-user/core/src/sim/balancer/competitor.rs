@@ -1,9 +1,11 @@
 //! A policy of others: a rule that picks, and what every one of them has beside it: its own count
 //! of requests in flight, and, if asked for, outlier detection.
 
+use std::ops::Range;
+
 use gateway_common::clock::KtimeNs;
 
-use super::super::scenario::ServerSpec;
+use super::super::scenario::{Scenario, ServerSpec};
 use super::super::server::Server;
 use super::least::{LeastRequest, P2c};
 use super::oracle::Oracle;
@@ -11,6 +13,7 @@ use super::outlier::Detector;
 use super::peak_ewma::PeakEwma;
 use super::prequal::Prequal;
 use super::schedule::{ByReport, Scheduled};
+use super::sita::Sita;
 use super::{Ask, Balancer, Ejection, Ended, Rule};
 
 /// A rule that picks one of the backends that may be picked.
@@ -65,7 +68,13 @@ pub(super) struct Competitor {
 }
 
 impl Competitor {
-    pub(super) fn new(rule: Rule, ejection: Ejection, servers: &[ServerSpec]) -> Competitor {
+    pub(super) fn new(
+        rule: Rule,
+        ejection: Ejection,
+        scenario: &Scenario,
+        servers: Range<usize>,
+    ) -> Competitor {
+        let servers = &scenario.servers[servers];
         let count = servers.len();
         let picker: Box<dyn Picker> = match rule {
             Rule::RoundRobin => Box::new(Scheduled::new(vec![1.0; count])),
@@ -76,6 +85,7 @@ impl Competitor {
             Rule::P2c => Box::new(P2c),
             Rule::PeakEwma => Box::new(PeakEwma::new(count)),
             Rule::Prequal(hot) => Box::new(Prequal::new(count, hot)),
+            Rule::Sita(groups) => Box::new(Sita::new(groups, scenario, servers)),
             Rule::Oracle => Box::new(Oracle),
             Rule::WeightedRoundRobin => Box::new(ByReport::new(count)),
         };

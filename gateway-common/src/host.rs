@@ -359,6 +359,12 @@ impl Tables for At<'_> {
         self.0.outer.get()
     }
 
+    fn set_fragment_key(&self, _key: &FragmentKey) {}
+
+    fn fragment_key(&self) -> Option<&FragmentKey> {
+        None
+    }
+
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
         self.0.fragments.borrow().get(key).copied()
     }

@@ -87,6 +87,10 @@ pub mod map_name {
     pub const UNSENT: &str = "UNSENT";
     /// [`super::FragmentKey`] → [`super::Fragment`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// [`super::FragmentKey6`] → [`super::Fragment6`].
+    pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// One row a CPU: [`super::FragmentKey6`].
+    pub const FRAGMENT_KEY6: &str = "FRAGMENT_KEY6";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -602,12 +606,16 @@ pub mod program {
     pub const IPV6_RESET: u32 = 8;
     /// As [`ICMP`], of ICMPv6.
     pub const IPV6_ICMP: u32 = 9;
-    /// A sender hears why its packet cannot go on ([`crate::route::error()`]).
+    /// A sender hears why its packet cannot go on ([`crate::route::Family::error`]).
     pub const ERROR: u32 = 10;
     /// A fragment ([`crate::route::fragment()`]).
     pub const FRAGMENT: u32 = 11;
+    /// As [`ERROR`], of IPv6.
+    pub const IPV6_ERROR: u32 = 13;
+    /// As [`FRAGMENT`], of IPv6.
+    pub const IPV6_FRAGMENT: u32 = 14;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 12;
+    pub const PROGRAMS_LEN: u32 = 15;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -757,6 +765,42 @@ pub struct Fragment {
     pub verdict: u32,
     /// Until when others may follow (`CLOCK_MONOTONIC`, ns).
     pub until_ns: u64,
+}
+
+/// The same over IPv6 (RFC 8200, section 4.5), whatever protocol later ones say they are of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FragmentKey6 {
+    /// Source IPv6 address.
+    pub source_addr: [u8; 16],
+    /// Target IPv6 address.
+    pub target_addr: [u8; 16],
+    /// Identification.
+    pub id: [u8; 4],
+}
+
+/// Where the first fragment of a packet of IPv6 went.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Fragment6 {
+    /// Until when others may follow (`CLOCK_MONOTONIC`, ns).
+    pub until_ns: u64,
+    /// The [`Verdict`](crate::verdict::Verdict) that it ended in.
+    pub verdict: u32,
+    /// Interface that it left by.
+    pub interface: u32,
+    /// The source address that it left with.
+    pub source_addr: [u8; 16],
+    /// The target address that it left with.
+    pub target_addr: [u8; 16],
+    /// Link address of that interface.
+    pub link_source: [u8; 6],
+    /// Link address of the next hop.
+    pub link_target: [u8; 6],
+    /// Its length, which is the most that others may have, from the IPv6 header on.
+    pub ip_len: u16,
+    /// Spelled out.
+    pub reserved: u16,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -916,6 +960,8 @@ const _: () = {
     assert!(size_of::<Unsent>() == 16);
     assert!(size_of::<FragmentKey>() == 12);
     assert!(size_of::<Fragment>() == 56);
+    assert!(size_of::<FragmentKey6>() == 36);
+    assert!(size_of::<Fragment6>() == 64);
 };
 
 #[cfg(feature = "aya")]

@@ -51,8 +51,9 @@ pub const DRAW_TRIES: u32 = 16;
 /// The weight of the heaviest backend of a pool: accepted at the first try.
 pub const WEIGHT_MAX: u16 = u16::MAX;
 
-/// Packets in fragments that are under way at once: at 15 seconds each, 500 a second whose first
-/// fragment is not forgotten before its time, and with those that take milliseconds any rate. 1 MiB.
+/// Packets of either family in fragments that are under way at once: at 15 seconds each, 500 a second
+/// whose first fragment is not forgotten before its time, and with those that take milliseconds any rate.
+/// 1 MiB each.
 pub const FRAGMENTS_MAX: u32 = 8_192;
 
 /// Flows that there is room for unless configured otherwise: 19 MiB.

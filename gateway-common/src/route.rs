@@ -22,16 +22,17 @@ use crate::flows::{self, FlowTable, Found};
 use crate::guard::{self, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Fragment, FragmentKey,
-    Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag,
-    flow_state, mode, vip_flag,
+    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits, MaglevTable,
+    Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag, flow_state, mode,
+    vip_flag,
 };
 use crate::packet::{self, Frame, Packet, Segment, ipv6};
 use crate::rewrite::Hop;
 use crate::verdict::Verdict;
 
-pub use self::error::{ERROR_LEN, Error, error};
+pub use self::error::Error;
 pub use self::family::{Family, V4, V6};
+pub use self::fragment::ipv6::fragment6;
 pub use self::fragment::{FRAGMENT_LIFE_NS, fragment};
 pub use self::icmp::icmp;
 pub use self::icmp::ipv6::icmp6;
@@ -105,10 +106,21 @@ pub trait Tables: FlowTable {
     fn set_outer(&self, outer: &Outer);
     /// What [`Tables::set_outer`] kept of this packet.
     fn outer(&self) -> Option<Outer>;
+    /// Keeps what all fragments of this packet share, for [`open`], if it is not in its key.
+    fn set_fragment_key(&self, key: &<Self::Family as Family>::FragmentKey);
+    /// What [`Tables::set_fragment_key`] kept of this packet.
+    fn fragment_key(&self) -> Option<&<Self::Family as Family>::FragmentKey>;
     /// Where the first fragment of a packet went.
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    fn fragment(
+        &self,
+        key: &<Self::Family as Family>::FragmentKey,
+    ) -> Option<<Self::Family as Family>::Fragment>;
     /// Keeps where it goes. May give up what was kept longest.
-    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment);
+    fn set_fragment(
+        &self,
+        key: &<Self::Family as Family>::FragmentKey,
+        fragment: &<Self::Family as Family>::Fragment,
+    );
 
     /// Tells the daemon. May be lost.
     fn report(&self, event: &FlowEvent);
@@ -151,7 +163,7 @@ pub enum Step {
     Ipv6,
     /// To a fragment of TCP or UDP: [`fragment()`] goes on.
     Fragment,
-    /// To a packet of ours that cannot be sent on, of which its sender may hear: [`error()`] tells it.
+    /// To a packet of ours that cannot be sent on, of which its sender may hear: [`Family::error`] tells it.
     /// If nobody does, the packet ends so.
     Unsent(Verdict),
 }
@@ -173,10 +185,7 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
             Step::Ended(Routed { verdict, interface: 0 })
         }
         Step::Icmp => T::Family::icmp(frame, tables),
-        Step::Fragment => match T::Family::fragment(frame, tables) {
-            Step::Opens => open(frame, tables),
-            step => step,
-        },
+        Step::Fragment => go_on(frame, tables, T::Family::fragment(frame, tables)),
         step => step,
     }
 }
@@ -187,16 +196,15 @@ pub fn arrive<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
         Err(Verdict::PassNotIp) if ipv6::is_ipv6(frame) => Step::Ipv6,
-        Err(verdict) => stopped::<T>(verdict),
+        Err(verdict) => stopped(verdict),
     }
 }
 
-/// The end of a packet that `verdict` stopped, unless that is something to tell its sender: so far
-/// senders of IPv4 alone hear of it.
+/// The end of a packet that `verdict` stopped, unless that is something to tell its sender.
 #[inline(always)]
-pub fn stopped<T: Tables>(verdict: Verdict) -> Step {
+pub fn stopped(verdict: Verdict) -> Step {
     match verdict {
-        Verdict::DropTooBig | Verdict::DropTtl if !T::Family::IS_IPV6 => Step::Unsent(verdict),
+        Verdict::DropTooBig | Verdict::DropTtl => Step::Unsent(verdict),
         _ => Step::Ended(Routed { verdict, interface: 0 }),
     }
 }
@@ -232,7 +240,7 @@ fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
     if is_nat_port(settings, packet.key.target_port)
         && let Some(found) = flow_of_backend(tables, &tuple, hash)
     {
-        let segment = segment_of::<F, T>(frame, &packet)?;
+        let segment = packet::segment(frame, &packet)?;
         let (to, hop) = from_backend(tables, frame, &packet, &segment, &found)?;
         T::Family::rewrite(frame, &packet, &to, &hop)?;
         return Ok(ended(Verdict::ForwardOut, &hop));
@@ -255,7 +263,7 @@ fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
 pub fn limited<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match limited_journey(frame, tables) {
         Ok(step) => step,
-        Err(verdict) => stopped::<T>(verdict),
+        Err(verdict) => stopped(verdict),
     }
 }
 
@@ -274,7 +282,7 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
         Ok(Step::Opens) => true,
         // The proxy's connections are not tracked: each SYN counts as one.
         Err(Verdict::PassToProxy) => {
-            segment_of::<F, T>(frame, &packet).is_ok_and(|segment| segment.opens())
+            packet::segment(frame, &packet).is_ok_and(|segment| segment.opens())
         }
         _ => false,
     };
@@ -298,7 +306,7 @@ fn to_vip<F: Frame, T: Tables>(
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let opening = match flows::find(tables, &packet.key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => {
-            let segment = segment_of::<F, T>(frame, &packet)?;
+            let segment = packet::segment(frame, &packet)?;
             if !segment.opens() || continues(tables, settings, &found.flow) {
                 let forwarded = if found.flow.control.is_one_sided() {
                     one_sided::from_client(tables, frame, &packet, &segment, &found, hash)
@@ -311,7 +319,7 @@ fn to_vip<F: Frame, T: Tables>(
         }
         _ if is_l7 => return Err(Verdict::PassToProxy),
         _ => {
-            let segment = segment_of::<F, T>(frame, &packet)?;
+            let segment = packet::segment(frame, &packet)?;
             if !segment.opens() {
                 return lost(&vip, &segment, Verdict::DropNoFlow);
             }
@@ -320,16 +328,6 @@ fn to_vip<F: Frame, T: Tables>(
     };
     tables.set_opening(&opening);
     Ok(Step::Opens)
-}
-
-/// Decodes the TCP or UDP header of a packet that is ours to forward. Of IPv6, later fragments do not
-/// go after the first yet, so that it need not go either.
-#[inline(always)]
-fn segment_of<F: Frame, T: Tables>(frame: &F, packet: &Packet) -> Result<Segment, Verdict> {
-    if T::Family::IS_IPV6 && packet.fragment != 0 {
-        return Err(Verdict::DropFragment);
-    }
-    packet::segment(frame, packet)
 }
 
 /// A client's packet along its flow, by NAT.

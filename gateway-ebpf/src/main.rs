@@ -24,7 +24,7 @@ use gateway_common::layout::{Outer, program};
 use gateway_common::packet::Frame;
 use gateway_common::rewrite::Hop;
 use gateway_common::route::{
-    ERROR_LEN, Routed, Step, Tables, V4, V6, arrive, fragment, icmp, icmp6, limited, open, reset,
+    Routed, Step, Tables, V4, V6, arrive, fragment, fragment6, icmp, icmp6, limited, open, reset,
     stopped,
 };
 use gateway_common::tunnel::overhead;
@@ -139,7 +139,7 @@ fn wrap<V: MapFamily>(
 #[inline(always)]
 fn stop<V: MapFamily>(ctx: &XdpContext, verdict: Verdict) -> u32 {
     let tables = MapTables::<V>::new(ctx);
-    go_on(ctx, &tables, stopped::<MapTables<V>>(verdict))
+    go_on(ctx, &tables, stopped(verdict))
 }
 
 /// Tells a client that its connection is lost.
@@ -212,23 +212,44 @@ pub fn gateway_fragment(ctx: XdpContext) -> u32 {
     go_on(&ctx, &tables, step)
 }
 
+/// The same of IPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_fragment(ctx: XdpContext) -> u32 {
+    let tables = MapTables::<V6>::new(&ctx);
+    let step = fragment6(&XdpFrame::new(&ctx), &tables);
+    go_on(&ctx, &tables, step)
+}
+
 /// Tells a sender why its packet cannot go on.
 #[xdp]
 #[inline(always)]
 pub fn gateway_error(ctx: XdpContext) -> u32 {
-    let tables = MapTables::<V4>::new(&ctx);
-    let (Ok(verdict) | Err(verdict)) = tell(&ctx, &tables);
-    end(&ctx, &tables, Routed { verdict, interface: 0 })
+    tell_unsent::<V4>(&ctx)
+}
+
+/// The same over IPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_error(ctx: XdpContext) -> u32 {
+    tell_unsent::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn tell_unsent<V: MapFamily>(ctx: &XdpContext) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let (Ok(verdict) | Err(verdict)) = answer(ctx, &tables);
+    end(ctx, &tables, Routed { verdict, interface: 0 })
 }
 
 /// Makes an error of the packet: room before it, the quote's end, and the headers.
 #[inline(always)]
-fn tell(ctx: &XdpContext, tables: &MapTables<V4>) -> Result<Verdict, Verdict> {
+fn answer<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>) -> Result<Verdict, Verdict> {
     let frame = XdpFrame::new(ctx);
     let error = tables.error(&frame)?;
     let has_room = tables::cut(ctx, error.surplus(frame.size()))
-        && cursor::move_start(ctx, -(ERROR_LEN as i32)).is_some();
-    if has_room { error.write(&XdpFrame::new(ctx)) } else { Err(Verdict::DropTruncated) }
+        && cursor::move_start(ctx, -(V::ERROR_LEN as i32)).is_some();
+    if has_room { V::write_error(&XdpFrame::new(ctx), &error) } else { Err(Verdict::DropTruncated) }
 }
 
 /// Calls the program that goes on, or ends the journey.
@@ -269,12 +290,12 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
         }
         Step::Fragment => {
             // SAFETY: see above.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::FRAGMENT) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::FRAGMENT) };
             Verdict::DropTables
         }
         Step::Unsent(verdict) => {
             // SAFETY: see above.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::ERROR) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::ERROR) };
             verdict
         }
     };

@@ -8,8 +8,8 @@ use aya_ebpf::macros::btf_map;
 use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Fragment,
-    FragmentKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic,
-    Unsent, Vip, VipKey, VipKey6, Weights, program,
+    Fragment6, FragmentKey, FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns,
+    Settings, Tags, Traffic, Unsent, Vip, VipKey, VipKey6, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -104,3 +104,8 @@ pub static CLIENT_CLASSES6: LpmTrie<[u8; 16], u32, { limits::CLIENT_PREFIXES_MAX
     LpmTrie::new();
 #[btf_map(name = "HOPS6")]
 pub static HOPS6: PerCpuArray<HopRow6, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
+#[btf_map(name = "FRAGMENTS6")]
+pub static FRAGMENTS6: LruHashMap<FragmentKey6, Fragment6, { limits::FRAGMENTS_MAX as usize }> =
+    LruHashMap::new();
+#[btf_map(name = "FRAGMENT_KEY6")]
+pub static FRAGMENT_KEY6: PerCpuArray<FragmentKey6, 1> = PerCpuArray::new();

@@ -23,12 +23,12 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::flows::{FlowTable, Found};
 use gateway_common::guard::List;
 use gateway_common::layout::{
-    Backend, FlowEvent, Fragment, FragmentKey, Limits, MaglevTable, Opening, Outer, Pool, Settings,
-    Traffic, Vip, Weights, setting_flag,
+    Backend, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights,
+    setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
-use gateway_common::route::{self, Error, Family, Tables, V4};
+use gateway_common::route::{Error, Family, Tables};
 use gateway_common::verdict::Verdict;
 
 use crate::cursor::XdpFrame;
@@ -37,11 +37,13 @@ use crate::{atomic, capture, maps};
 
 /// What differs between IPv4 and IPv6 in the maps.
 pub trait MapFamily: Family {
-    /// Rows of `PROGRAMS`: where a flow begins, where errors of the network are, and where a client
-    /// hears that its connection is lost.
+    /// Rows of `PROGRAMS`: where a flow begins, where errors of the network are, where a client hears
+    /// that its connection is lost, a sender why its packet cannot go on, and where fragments are.
     const OPEN: u32;
     const ICMP: u32;
     const RESET: u32;
+    const ERROR: u32;
+    const FRAGMENT: u32;
 
     fn vip(tuple: &Self::Tuple) -> Option<Vip>;
     fn address_flags(tuple: &Self::Tuple) -> u32;
@@ -50,6 +52,10 @@ pub trait MapFamily: Family {
     fn client(found: &Found<MapLine>) -> Option<Self::Tuple>;
     fn set_client(index: u32, tuple: &Self::Tuple);
     fn class(tuple: &Self::Tuple) -> u8;
+    fn set_fragment_key(key: &Self::FragmentKey);
+    fn fragment_key<'a>() -> Option<&'a Self::FragmentKey>;
+    fn kept_fragment(key: &Self::FragmentKey) -> Option<Self::Fragment>;
+    fn keep_fragment(key: &Self::FragmentKey, fragment: &Self::Fragment);
     /// A remembered answer of the kernel, else a new one.
     fn next_hop(
         tables: &MapTables<Self>,
@@ -91,14 +97,14 @@ impl<V> MapTables<V> {
     }
 }
 
-impl MapTables<V4> {
+impl<V: MapFamily> MapTables<V> {
     /// The error about the packet of this run, which cannot be sent, if it is time for one.
     #[inline(always)]
     pub fn error(&self, frame: &XdpFrame) -> Result<Error, Verdict> {
         let row = maps::UNSENT.get_ptr_mut(0).ok_or(Verdict::DropTables)?;
         // SAFETY: the map holds this row for this CPU alone, XDP does not preempt itself, and nothing else has
         // it meanwhile.
-        route::error(frame, unsafe { &mut *row }, self.now_coarse_ns())
+        V::error(frame, unsafe { &mut *row }, self.now_coarse_ns())
     }
 }
 
@@ -343,16 +349,23 @@ impl<V: MapFamily> Tables for MapTables<V> {
     }
 
     #[inline(always)]
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        // SAFETY: copied at once; where the row is given to another meanwhile, the fragment goes
-        // astray, as one whose first was forgotten.
-        maps::FRAGMENTS.get_ptr(key).map(|row| unsafe { *row })
+    fn set_fragment_key(&self, key: &V::FragmentKey) {
+        V::set_fragment_key(key);
     }
 
     #[inline(always)]
-    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
-        // A full table gives up what was kept longest; there is nothing to do if even that fails.
-        let _ = maps::FRAGMENTS.insert(key, fragment, 0);
+    fn fragment_key(&self) -> Option<&V::FragmentKey> {
+        V::fragment_key()
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &V::FragmentKey) -> Option<V::Fragment> {
+        V::kept_fragment(key)
+    }
+
+    #[inline(always)]
+    fn set_fragment(&self, key: &V::FragmentKey, fragment: &V::Fragment) {
+        V::keep_fragment(key, fragment);
     }
 
     #[inline(always)]

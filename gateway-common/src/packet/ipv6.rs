@@ -12,6 +12,9 @@ use crate::verdict::Verdict;
 /// Bytes of an IPv6 header without extensions.
 pub const IPV6_LEN: usize = 40;
 
+/// Bytes that every link of IPv6 takes, from the IPv6 header on (RFC 8200, section 5).
+pub const IPV6_MTU_MIN: u16 = 1_280;
+
 /// Protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
 
@@ -58,6 +61,19 @@ pub struct Behind {
     pub header_len: u16,
     /// [`MORE_FRAGMENTS`] and [`FRAGMENT_OFFSET`].
     pub fragment: u16,
+    /// What all fragments of its packet have, if this is one.
+    pub fragment_id: [u8; 4],
+}
+
+impl Behind {
+    /// Whether it is a fragment of TCP or UDP, or a later one of what may be: other extension headers
+    /// are in the first alone.
+    #[inline(always)]
+    pub const fn is_fragment_with_ports(&self) -> bool {
+        let has_ports = matches!(self.protocol, TCP | UDP);
+        let may_have = matches!(self.protocol, extension::ROUTING | extension::DESTINATION);
+        self.fragment != 0 && (has_ports || may_have && self.fragment & FRAGMENT_OFFSET != 0)
+    }
 }
 
 /// Whether a frame says that it holds IPv6.
@@ -112,7 +128,8 @@ pub(crate) fn target_addr<B: Bytes>(ip: B) -> [u8; 16] {
 /// Walks the extension headers.
 #[inline(always)]
 fn walk<F: Frame>(frame: &F, next: u8, ip_len: u16) -> Result<Behind, Verdict> {
-    let mut behind = Behind { protocol: next, header_len: IPV6_LEN as u16, fragment: 0 };
+    let mut behind =
+        Behind { protocol: next, header_len: IPV6_LEN as u16, fragment: 0, fragment_id: [0; 4] };
     for turn in 0..EXTENSIONS_MAX {
         let kind = behind.protocol;
         // Options for every hop come first or not at all.
@@ -135,6 +152,7 @@ fn walk<F: Frame>(frame: &F, next: u8, ip_len: u16) -> Result<Behind, Verdict> {
         }
         let units = if kind == extension::FRAGMENT {
             behind.fragment = fragment(u16::from_be_bytes([high, low]));
+            behind.fragment_id = extension.four::<4>();
             0
         } else {
             units
@@ -172,7 +190,7 @@ const fn fragment(field: u16) -> u16 {
 /// Of fragments, see the same of IPv4 ([`super::transport`]).
 #[inline(always)]
 pub fn transport<F: Frame>(frame: &F, header: &Header6) -> Result<Packet, Verdict> {
-    let Behind { protocol, header_len, fragment } = header.behind;
+    let Behind { protocol, header_len, fragment, .. } = header.behind;
     if (protocol != TCP && protocol != UDP) || fragment & FRAGMENT_OFFSET != 0 {
         return Err(Verdict::PassNotOurs);
     }

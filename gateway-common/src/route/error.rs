@@ -1,4 +1,5 @@
-//! Errors of our own: who sent what cannot go on hears why, by ICMP (RFC 792).
+//! Errors of our own: who sent what cannot go on hears why, by ICMP (RFC 792), and over IPv6 by ICMPv6
+//! ([`ipv6`]).
 //!
 //! A packet that its way has no room for, and that nobody may cut, is answered by "fragmentation
 //! needed" with the length that there is room for (RFC 1191), so that its sender sends less. One whose
@@ -7,6 +8,8 @@
 //!
 //! A journey of its own, since few packets need it: in the kernel it is another program
 //! ([`crate::layout::program::ERROR`]).
+
+pub(super) mod ipv6;
 
 use crate::checksum::Delta;
 use crate::layout::Unsent;
@@ -19,7 +22,7 @@ use crate::verdict::Verdict;
 use super::icmp::{ICMP_LEN, QUOTE_LEN as TRANSPORT_LEN_MIN, is_one_host, kind};
 
 /// Bytes that go before the packet that an error quotes.
-pub const ERROR_LEN: usize = IPV4_LEN_MIN + ICMP_LEN;
+pub(super) const ERROR_LEN: usize = IPV4_LEN_MIN + ICMP_LEN;
 
 /// Bytes of a packet that are quoted, if it has so many: an IP and a TCP header with all of their
 /// options, as RFC 1812, section 4.3.2.3, wants more than the eight bytes of RFC 792.
@@ -54,11 +57,11 @@ impl Unsent {
     }
 
     /// The longest packet of `ip_len`'s sender that there would have been room for: on its way it was
-    /// to become longer, by headers around it.
+    /// to become longer, by headers around it. Less than `mtu_min` nobody would believe.
     #[inline(always)]
-    fn room(&self, ip_len: u16) -> Option<u16> {
+    fn room(&self, ip_len: u16, mtu_min: u16) -> Option<u16> {
         let room = self.mtu.checked_sub(self.ip_len.checked_sub(ip_len)?)?;
-        (MTU_MIN..ip_len).contains(&room).then_some(room)
+        (mtu_min..ip_len).contains(&room).then_some(room)
     }
 }
 
@@ -67,14 +70,20 @@ impl Unsent {
 pub struct Error {
     /// Type and code.
     kind: [u8; 2],
-    /// The next hop's MTU; else 0.
+    /// The longest packet that there is room for; else 0.
     mtu: [u8; 2],
-    source_addr: [u8; 4],
-    target_addr: [u8; 4],
-    /// Bytes that are quoted: a multiple of four.
+    /// Bytes that are quoted.
     quote_len: u16,
     /// How the journey ends once the error is sent.
     answered: Verdict,
+}
+
+impl Error {
+    /// Bytes at the end of a frame of `size` that are not quoted.
+    #[inline(always)]
+    pub fn surplus(&self, size: usize) -> usize {
+        size.saturating_sub(ETHERNET_LEN + self.quote_len as usize)
+    }
 }
 
 /// The error about a packet that could not be sent, as `unsent` says, if one may be sent at `now_ns`.
@@ -82,7 +91,11 @@ pub struct Error {
 /// # Errors
 /// The verdict of a packet that nobody is to hear of.
 #[inline(always)]
-pub fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Error, Verdict> {
+pub(super) fn error<F: Frame>(
+    frame: &F,
+    unsent: &mut Unsent,
+    now_ns: u64,
+) -> Result<Error, Verdict> {
     let header = packet::header(frame)?;
     // Every journey looks at this before it looks for a way.
     let is_expired = header.ttl <= 1;
@@ -100,7 +113,7 @@ pub fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Er
     let (kind, mtu, answered) = if is_expired {
         (TTL_EXCEEDED, 0, Verdict::TtlAnswered)
     } else if header.fragment & DONT_FRAGMENT != 0 {
-        let room = unsent.room(header.ip_len).ok_or(verdict)?;
+        let room = unsent.room(header.ip_len, MTU_MIN).ok_or(verdict)?;
         (FRAGMENTATION_NEEDED, room, Verdict::TooBigAnswered)
     } else {
         // It may be cut, which cannot be done here.
@@ -112,75 +125,81 @@ pub fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Er
     Ok(Error {
         kind,
         mtu: mtu.to_be_bytes(),
-        source_addr: header.target_addr,
-        target_addr: header.source_addr,
         quote_len: header.ip_len.min(QUOTE_LEN_MAX) & !3,
         answered,
     })
 }
 
-impl Error {
-    /// Bytes at the end of a frame of `size` that are not quoted.
-    #[inline(always)]
-    pub fn surplus(&self, size: usize) -> usize {
-        size.saturating_sub(ETHERNET_LEN + self.quote_len as usize)
-    }
+/// Writes an error into a frame that has [`ERROR_LEN`] bytes of room before the packet, and ends where
+/// the quote does. How the journey ends by that.
+///
+/// # Errors
+/// There is no such room.
+#[inline(always)]
+pub(super) fn write<F: Frame>(frame: &F, error: &Error) -> Result<Verdict, Verdict> {
+    let asked =
+        frame.bytes::<IPV4_LEN_MIN>(ERROR_LEN + ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
+    let (source_addr, target_addr) = (asked.four::<16>(), asked.four::<12>());
+    let out = frame.bytes::<{ ERROR_LEN + ETHERNET_LEN }>(0).ok_or(Verdict::DropTruncated)?;
+    address_back::<F, ERROR_LEN>(frame, ETHERTYPE_IPV4)?;
 
-    /// Writes the error into a frame that has [`ERROR_LEN`] bytes of room before the packet, and ends
-    /// where the quote does. How the journey ends by that.
-    ///
-    /// # Errors
-    /// There is no such room.
-    #[inline(always)]
-    pub fn write<F: Frame>(&self, frame: &F) -> Result<Verdict, Verdict> {
-        let out = frame.bytes::<{ ERROR_LEN + ETHERNET_LEN }>(0).ok_or(Verdict::DropTruncated)?;
-        let (target, source) =
-            ((out.four::<28>(), out.two::<32>()), (out.two::<34>(), out.four::<36>()));
-        out.set_two::<0>(source.0);
-        out.set_four::<2>(source.1);
-        out.set_four::<6>(target.0);
-        out.set_two::<10>(target.1);
-        out.set_two::<12>(ETHERTYPE_IPV4);
+    let [len_high, len_low] = (ERROR_LEN as u16 + error.quote_len).to_be_bytes();
+    let words = [
+        // Precedence 6, as routers send errors (RFC 1812, section 4.3.2.5).
+        [0x45, 0xc0, len_high, len_low],
+        // Never a fragment, so it needs no number (RFC 6864).
+        [0, 0, 0x40, 0],
+        [TTL, ICMP, 0, 0],
+        source_addr,
+        target_addr,
+    ];
+    let sum = words.iter().fold(Delta::default(), |sum, &word| sum.replace4([0; 4], word));
+    out.set_four::<14>(words[0]);
+    out.set_four::<18>(words[1]);
+    out.set_two::<22>([TTL, ICMP]);
+    out.set_two::<24>(sum.apply([0; 2]));
+    out.set_four::<26>(words[3]);
+    out.set_four::<30>(words[4]);
 
-        let [len_high, len_low] = (ERROR_LEN as u16 + self.quote_len).to_be_bytes();
-        let words = [
-            // Precedence 6, as routers send errors (RFC 1812, section 4.3.2.5).
-            [0x45, 0xc0, len_high, len_low],
-            // Never a fragment, so it needs no number (RFC 6864).
-            [0, 0, 0x40, 0],
-            [TTL, ICMP, 0, 0],
-            self.source_addr,
-            self.target_addr,
-        ];
-        let sum = words.iter().fold(Delta::default(), |sum, &word| sum.replace4([0; 4], word));
-        out.set_four::<14>(words[0]);
-        out.set_four::<18>(words[1]);
-        out.set_two::<22>([TTL, ICMP]);
-        out.set_two::<24>(sum.apply([0; 2]));
-        out.set_four::<26>(words[3]);
-        out.set_four::<30>(words[4]);
+    out.set_two::<34>(error.kind);
+    out.set_four::<38>([0, 0, error.mtu[0], error.mtu[1]]);
+    let sum = quoted::<F, { ERROR_LEN + ETHERNET_LEN }, { QUOTE_LEN_MAX / 4 }>(frame, error)?;
+    let sum = sum.replace2([0; 2], error.kind).replace2([0; 2], error.mtu);
+    out.set_two::<36>(sum.apply([0; 2]));
+    Ok(error.answered)
+}
 
-        out.set_two::<34>(self.kind);
-        out.set_four::<38>([0, 0, self.mtu[0], self.mtu[1]]);
-        let sum = self.quoted(frame)?.replace2([0; 2], self.kind).replace2([0; 2], self.mtu);
-        out.set_two::<36>(sum.apply([0; 2]));
-        Ok(self.answered)
-    }
+/// Writes the Ethernet header of an answer, `ROOM` bytes before that of what it answers.
+#[inline(always)]
+fn address_back<F: Frame, const ROOM: usize>(frame: &F, ethertype: [u8; 2]) -> Result<(), Verdict> {
+    let asked = frame.bytes::<ETHERNET_LEN>(ROOM).ok_or(Verdict::DropTruncated)?;
+    let answer = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
+    let (target, source) =
+        ((asked.four::<0>(), asked.two::<4>()), (asked.two::<6>(), asked.four::<8>()));
+    answer.set_two::<0>(source.0);
+    answer.set_four::<2>(source.1);
+    answer.set_four::<6>(target.0);
+    answer.set_two::<10>(target.1);
+    answer.set_two::<12>(ethertype);
+    Ok(())
+}
 
-    /// What the quote adds to a checksum.
-    #[inline(always)]
-    fn quoted<F: Frame>(&self, frame: &F) -> Result<Delta, Verdict> {
-        let mut sum = Delta::default();
-        for word in 0..QUOTE_LEN_MAX / 4 {
-            if word * 4 >= self.quote_len {
-                break;
-            }
-            let at = ERROR_LEN + ETHERNET_LEN + word as usize * 4;
-            let bytes = frame.bytes::<4>(at).ok_or(Verdict::DropTruncated)?;
-            sum = sum.replace4([0; 4], bytes.four::<0>());
+/// What the whole words of a quote, which begins at `AT` and has no more than `WORDS_MAX`, add to a
+/// checksum.
+#[inline(always)]
+fn quoted<F: Frame, const AT: usize, const WORDS_MAX: u16>(
+    frame: &F,
+    error: &Error,
+) -> Result<Delta, Verdict> {
+    let mut sum = Delta::default();
+    for word in 0..WORDS_MAX {
+        if word >= error.quote_len / 4 {
+            break;
         }
-        Ok(sum)
+        let bytes = frame.bytes::<4>(AT + word as usize * 4).ok_or(Verdict::DropTruncated)?;
+        sum = sum.replace4([0; 4], bytes.four::<0>());
     }
+    Ok(sum)
 }
 
 #[cfg(test)]
@@ -204,14 +223,15 @@ mod tests {
 
     #[test]
     fn who_hears_of_an_mtu_hears_what_fits_with_the_headers_around_it() {
+        let room = |unsent: Unsent, ip_len| unsent.room(ip_len, MTU_MIN);
         let asked = |ip_len, mtu| Unsent { ip_len, mtu, ..Unsent::zeroed() };
-        assert_eq!(asked(1_500, 1_400).room(1_500), Some(1_400));
-        assert_eq!(asked(1_528, 1_500).room(1_500), Some(1_472));
+        assert_eq!(room(asked(1_500, 1_400), 1_500), Some(1_400));
+        assert_eq!(room(asked(1_528, 1_500), 1_500), Some(1_472));
         // What no sender could make use of, or what does not belong together.
-        assert_eq!(asked(1_500, 67).room(1_500), None);
-        assert_eq!(asked(90, 20).room(60), None);
-        assert_eq!(asked(1_500, 1_500).room(1_500), None);
-        assert_eq!(asked(100, 1_500).room(1_500), None);
-        assert_eq!(Unsent::zeroed().room(1_500), None);
+        assert_eq!(room(asked(1_500, 67), 1_500), None);
+        assert_eq!(room(asked(90, 20), 60), None);
+        assert_eq!(room(asked(1_500, 1_500), 1_500), None);
+        assert_eq!(room(asked(100, 1_500), 1_500), None);
+        assert_eq!(room(Unsent::zeroed(), 1_500), None);
     }
 }

@@ -4,13 +4,16 @@
 //! The journey itself is written once, for any [`Family`].
 
 use crate::hash::flow_key6;
-use crate::layout::{FlowKey, FlowTuple6, Outer, backend_flag};
+use crate::layout::{
+    FlowKey, FlowTuple6, Fragment, Fragment6, FragmentKey, FragmentKey6, Opening, Outer, Unsent,
+    backend_flag,
+};
 use crate::packet::{self, FRAGMENT_OFFSET, Frame, Header, ICMP, MORE_FRAGMENTS, Packet, TCP, UDP};
 use crate::rewrite::{self, Hop};
 use crate::tunnel;
 use crate::verdict::Verdict;
 
-use super::{Routed, Step, Tables, fragment, icmp, reset};
+use super::{Error, Step, Tables, error, fragment, icmp, reset};
 
 /// A family of protocols.
 pub trait Family: Sized {
@@ -18,6 +21,10 @@ pub trait Family: Sized {
     type Tuple: Copy;
     /// A decoded IP header.
     type Header;
+    /// What all fragments of one packet share.
+    type FragmentKey: Copy;
+    /// Where the first of them went.
+    type Fragment: Copy;
 
     /// The flags that tell the rows of its backends.
     const BACKEND_FLAGS: u16;
@@ -25,6 +32,8 @@ pub trait Family: Sized {
     const IS_IPV6: bool;
     /// Bytes of the answer that says that a connection is lost.
     const RESET_LEN: usize;
+    /// Bytes that an error has before the packet that it quotes.
+    const ERROR_LEN: usize;
 
     /// Decodes a frame's IP header, or says where its journey ends.
     fn header<F: Frame>(frame: &F) -> Result<Self::Header, Verdict>;
@@ -60,15 +69,21 @@ pub trait Family: Sized {
         tuple: &Self::Tuple,
         reset: &reset::Reset,
     ) -> Result<(), Verdict>;
+    /// What the sender of a packet that could not be sent is to hear, as `unsent` says, if at `now_ns`
+    /// one more may be told. Else how its journey ends.
+    fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Error, Verdict>;
+    /// Writes it into a frame that has [`Self::ERROR_LEN`] bytes of room before the packet, and ends where
+    /// the quote does. How the journey ends by that.
+    fn write_error<F: Frame>(frame: &F, error: &Error) -> Result<Verdict, Verdict>;
     /// Whether [`Self::fragment`] goes on.
     fn is_fragment(header: &Self::Header) -> bool;
     /// What becomes of a fragment of TCP or UDP.
     fn fragment<F: Frame, T: Tables<Family = Self>>(frame: &F, tables: &T) -> Step;
-    /// Keeps where a packet goes, if it is the first fragment of several.
+    /// Keeps where a packet goes that begins a flow, if it is the first fragment of several.
     fn remember<F: Frame, T: Tables<Family = Self>>(
         frame: &F,
         tables: &T,
-        packet: &Packet,
+        opening: &Opening,
         step: &Result<Step, Verdict>,
     );
     /// What becomes of a packet of ICMP.
@@ -82,10 +97,13 @@ pub struct V4;
 impl Family for V4 {
     type Tuple = FlowKey;
     type Header = Header;
+    type FragmentKey = FragmentKey;
+    type Fragment = Fragment;
 
     const BACKEND_FLAGS: u16 = backend_flag::PRESENT;
     const IS_IPV6: bool = false;
     const RESET_LEN: usize = reset::RESET_LEN;
+    const ERROR_LEN: usize = error::ERROR_LEN;
 
     #[inline(always)]
     fn header<F: Frame>(frame: &F) -> Result<Header, Verdict> {
@@ -159,6 +177,16 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Error, Verdict> {
+        error::error(frame, unsent, now_ns)
+    }
+
+    #[inline(always)]
+    fn write_error<F: Frame>(frame: &F, error: &Error) -> Result<Verdict, Verdict> {
+        error::write(frame, error)
+    }
+
+    #[inline(always)]
     fn is_fragment(header: &Header) -> bool {
         header.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
             && (header.protocol == TCP || header.protocol == UDP)
@@ -173,10 +201,10 @@ impl Family for V4 {
     fn remember<F: Frame, T: Tables<Family = V4>>(
         frame: &F,
         tables: &T,
-        packet: &Packet,
+        opening: &Opening,
         step: &Result<Step, Verdict>,
     ) {
-        let Packet { key, ip_len, fragment, .. } = packet;
+        let Packet { key, ip_len, fragment, .. } = &opening.packet;
         if *fragment != 0
             && let Ok(key) = fragment::key_of(frame, key.source_addr, key.target_addr, key.protocol)
         {
@@ -197,10 +225,13 @@ pub struct V6;
 impl Family for V6 {
     type Tuple = FlowTuple6;
     type Header = packet::ipv6::Header6;
+    type FragmentKey = FragmentKey6;
+    type Fragment = Fragment6;
 
     const BACKEND_FLAGS: u16 = backend_flag::PRESENT | backend_flag::IPV6;
     const IS_IPV6: bool = true;
     const RESET_LEN: usize = reset::ipv6::RESET_LEN;
+    const ERROR_LEN: usize = error::ipv6::ERROR_LEN;
 
     #[inline(always)]
     fn header<F: Frame>(frame: &F) -> Result<Self::Header, Verdict> {
@@ -273,24 +304,38 @@ impl Family for V6 {
         reset::ipv6::write(frame, tuple, reset)
     }
 
-    /// Decoding itself tells the first from later ones, which have no ports.
     #[inline(always)]
-    fn is_fragment(_header: &Self::Header) -> bool {
-        false
+    fn error<F: Frame>(frame: &F, unsent: &mut Unsent, now_ns: u64) -> Result<Error, Verdict> {
+        error::ipv6::error(frame, unsent, now_ns)
     }
 
     #[inline(always)]
-    fn fragment<F: Frame, T: Tables<Family = V6>>(_frame: &F, _tables: &T) -> Step {
-        Step::Ended(Routed { verdict: Verdict::DropFragment, interface: 0 })
+    fn write_error<F: Frame>(frame: &F, error: &Error) -> Result<Verdict, Verdict> {
+        error::ipv6::write(frame, error)
+    }
+
+    #[inline(always)]
+    fn is_fragment(header: &Self::Header) -> bool {
+        header.behind.is_fragment_with_ports()
+    }
+
+    #[inline(always)]
+    fn fragment<F: Frame, T: Tables<Family = V6>>(frame: &F, tables: &T) -> Step {
+        fragment::ipv6::fragment6(frame, tables)
     }
 
     #[inline(always)]
     fn remember<F: Frame, T: Tables<Family = V6>>(
-        _frame: &F,
-        _tables: &T,
-        _packet: &Packet,
-        _step: &Result<Step, Verdict>,
+        frame: &F,
+        tables: &T,
+        opening: &Opening,
+        step: &Result<Step, Verdict>,
     ) {
+        if opening.packet.fragment != 0
+            && let Some(key) = tables.fragment_key()
+        {
+            fragment::ipv6::remember(frame, tables, key, step);
+        }
     }
 
     #[inline(always)]

@@ -1,5 +1,5 @@
 //! Fragments: the first one of a packet says where it goes, and the later ones, which have no ports,
-//! go after it.
+//! go after it. Those of IPv6 are in [`ipv6`].
 //!
 //! A first fragment is steered as a whole packet would be, and where it went is kept for a while under
 //! what all fragments of the packet share (RFC 791, section 3.2). A later one that comes before it goes
@@ -7,6 +7,8 @@
 //!
 //! A journey of its own, since few packets need it: in the kernel it is another program
 //! ([`crate::layout::program::FRAGMENT`]).
+
+pub(super) mod ipv6;
 
 use bytemuck::Zeroable;
 
@@ -31,7 +33,7 @@ const FORWARD_OUT: u32 = Verdict::ForwardOut as u32;
 pub fn fragment<F: Frame, T: Tables<Family = V4>>(frame: &F, tables: &T) -> Step {
     match journey(frame, tables) {
         Ok(step) => step,
-        Err(verdict) => stopped::<T>(verdict),
+        Err(verdict) => stopped(verdict),
     }
 }
 
@@ -120,12 +122,7 @@ fn follow<F: Frame, T: Tables<Family = V4>>(
         let is_ours = serves(tables, header.source_addr, header.target_addr);
         return Err(if is_ours { Verdict::DropFragment } else { Verdict::PassNotOurs });
     };
-    let verdict = match verdict {
-        PASS_TO_PROXY => return Err(Verdict::PassToProxy),
-        FORWARD_IN => Verdict::ForwardIn,
-        FORWARD_OUT => Verdict::ForwardOut,
-        _ => return Err(Verdict::PassNotOurs),
-    };
+    let verdict = forwarded(verdict)?;
     if header.ttl <= 1 {
         return Err(Verdict::DropTtl);
     }
@@ -150,4 +147,18 @@ fn follow<F: Frame, T: Tables<Family = V4>>(
     let from = addresses(header.source_addr, header.target_addr);
     rewrite_header(frame, &from, &addresses(outer.source_addr, outer.target_addr), &hop)?;
     Ok(ended(verdict, &hop))
+}
+
+/// How later fragments are forwarded whose first ended in the verdict of this number.
+///
+/// # Errors
+/// The verdict of those that go to the host.
+#[inline(always)]
+fn forwarded(verdict: u32) -> Result<Verdict, Verdict> {
+    match verdict {
+        PASS_TO_PROXY => Err(Verdict::PassToProxy),
+        FORWARD_IN => Ok(Verdict::ForwardIn),
+        FORWARD_OUT => Ok(Verdict::ForwardOut),
+        _ => Err(Verdict::PassNotOurs),
+    }
 }

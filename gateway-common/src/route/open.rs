@@ -66,11 +66,11 @@ impl Opening {
 pub fn open<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     let step = journey(frame, tables);
     if let Some(opening) = tables.opening() {
-        T::Family::remember(frame, tables, &opening.packet, &step);
+        T::Family::remember(frame, tables, opening, &step);
     }
     match step {
         Ok(step) => step,
-        Err(verdict) => stopped::<T>(verdict),
+        Err(verdict) => stopped(verdict),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
 use crate::layout::{
-    LAYOUT_VERSION, address_flag, algorithm, event_kind, outer_flag, pool_flag, setting_flag,
+    Fragment, FragmentKey, LAYOUT_VERSION, address_flag, algorithm, event_kind, outer_flag,
+    pool_flag, setting_flag,
 };
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
@@ -280,6 +281,12 @@ impl Tables for HeapTables {
 
     fn outer(&self) -> Option<Outer> {
         self.outer.get()
+    }
+
+    fn set_fragment_key(&self, _key: &FragmentKey) {}
+
+    fn fragment_key(&self) -> Option<&FragmentKey> {
+        None
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {

@@ -4,7 +4,9 @@ use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
 use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
-use gateway_common::layout::{Backend, FlowKey, Outer, Vip, VipKey, program};
+use gateway_common::layout::{
+    Backend, FlowKey, Fragment, FragmentKey, Outer, Vip, VipKey, program,
+};
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
 use gateway_common::route::{V4, towards};
@@ -21,6 +23,8 @@ impl MapFamily for V4 {
     const OPEN: u32 = program::OPEN;
     const ICMP: u32 = program::ICMP;
     const RESET: u32 = program::RESET;
+    const ERROR: u32 = program::ERROR;
+    const FRAGMENT: u32 = program::FRAGMENT;
 
     #[inline(always)]
     fn vip(tuple: &FlowKey) -> Option<Vip> {
@@ -53,6 +57,28 @@ impl MapFamily for V4 {
     fn class(tuple: &FlowKey) -> u8 {
         let client = Key::new(32, tuple.source_addr);
         maps::CLIENT_CLASSES.get(&client).map_or(0, |&class| class as u8)
+    }
+
+    /// It is in the packet's key, but for the number, which is not changed.
+    #[inline(always)]
+    fn set_fragment_key(_key: &FragmentKey) {}
+
+    #[inline(always)]
+    fn fragment_key<'a>() -> Option<&'a FragmentKey> {
+        None
+    }
+
+    #[inline(always)]
+    fn kept_fragment(key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: copied at once; where the row is given to another meanwhile, the fragment goes
+        // astray, as one whose first was forgotten.
+        maps::FRAGMENTS.get_ptr(key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn keep_fragment(key: &FragmentKey, fragment: &Fragment) {
+        // A full table gives up what was kept longest; there is nothing to do if even that fails.
+        let _ = maps::FRAGMENTS.insert(key, fragment, 0);
     }
 
     #[inline(always)]

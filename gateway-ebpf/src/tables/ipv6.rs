@@ -4,7 +4,9 @@ use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
 use gateway_common::hop::{HopAnswer, HopQuery6, HopRow6};
-use gateway_common::layout::{Backend, Flow6, FlowTuple6, Outer, Vip, VipKey6, program};
+use gateway_common::layout::{
+    Backend, Flow6, FlowTuple6, Fragment6, FragmentKey6, Outer, Vip, VipKey6, program,
+};
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
 use gateway_common::rewrite::ipv6::words;
@@ -22,6 +24,8 @@ impl MapFamily for V6 {
     const OPEN: u32 = program::IPV6_OPEN;
     const ICMP: u32 = program::IPV6_ICMP;
     const RESET: u32 = program::IPV6_RESET;
+    const ERROR: u32 = program::IPV6_ERROR;
+    const FRAGMENT: u32 = program::IPV6_FRAGMENT;
 
     #[inline(always)]
     fn vip(tuple: &FlowTuple6) -> Option<Vip> {
@@ -62,6 +66,31 @@ impl MapFamily for V6 {
     fn class(tuple: &FlowTuple6) -> u8 {
         let client = Key::new(128, tuple.source_addr);
         maps::CLIENT_CLASSES6.get(&client).map_or(0, |&class| class as u8)
+    }
+
+    #[inline(always)]
+    fn set_fragment_key(key: &FragmentKey6) {
+        if let Some(row) = maps::FRAGMENT_KEY6.get_ptr_mut(0) {
+            // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+            unsafe { *row = *key };
+        }
+    }
+
+    #[inline(always)]
+    fn fragment_key<'a>() -> Option<&'a FragmentKey6> {
+        maps::FRAGMENT_KEY6.get(0)
+    }
+
+    #[inline(always)]
+    fn kept_fragment(key: &FragmentKey6) -> Option<Fragment6> {
+        // SAFETY: copied at once; see the same of IPv4.
+        maps::FRAGMENTS6.get_ptr(key).map(|row| unsafe { *row })
+    }
+
+    #[inline(always)]
+    fn keep_fragment(key: &FragmentKey6, fragment: &Fragment6) {
+        // A full table gives up what was kept longest; there is nothing to do if even that fails.
+        let _ = maps::FRAGMENTS6.insert(key, fragment, 0);
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use super::error::DataplaneError;
 pub const ATTACHED: &str = "gateway";
 
 /// Programs that it calls, by their row of `PROGRAMS`.
-const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
+const CALLED: &[(u32, &str)] = &[
     (program::OPEN, "gateway_open"),
     (program::ENCAPSULATE, "gateway_encapsulate"),
     (program::RESET, "gateway_reset"),
@@ -23,6 +23,8 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::IPV6_OPEN, "gateway_v6_open"),
     (program::IPV6_RESET, "gateway_v6_reset"),
     (program::IPV6_ICMP, "gateway_v6_icmp"),
+    (program::IPV6_ERROR, "gateway_v6_error"),
+    (program::IPV6_FRAGMENT, "gateway_v6_fragment"),
     // After those that it calls, so that what neighbours say finds the way to the host at any time.
     (program::IPV6, "gateway_v6"),
 ];
@@ -37,7 +39,7 @@ const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
 ///
 /// If the kernel refuses a program, or the object lacks one.
 pub fn load(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-    for (row, name) in CALLED {
+    for &(row, name) in CALLED {
         let called = load_one(ebpf, name)?;
         let map =
             ebpf.map_mut(map_name::PROGRAMS).ok_or_else(|| missing("map", map_name::PROGRAMS))?;

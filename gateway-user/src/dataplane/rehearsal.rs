@@ -206,7 +206,7 @@ mod tests {
     ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 11] = [
+    const ANEW: [&str; 13] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
@@ -217,6 +217,8 @@ mod tests {
         map_name::CAPTURED,
         map_name::UNSENT,
         map_name::FRAGMENTS,
+        map_name::FRAGMENTS6,
+        map_name::FRAGMENT_KEY6,
         map_name::PROGRAMS,
     ];
 

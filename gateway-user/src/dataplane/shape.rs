@@ -5,8 +5,8 @@ use std::path::Path;
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, ClientPrefix, ClientPrefix6, Flow, Flow6, Fragment,
-    FragmentKey, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns, Settings, Tags, Traffic,
-    Unsent, Vip, VipKey, VipKey6, Weights, map_name, program,
+    Fragment6, FragmentKey, FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns,
+    Settings, Tags, Traffic, Unsent, Vip, VipKey, VipKey6, Weights, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
@@ -74,6 +74,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<ClientPrefix6, u32>(map_name::CLIENT_CLASSES6, Entries::Fixed(CLIENT_PREFIXES_MAX)),
     shape::<u32, Unsent>(map_name::UNSENT, Entries::Fixed(1)),
     shape::<FragmentKey, Fragment>(map_name::FRAGMENTS, Entries::Fixed(FRAGMENTS_MAX)),
+    shape::<FragmentKey6, Fragment6>(map_name::FRAGMENTS6, Entries::Fixed(FRAGMENTS_MAX)),
+    shape::<u32, FragmentKey6>(map_name::FRAGMENT_KEY6, Entries::Fixed(1)),
     // Its values are numbers of programs, as whoever looks it up sees them.
     shape::<u32, u32>(map_name::PROGRAMS, Entries::Fixed(program::PROGRAMS_LEN)),
 ];
@@ -127,6 +129,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 32);
+        assert_eq!(names.len(), 34);
     }
 }

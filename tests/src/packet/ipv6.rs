@@ -1,5 +1,7 @@
 //! TCP and UDP over IPv6 for tests.
 
+pub mod fragments;
+
 use std::net::{Ipv6Addr, SocketAddrV6};
 
 use anyhow::{Context, Result, bail};

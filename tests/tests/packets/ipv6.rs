@@ -1,6 +1,8 @@
 //! IPv6 packet by packet.
 
 mod errors;
+mod fragments;
+mod unsent;
 
 use std::net::SocketAddrV6;
 
@@ -209,8 +211,8 @@ fn a_packet_cut_anywhere_never_leaves() {
 #[test]
 fn every_packet_ends_in_its_verdict() {
     use Verdict::{
-        DropFragment, DropMalformed, DropNoFlow, DropTruncated, DropTtl, ForwardIn, PassNotOurs,
-        PassToProxy,
+        DropFragment, DropMalformed, DropNoFlow, DropTruncated, ForwardIn, PassNotOurs,
+        PassToProxy, TtlAnswered,
     };
     let syn = || to_vip6(CLIENT6, flag::SYN);
     let changed = |change: fn(&mut Vec<u8>)| {
@@ -243,10 +245,12 @@ fn every_packet_ends_in_its_verdict() {
         ("a TCP header of 16 bytes", changed(|f| f[BEHIND + 12] = 0x40), DropMalformed),
         ("a TCP header longer than the packet", changed(|f| f[BEHIND + 12] = 0xf0), DropTruncated),
         ("SYN and FIN", changed(|f| f[BEHIND + 13] = 3), DropMalformed),
-        ("a hop limit of 1", syn().hop_limit(1).frame().unwrap(), DropTtl),
-        ("a hop limit of 0", syn().hop_limit(0).frame().unwrap(), DropTtl),
-        ("a first fragment", with(&[fragment(1)]), DropFragment),
-        ("a later fragment", with(&[fragment(8)]), PassNotOurs),
+        ("a hop limit of 1", syn().hop_limit(1).frame().unwrap(), TtlAnswered),
+        ("a hop limit of 0", syn().hop_limit(0).frame().unwrap(), TtlAnswered),
+        ("a later fragment before the first", with(&[fragment(8)]), DropFragment),
+        ("a first fragment", with(&[fragment(1)]), ForwardIn),
+        ("a later fragment", with(&[fragment(8)]), ForwardIn),
+        ("a later fragment of ESP", with(&[fragment(8), (50, options(16))]), PassNotOurs),
         ("five extension headers", with(&vec![(DESTINATION, options(8)); 5]), PassNotOurs),
         ("extension headers of 264 bytes", with(&[(DESTINATION, options(264))]), PassNotOurs),
         ("no next header", changed(|f| f[IP + 6] = 59), PassNotOurs),
@@ -258,7 +262,7 @@ fn every_packet_ends_in_its_verdict() {
         for (name, frame, verdict) in &cases {
             let ran = bed.run(Side::Client, frame).unwrap();
             assert_eq!(ran.verdict, *verdict, "{name}");
-            if *verdict != ForwardIn {
+            if !matches!(verdict, ForwardIn | TtlAnswered) {
                 assert_eq!(ran.frame, *frame, "{name}: a packet that stays is not changed");
             }
         }
@@ -468,7 +472,7 @@ fn the_class_of_a_client_is_that_of_its_longest_prefix() {
 fn what_cannot_be_sent_is_told_why() {
     check("what_cannot_be_sent_is_told_why", |bed| {
         let long = to_vip6(CLIENT6, flag::SYN).payload(&[0; 1_441]);
-        assert_eq!(run(bed, Side::Client, &long).verdict, Verdict::DropTooBig);
+        assert_eq!(run(bed, Side::Client, &long).verdict, Verdict::TooBigAnswered);
         for (row, backend) in (0..).zip(["[fd00:0:0:1::77]:80", "[2002::1]:80"]) {
             bed.backend6(row, addr(backend), GENERATION, 0).unwrap();
         }

@@ -104,10 +104,31 @@ fn a_first_fragment_is_told_and_an_only_one_is_none() {
 
 #[test]
 fn later_fragments_are_not_walked_any_further() {
-    let headers = [(44, fragment_header(8)), (60, extension(2_048))];
+    let mut fragment = fragment_header(8);
+    fragment[4..].copy_from_slice(&[1, 2, 3, 4]);
+    let headers = [(44, fragment), (60, extension(2_048))];
     let mut bytes = frame(&headers);
     let behind = header(&SliceFrame::new(&mut bytes)).unwrap().behind;
-    assert_eq!(behind, Behind { protocol: 60, header_len: 48, fragment: 1 });
+    let fragment_id = [1, 2, 3, 4];
+    assert_eq!(behind, Behind { protocol: 60, header_len: 48, fragment: 1, fragment_id });
+}
+
+#[test]
+fn only_fragments_that_may_have_ports_are_told_as_such() {
+    for (next, field, expected) in [
+        (TCP, 1, true),
+        (UDP, 8, true),
+        (60, 8, true),
+        (43, 8, true),
+        (TCP, 0, false),
+        (50, 8, false),
+        (super::ICMPV6, 8, false),
+    ] {
+        let mut bytes = frame(&[(44, fragment_header(field))]);
+        bytes[ETHERNET_LEN + IPV6_LEN] = next;
+        let behind = header(&SliceFrame::new(&mut bytes)).unwrap().behind;
+        assert_eq!(behind.is_fragment_with_ports(), expected, "{next} {field}");
+    }
 }
 
 #[test]

@@ -16,13 +16,13 @@ use super::super::{Family, Routed, Step, Tables, V6, ended, next_hop, one_sided,
 use super::{ICMP_LEN, QUOTE_LEN, Sender, TCP_CHECKSUM_END, sender};
 
 /// Types of ICMPv6 messages.
-mod kind {
-    pub(super) const UNREACHABLE: u8 = 1;
-    pub(super) const TOO_BIG: u8 = 2;
-    pub(super) const TIME_EXCEEDED: u8 = 3;
-    pub(super) const PARAMETER_PROBLEM: u8 = 4;
-    pub(super) const ECHO_REQUEST: u8 = 128;
-    pub(super) const ECHO_REPLY: u8 = 129;
+pub(in super::super) mod kind {
+    pub(crate) const UNREACHABLE: u8 = 1;
+    pub(crate) const TOO_BIG: u8 = 2;
+    pub(crate) const TIME_EXCEEDED: u8 = 3;
+    pub(crate) const PARAMETER_PROBLEM: u8 = 4;
+    pub(crate) const ECHO_REQUEST: u8 = 128;
+    pub(crate) const ECHO_REPLY: u8 = 129;
 }
 
 /// Hop limit of answers to echo requests.
@@ -110,7 +110,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V6>>(
 /// Whether an address can be one host's elsewhere: neither unspecified nor a group (RFC 4443, section
 /// 2.4, (e)).
 #[inline(always)]
-fn is_one_host(addr: &[u8; 16]) -> bool {
+pub(in super::super) fn is_one_host(addr: &[u8; 16]) -> bool {
     addr[0] != 0xff && u128::from_ne_bytes(*addr) != 0
 }
 

@@ -72,8 +72,9 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
              since it may be cut, or since many were told just now; see `ip link` for the MTUs"
         }
         Verdict::TooBigAnswered => {
-            "answered by ICMP \"fragmentation needed\": it is larger than the MTU towards the next \
-             hop, with the outer headers if there are some; its sender sends less from now on"
+            "answered by ICMP \"fragmentation needed\", or ICMPv6 \"packet too big\": it is larger than \
+             the MTU towards the next hop, with the outer headers if there are some; its sender sends \
+             less from now on"
         }
         Verdict::DropTtl => {
             "dropped: its time to live is used up, and many senders were told so just now; is there \

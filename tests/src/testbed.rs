@@ -7,6 +7,8 @@
 //!                          10.11.2.1        10.11.2.2
 //! ```
 
+mod family;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ use crate::netns::{Namespace, Veth};
 use crate::node::{Node, wait_for};
 use crate::owner::Owner;
 use crate::privilege;
+
+pub use self::family::Family;
 
 /// Where a backend takes orders about its faults.
 const CONTROL_PORT: u16 = 9000;
@@ -124,28 +128,6 @@ impl Testbed {
     /// The namespace of backend `number`, from 1.
     pub fn backend(&self, number: usize) -> &Namespace {
         &self.backends[number - 1]
-    }
-
-    /// A client whose router is the test bed's client, and takes no more than `mtu` bytes towards it.
-    ///
-    /// # Errors
-    /// The namespace, its link or a route cannot be made.
-    pub fn client_behind(&self, mtu: u16) -> Result<Namespace> {
-        let far = Namespace::create(&format!("{}-far", self.owner))?;
-        self.client.sysctl("net/ipv4/ip_forward", "1")?;
-        let link = Veth {
-            near: &self.client,
-            near_name: "inside",
-            near_addr: Ipv4Addr::new(10, 13, 0, 1),
-            far: &far,
-            far_name: "eth0",
-            far_addr: Ipv4Addr::new(10, 13, 0, 2),
-        };
-        link.create()?;
-        self.client.ip(&format!("link set inside mtu {mtu}"))?;
-        far.ip(&format!("route add default via {}", link.near_addr))?;
-        self.gateway.ip("route add 10.13.0.0/24 via 10.10.0.2")?;
-        Ok(far)
     }
 
     /// Starts `gateway decap` at backend `number` for packets in the encapsulation `tunnel` (`ipip`,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::load::{Load, LoadOptions, Mode};
 use gateway_tests::node::{Node, wait_for};
-use gateway_tests::testbed::{BackendNode, BackendOptions, GatewayNode, Testbed};
+use gateway_tests::testbed::Family::{Ipv4, Ipv6};
+use gateway_tests::testbed::{BackendNode, BackendOptions, Family, GatewayNode, Testbed};
 use rustix::process::Signal;
 
 /// How long to wait for what the gateway does within its ticks and probes.
@@ -20,25 +21,34 @@ const PORT: u16 = 80;
 
 /// A pool over all backends of the test bed, in this mode.
 fn config(testbed: &Testbed, mode: &str, backends: usize) -> GatewayConfig {
-    let members = (1..=backends).map(|number| testbed.backend_at(number, PORT)).collect();
-    let mut config = GatewayConfig::one_pool(testbed.l4_vip(1), "l4", "learned", members);
+    config_of(testbed, Ipv4, mode, backends)
+}
+
+fn config_of(testbed: &Testbed, family: Family, mode: &str, backends: usize) -> GatewayConfig {
+    let members = (1..=backends).map(|number| testbed.backend_of(family, number, PORT)).collect();
+    let vip = testbed.l4_vip_of(family, 1);
+    let mut config = GatewayConfig::one_pool(vip, "l4", "learned", members);
     config.pools[0].lines = format!("mode = {mode:?}");
     config
 }
 
 /// Servers, and the VIP on their hosts.
 fn start_backends(testbed: &Testbed, backends: usize) -> Vec<BackendNode<'_>> {
-    let options = BackendOptions { ports: vec![PORT], ..BackendOptions::default() };
+    start_backends_of(testbed, Ipv4, backends)
+}
+
+fn start_backends_of(testbed: &Testbed, family: Family, backends: usize) -> Vec<BackendNode<'_>> {
+    let options =
+        BackendOptions { listen: family.any(), ports: vec![PORT], ..BackendOptions::default() };
     let start = |number| {
-        let vip = testbed.l4_vip(1).ip();
-        testbed.backend(number).ip(&format!("address add {vip}/32 dev lo")).unwrap();
+        testbed.add_vip_to_backend(number, testbed.l4_vip_of(family, 1).ip()).unwrap();
         testbed.start_backend(number, &options).unwrap()
     };
     (1..=backends).map(start).collect()
 }
 
-fn start_load(testbed: &Testbed) -> Load {
-    let options = LoadOptions::new(testbed.l4_vip(1), Mode::Connection, 50.0);
+fn start_load(testbed: &Testbed, family: Family) -> Load {
+    let options = LoadOptions::new(testbed.l4_vip_of(family, 1), Mode::Connection, 50.0);
     testbed.load("client", &options).unwrap()
 }
 
@@ -82,22 +92,31 @@ fn counts(mut decap: Node, outcome: &str) -> u64 {
 }
 
 /// Bytes that make whole segments go to the backend.
-fn upload(testbed: &Testbed) {
+fn upload(testbed: &Testbed, family: Family) {
     let body = testbed.folder().join("body");
     std::fs::write(&body, vec![0x5a; 300_000]).unwrap();
-    let url = format!("http://{}/echo", testbed.l4_vip(1));
+    let url = format!("http://{}/echo", testbed.l4_vip_of(family, 1));
     let body = format!("@{}", body.display());
-    let output = testbed.curl(&["--fail", "--data-binary", &body, &url]).unwrap();
+    let output = testbed.curl(&["--fail", "--globoff", "--data-binary", &body, &url]).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
 fn on_the_link_backends_answer_clients_by_themselves() {
-    let Some(testbed) = Testbed::or_skip(2) else { return };
-    let _backends = start_backends(&testbed, 2);
-    let gateway = testbed.start_gateway(&config(&testbed, "dsr-l2", 2)).unwrap();
-    serves_and_counts_rightly(&testbed, &gateway);
-    upload(&testbed);
+    serves_on_the_link(Ipv4);
+}
+
+#[test]
+fn on_the_link_backends_answer_clients_of_ipv6_by_themselves() {
+    serves_on_the_link(Ipv6);
+}
+
+fn serves_on_the_link(family: Family) {
+    let Some(testbed) = Testbed::of_family_or_skip(family, 2) else { return };
+    let _backends = start_backends_of(&testbed, family, 2);
+    let gateway = testbed.start_gateway(&config_of(&testbed, family, "dsr-l2", 2)).unwrap();
+    serves_and_counts_rightly(&testbed, family, &gateway);
+    upload(&testbed, family);
 }
 
 #[test]
@@ -115,8 +134,8 @@ fn serves_through_a_tunnel(mode: &str, tunnel: &str) {
     let _backends = start_backends(&testbed, 2);
     let decaps = start_decaps(&testbed, tunnel, 2);
     let gateway = testbed.start_gateway(&config(&testbed, mode, 2)).unwrap();
-    serves_and_counts_rightly(&testbed, &gateway);
-    upload(&testbed);
+    serves_and_counts_rightly(&testbed, Ipv4, &gateway);
+    upload(&testbed, Ipv4);
     assert_eq!(verdict(&gateway, "drop_too_big"), 0);
     for decap in decaps {
         assert!(counts(decap, "unwrapped") > 100);
@@ -183,8 +202,8 @@ fn who_takes_packets_apart_outlives_a_kill_and_refuses_strangers() {
 }
 
 /// Many connections, to both backends; none failed, and none is counted that is over.
-fn serves_and_counts_rightly(testbed: &Testbed, gateway: &GatewayNode<'_>) {
-    let load = start_load(testbed);
+fn serves_and_counts_rightly(testbed: &Testbed, family: Family, gateway: &GatewayNode<'_>) {
+    let load = start_load(testbed, family);
     load.wait_for_answers(300, PATIENCE).unwrap();
     let total = load.stop().unwrap().total_without(&[]);
     assert_eq!(total.failures(), 0, "{:?}", total.failed);

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use gateway_tests::config::{Backend, GatewayConfig};
+use gateway_tests::config::GatewayConfig;
 use gateway_tests::load::{LoadOptions, Mode};
-use gateway_tests::netns::Namespace;
 use gateway_tests::node::{Node, wait_for};
+use gateway_tests::testbed::Family::{self, Ipv4 as V4, Ipv6 as V6};
 use gateway_tests::testbed::{BackendNode, BackendOptions, GatewayNode, Testbed};
 use rustix::process::Signal;
 
@@ -21,41 +21,13 @@ const PORT: u16 = 80;
 /// Where GUE is listened for.
 const GUE_PORT: u16 = 6_080;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
-use Family::{V4, V6};
-
-fn testbed(backends: usize) -> Option<Testbed> {
-    let testbed = Testbed::or_skip(backends)?;
-    testbed.add_ipv6().unwrap();
-    Some(testbed)
-}
-
-fn vip(testbed: &Testbed, family: Family) -> SocketAddr {
-    match family {
-        V4 => testbed.l4_vip(1),
-        V6 => testbed.l4_vip_ipv6(1),
-    }
-}
-
-fn backend_at(testbed: &Testbed, number: usize, family: Family) -> Backend {
-    match family {
-        V4 => testbed.backend_at(number, PORT),
-        V6 => testbed.backend_at_ipv6(number, PORT),
-    }
-}
-
 /// Servers of both families, with the VIPs of both on their hosts.
 fn start_backends(testbed: &Testbed, count: usize) -> Vec<BackendNode<'_>> {
     let listen = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let options = BackendOptions { listen, ports: vec![PORT], ..BackendOptions::default() };
     let start = |number| {
         let backend = testbed.backend(number);
-        let [old, new] = [V4, V6].map(|family| vip(testbed, family).ip());
+        let [old, new] = [V4, V6].map(|family| testbed.l4_vip_of(family, 1).ip());
         backend.ip(&format!("address add {old}/32 dev lo")).unwrap();
         backend.ip(&format!("-6 address add {new}/128 dev lo nodad")).unwrap();
         testbed.start_backend(number, &options).unwrap()
@@ -103,12 +75,12 @@ fn serves(testbed: &Testbed, gateway: &GatewayNode<'_>, vip: SocketAddr) {
 }
 
 fn serves_through(vip_family: Family, backend_family: Family, tunnel: &str) {
-    let Some(testbed) = testbed(2) else { return };
+    let Some(testbed) = Testbed::of_family_or_skip(V6, 2) else { return };
     let _backends = start_backends(&testbed, 2);
     let start = |number| start_decap(&testbed, tunnel, number, backend_family);
     let decaps: Vec<Node> = (1..=2).map(start).collect();
-    let vip = vip(&testbed, vip_family);
-    let members = (1..=2).map(|number| backend_at(&testbed, number, backend_family)).collect();
+    let vip = testbed.l4_vip_of(vip_family, 1);
+    let members = (1..=2).map(|number| testbed.backend_of(backend_family, number, PORT)).collect();
     let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
     config.pools[0].lines = format!("mode = \"dsr-{tunnel}\"");
     let gateway = testbed.start_gateway(&config).unwrap();
@@ -153,11 +125,11 @@ fn ipv6_reaches_backends_of_ipv6_in_gue() {
 
 #[test]
 fn one_pool_of_both_families_serves_vips_of_both() {
-    let Some(testbed) = testbed(2) else { return };
+    let Some(testbed) = Testbed::of_family_or_skip(V6, 2) else { return };
     let _backends = start_backends(&testbed, 2);
     let _decaps = [(1, V4), (2, V6)].map(|(at, family)| start_decap(&testbed, "gue", at, family));
-    let [old, new] = [V4, V6].map(|family| vip(&testbed, family));
-    let members = vec![backend_at(&testbed, 1, V4), backend_at(&testbed, 2, V6)];
+    let [old, new] = [V4, V6].map(|family| testbed.l4_vip_of(family, 1));
+    let members = vec![testbed.backend_of(V4, 1, PORT), testbed.backend_of(V6, 2, PORT)];
     let mut config = GatewayConfig::one_pool(old, "l4", "equal", members);
     config.pools[0].lines = "mode = \"dsr-gue\"".to_owned();
     let other =
@@ -171,10 +143,10 @@ fn one_pool_of_both_families_serves_vips_of_both() {
 
 #[test]
 fn strangers_of_ipv6_are_refused() {
-    let Some(testbed) = testbed(1) else { return };
+    let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
     let _backends = start_backends(&testbed, 1);
     let decap = start_decap(&testbed, "ipip", 1, V6);
-    let vip = vip(&testbed, V4);
+    let vip = testbed.l4_vip_of(V4, 1);
     testbed.gateway().ip("-6 address add fd00:11:1::99/64 dev backend1 nodad").unwrap();
     let mut config = config_of_one(&testbed, (V4, V6), "ipip");
     config.pools[0].backends[0].lines = "nat_address = \"fd00:11:1::99\"".to_owned();
@@ -196,8 +168,9 @@ fn upload(testbed: &Testbed, vip: SocketAddr) {
 
 /// A pool of backend 1 alone.
 fn config_of_one(testbed: &Testbed, families: (Family, Family), tunnel: &str) -> GatewayConfig {
-    let members = vec![backend_at(testbed, 1, families.1)];
-    let mut config = GatewayConfig::one_pool(vip(testbed, families.0), "l4", "equal", members);
+    let members = vec![testbed.backend_of(families.1, 1, PORT)];
+    let mut config =
+        GatewayConfig::one_pool(testbed.l4_vip_of(families.0, 1), "l4", "equal", members);
     config.pools[0].lines = format!("mode = \"dsr-{tunnel}\"");
     config
 }
@@ -212,14 +185,14 @@ fn guess_no_mtu(testbed: &Testbed) {
 #[test]
 fn a_client_learns_what_headers_of_ipv6_leave_room_for() {
     for tunnel in ["ipip", "gue"] {
-        let Some(testbed) = testbed(1) else { return };
+        let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
         guess_no_mtu(&testbed);
         let _backends = start_backends(&testbed, 1);
         let _decap = start_decap(&testbed, tunnel, 1, V6);
         // The backend asks for whole segments all the same.
         testbed.backend(1).ip("route replace default via 10.11.1.1 advmss 1460").unwrap();
         let gateway = testbed.start_gateway(&config_of_one(&testbed, (V4, V6), tunnel)).unwrap();
-        upload(&testbed, vip(&testbed, V4));
+        upload(&testbed, testbed.l4_vip_of(V4, 1));
         wait_for("an error of the gateway's", PATIENCE, || {
             Ok((verdict(&gateway, "too_big_answered") > 0).then_some(()))
         })
@@ -227,27 +200,16 @@ fn a_client_learns_what_headers_of_ipv6_leave_room_for() {
     }
 }
 
-/// A client of both families whose router is the test bed's client, and takes no more than `mtu` towards
-/// it.
-fn client_behind(testbed: &Testbed, mtu: u16) -> Namespace {
-    let far = testbed.client_behind(mtu).unwrap();
-    testbed.client().sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
-    testbed.client().ip("-6 address add fd00:13::1/64 dev inside nodad").unwrap();
-    far.ip("-6 address add fd00:13::2/64 dev eth0 nodad").unwrap();
-    far.ip("-6 route add default via fd00:13::1").unwrap();
-    testbed.gateway().ip("-6 route add fd00:13::/64 via fd00:10::2").unwrap();
-    far
-}
-
 /// A router beyond the gateway tells, within another packet, of what the backend sent by itself.
 fn a_backend_learns(families: (Family, Family), tunnel: &str) {
-    let Some(testbed) = testbed(1) else { return };
+    let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
     guess_no_mtu(&testbed);
     let _backends = start_backends(&testbed, 1);
     let _decap = start_decap(&testbed, tunnel, 1, families.1);
     let _gateway = testbed.start_gateway(&config_of_one(&testbed, families, tunnel)).unwrap();
-    let far = client_behind(&testbed, 1_280);
-    let url = format!("http://{}/stream?bytes=2000000&rate=10000000", vip(&testbed, families.0));
+    let far = testbed.client_behind(families.0, 1_280).unwrap();
+    let url =
+        format!("http://{}/stream?bytes=2000000&rate=10000000", testbed.l4_vip_of(families.0, 1));
     let mut curl = far.command("curl").unwrap();
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", "--globoff"]);
     curl.args(["--write-out", "%{size_download}", "--output", "/dev/null", &url]);
@@ -297,9 +259,9 @@ const UDP_NO_CHECK6_RX: libc::c_int = 102;
 #[test]
 fn the_kernel_takes_gue_over_ipv6_where_tunnels_listen() {
     for (vip_family, version) in [(V4, 4), (V6, 6)] {
-        let Some(testbed) = testbed(1) else { return };
+        let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
         let _backends = start_backends(&testbed, 1);
-        let vip = vip(&testbed, vip_family);
+        let vip = testbed.l4_vip_of(vip_family, 1);
         let socket = testbed.backend(1).run(tunnel_socket).unwrap();
         let config = config_of_one(&testbed, (vip_family, V6), "gue");
         let _gateway = testbed.start_gateway(&config).unwrap();

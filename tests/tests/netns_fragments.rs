@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::node::wait_for;
-use gateway_tests::testbed::Testbed;
+use gateway_tests::testbed::Family::{Ipv4, Ipv6};
+use gateway_tests::testbed::{Family, Testbed};
 
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -16,9 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 80;
 
 /// A socket at all addresses of a backend that sends back what it gets, with its number before it.
-fn start_echo(testbed: &Testbed, number: usize) {
-    let vip = testbed.l4_vip(1);
-    testbed.backend(number).ip(&format!("address add {}/32 dev lo", vip.ip())).unwrap();
+fn start_echo(testbed: &Testbed, family: Family, number: usize) {
+    let vip = testbed.l4_vip_of(family, 1);
+    testbed.add_vip_to_backend(number, vip.ip()).unwrap();
     let work = move |addr: std::net::SocketAddr| {
         let socket = UdpSocket::bind(addr).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -28,16 +29,16 @@ fn start_echo(testbed: &Testbed, number: usize) {
         }
     };
     // What comes to the VIP is answered from there.
-    for addr in [vip, testbed.backend_at(number, PORT).addr] {
+    for addr in [vip, testbed.backend_of(family, number, PORT).addr] {
         testbed.backend(number).detached(move || work(addr)).unwrap();
     }
 }
 
 /// Two backends in a mode: every client's datagrams of all sizes come back whole, from one of them.
-fn datagrams_come_back(mode: &str) {
-    let Some(testbed) = Testbed::or_skip(2) else { return };
-    let vip = testbed.l4_vip(1);
-    (1..=2).for_each(|number| start_echo(&testbed, number));
+fn datagrams_come_back(family: Family, mode: &str) {
+    let Some(testbed) = Testbed::of_family_or_skip(family, 2) else { return };
+    let vip = testbed.l4_vip_of(family, 1);
+    (1..=2).for_each(|number| start_echo(&testbed, family, number));
     let mut decaps = Vec::new();
     if let Some(tunnel) = mode.strip_prefix("dsr-").filter(|tunnel| *tunnel != "l2") {
         for number in 1..=2 {
@@ -50,14 +51,14 @@ fn datagrams_come_back(mode: &str) {
             decaps.push(testbed.start_decap(number, tunnel, "0.0.0.0/0").unwrap());
         }
     }
-    let members = (1..=2).map(|number| testbed.backend_at(number, PORT)).collect();
+    let members = (1..=2).map(|number| testbed.backend_of(family, number, PORT)).collect();
     let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
     config.vips[0].protocol = "udp";
     config.pools[0].lines = format!("mode = {mode:?}");
     config.pools[0].sections.clear();
     let _gateway = testbed.start_gateway(&config).unwrap();
     let work = || {
-        let sockets: Vec<_> = (0..8).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap()).collect();
+        let sockets: Vec<_> = (0..8).map(|_| UdpSocket::bind((family.any(), 0)).unwrap()).collect();
         let mut answered = [0; 3];
         for socket in &sockets {
             socket.connect(vip).unwrap();
@@ -86,20 +87,30 @@ fn datagrams_come_back(mode: &str) {
 
 #[test]
 fn large_datagrams_come_back_through_nat() {
-    datagrams_come_back("nat");
+    datagrams_come_back(Ipv4, "nat");
 }
 
 #[test]
 fn large_datagrams_come_back_from_backends_on_the_link() {
-    datagrams_come_back("dsr-l2");
+    datagrams_come_back(Ipv4, "dsr-l2");
 }
 
 #[test]
 fn large_datagrams_come_back_from_behind_ip_in_ip() {
-    datagrams_come_back("dsr-ipip");
+    datagrams_come_back(Ipv4, "dsr-ipip");
 }
 
 #[test]
 fn large_datagrams_come_back_from_behind_gue() {
-    datagrams_come_back("dsr-gue");
+    datagrams_come_back(Ipv4, "dsr-gue");
+}
+
+#[test]
+fn large_datagrams_of_ipv6_come_back_through_nat() {
+    datagrams_come_back(Ipv6, "nat");
+}
+
+#[test]
+fn large_datagrams_of_ipv6_come_back_from_backends_on_the_link() {
+    datagrams_come_back(Ipv6, "dsr-l2");
 }

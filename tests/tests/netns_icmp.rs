@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::node::wait_for;
-use gateway_tests::testbed::{GatewayNode, Testbed};
+use gateway_tests::testbed::Family::{Ipv4, Ipv6};
+use gateway_tests::testbed::{BackendOptions, Family, GatewayNode, Testbed};
 
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One L4 VIP over the first backend.
-fn config(testbed: &Testbed, port: u16) -> GatewayConfig {
-    let members = vec![testbed.backend_at(1, port)];
-    GatewayConfig::one_pool(testbed.l4_vip(1), "l4", "equal", members)
+/// One L4 VIP over all backends of the test bed.
+fn config(testbed: &Testbed, family: Family, backends: usize, port: u16) -> GatewayConfig {
+    let members = (1..=backends).map(|number| testbed.backend_of(family, number, port)).collect();
+    GatewayConfig::one_pool(testbed.l4_vip_of(family, 1), "l4", "equal", members)
 }
 
 /// Packets that ended in a verdict.
@@ -28,16 +29,15 @@ fn counted(gateway: &GatewayNode<'_>, verdict: &str) -> u64 {
     told.unwrap_or_else(|| panic!("no {verdict} in {metrics}")).parse().unwrap()
 }
 
-#[test]
-fn a_vip_answers_ping() {
-    let Some(testbed) = Testbed::or_skip(1) else { return };
+fn answers_ping(family: Family, sizes: [&str; 3]) {
+    let Some(testbed) = Testbed::of_family_or_skip(family, 1) else { return };
     if testbed.client().command("ping").unwrap().arg("-V").output().is_err() {
         eprintln!("skipped: ping is not installed; `apt-get install iputils-ping` brings it");
         return;
     }
-    let gateway = testbed.start_gateway(&config(&testbed, 8080)).unwrap();
-    let vip = testbed.l4_vip(1).ip().to_string();
-    for size in ["0", "56", "1472"] {
+    let gateway = testbed.start_gateway(&config(&testbed, family, 1, 8080)).unwrap();
+    let vip = testbed.l4_vip_of(family, 1).ip().to_string();
+    for size in sizes {
         let mut ping = testbed.client().command("ping").unwrap();
         ping.args(["-c", "3", "-i", "0.2", "-W", "10", "-s", size, &vip]);
         let output = ping.output().unwrap();
@@ -50,36 +50,67 @@ fn a_vip_answers_ping() {
 }
 
 #[test]
-fn a_backend_learns_of_a_smaller_mtu_behind_the_gateway() {
-    let Some(testbed) = Testbed::or_skip(1) else { return };
-    let _backends = testbed.start_backends(&[2]).unwrap();
-    let gateway = testbed.start_gateway(&config(&testbed, 8080)).unwrap();
-    let far = testbed.client_behind(1_280).unwrap();
-    // Nobody guesses: what does not fit is lost until the backend is told.
-    testbed.backend(1).sysctl("net/ipv4/tcp_mtu_probing", "0").unwrap();
-    let url = format!("http://{}/stream?bytes=2000000&rate=10000000", testbed.l4_vip(1));
-    let mut curl = far.command("curl").unwrap();
-    curl.args(["--silent", "--show-error", "--fail", "--max-time", "30"]);
-    let output = curl.args(["--write-out", "%{size_download}", "--output", "/dev/null", &url]);
-    let output = output.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "2000000");
+fn a_vip_answers_ping() {
+    answers_ping(Ipv4, ["0", "56", "1472"]);
+}
+
+#[test]
+fn a_vip_of_ipv6_answers_ping() {
+    answers_ping(Ipv6, ["0", "56", "1452"]);
+}
+
+/// Of two backends, each hears of its own packets.
+fn backends_learn_of_a_smaller_mtu(family: Family) {
+    let Some(testbed) = Testbed::of_family_or_skip(family, 2) else { return };
+    let options = BackendOptions { listen: family.any(), ..BackendOptions::default() };
+    let _backends = [1, 2].map(|number| testbed.start_backend(number, &options).unwrap());
+    let gateway = testbed.start_gateway(&config(&testbed, family, 2, 8080)).unwrap();
+    let far = testbed.client_behind(family, 1_280).unwrap();
+    for number in [1, 2] {
+        // Nobody guesses: what does not fit is lost until the backend is told.
+        testbed.backend(number).sysctl("net/ipv4/tcp_mtu_probing", "0").unwrap();
+    }
+    let vip = testbed.l4_vip_of(family, 1);
+    let url = format!("http://{vip}/stream?bytes=500000&rate=10000000");
+    let mut answered = std::collections::BTreeSet::new();
+    wait_for("whole answers of both backends", PATIENCE, || {
+        let mut curl = far.command("curl")?;
+        curl.args(["--silent", "--show-error", "--fail", "--globoff", "--max-time", "30"]);
+        curl.args(["--write-out", "%header{x-backend} %{size_download}", "--output", "/dev/null"]);
+        let output = curl.arg(&url).output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (backend, size) = told.split_once(' ').unwrap();
+        assert_eq!(size, "500000", "{told}");
+        answered.insert(backend.to_owned());
+        Ok((answered.len() == 2).then_some(()))
+    })
+    .unwrap();
     wait_for("the errors to be told", PATIENCE, || {
-        Ok((counted(&gateway, "forward_error") > 0).then_some(()))
+        Ok((counted(&gateway, "forward_error") >= 2).then_some(()))
     })
     .unwrap();
 }
 
 #[test]
-fn a_client_learns_that_nobody_listens_at_the_backend() {
-    let Some(testbed) = Testbed::or_skip(1) else { return };
-    let mut config = config(&testbed, 5_353);
+fn backends_learn_of_a_smaller_mtu_behind_the_gateway() {
+    backends_learn_of_a_smaller_mtu(Ipv4);
+}
+
+#[test]
+fn backends_of_ipv6_learn_of_a_smaller_mtu_behind_the_gateway() {
+    backends_learn_of_a_smaller_mtu(Ipv6);
+}
+
+fn a_client_learns_that_nobody_listens(family: Family) {
+    let Some(testbed) = Testbed::of_family_or_skip(family, 1) else { return };
+    let mut config = config(&testbed, family, 1, 5_353);
     config.vips[0].protocol = "udp";
     config.pools[0].sections.clear();
     let _gateway = testbed.start_gateway(&config).unwrap();
-    let vip = testbed.l4_vip(1);
+    let vip = testbed.l4_vip_of(family, 1);
     let work = || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let socket = UdpSocket::bind((family.any(), 0)).unwrap();
         socket.connect(vip).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         wait_for("the backend's host to refuse", PATIENCE, || {
@@ -91,4 +122,14 @@ fn a_client_learns_that_nobody_listens_at_the_backend() {
         })
     };
     testbed.client().run(work).unwrap().unwrap();
+}
+
+#[test]
+fn a_client_learns_that_nobody_listens_at_the_backend() {
+    a_client_learns_that_nobody_listens(Ipv4);
+}
+
+#[test]
+fn a_client_of_ipv6_learns_that_nobody_listens_at_the_backend() {
+    a_client_learns_that_nobody_listens(Ipv6);
 }

@@ -1,11 +1,12 @@
 //! A captured packet in one line.
 
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use gateway_common::layout::Captured;
-use gateway_common::packet::{self, SliceFrame, TCP, tcp_flag};
+use gateway_common::packet::{self, Packet, SliceFrame, TCP, ipv6, tcp_flag};
 use gateway_common::verdict::Verdict;
 use serde::Serialize;
 
@@ -90,7 +91,7 @@ impl Lines {
             verdict: verdict(packet),
             vip: self.vip(packet),
             backend: self.backend(packet),
-            packet: ends(bytes),
+            packet: ends(bytes, packet.len),
             len: packet.len,
         };
         if self.json {
@@ -117,7 +118,7 @@ impl Shown {
     fn line(&self) -> String {
         let Shown { at, verdict, vip, backend, packet, len } = self;
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let packet = packet.clone().unwrap_or_else(|| "no TCP or UDP over IPv4".to_owned());
+        let packet = packet.clone().unwrap_or_else(|| "no ports of TCP or UDP".to_owned());
         let (vip, backend) = (or_dash(vip), or_dash(backend));
         format!("{at:.6} {verdict} {packet}, {len} bytes; vip {vip}, backend {backend}")
     }
@@ -127,27 +128,40 @@ fn verdict(packet: &Captured) -> &'static str {
     Verdict::ALL.get(packet.verdict as usize).map_or("unknown", |verdict| verdict.as_str())
 }
 
-/// Source and target of a frame, and TCP's flags.
-fn ends(bytes: &[u8]) -> Option<String> {
-    // Where the capture was cut short, with zeroes up to its length on the wire.
-    let ip_len = bytes.get(16..18).map_or(0, |len| usize::from(len[0]) << 8 | usize::from(len[1]));
+/// Source and target of a frame, which had `len` bytes before it was captured, and TCP's flags.
+fn ends(bytes: &[u8], len: u32) -> Option<String> {
     let mut frame = bytes.to_vec();
-    frame.resize(frame.len().max(14 + ip_len), 0);
+    // Zeroes for what the capture cut off.
+    frame.resize(frame.len().max(len as usize), 0);
     let frame = SliceFrame::new(&mut frame);
-    let packet = packet::decode(&frame).ok()?;
-    let key = packet.key;
-    let [source, target] = [(key.source_addr, key.source_port), (key.target_addr, key.target_port)]
-        .map(|(addr, port)| {
-            format!("{}:{}", addr.map(|part| part.to_string()).join("."), u16::from_be_bytes(port))
-        });
+    let (packet, source, target) = decode(&frame)?;
+    let is_tcp = packet.key.protocol == TCP;
     let flags = match packet::segment(&frame, &packet) {
-        Ok(segment) if key.protocol == TCP => {
+        Ok(segment) if is_tcp => {
             FLAGS.iter().filter(|(flag, _)| segment.has(*flag)).map(|(_, letter)| letter).collect()
         }
         _ => String::new(),
     };
-    let protocol = if key.protocol == TCP { format!("tcp [{flags}]") } else { "udp".to_owned() };
+    let protocol = if is_tcp { format!("tcp [{flags}]") } else { "udp".to_owned() };
     Some(format!("{source} -> {target} {protocol}"))
+}
+
+/// A frame of TCP or UDP over either family, with its source and target.
+fn decode(frame: &SliceFrame<'_>) -> Option<(Packet, SocketAddr, SocketAddr)> {
+    if !ipv6::is_ipv6(frame) {
+        let packet = packet::decode(frame).ok()?;
+        let key = packet.key;
+        let source = socket(key.source_addr, key.source_port);
+        return Some((packet, source, socket(key.target_addr, key.target_port)));
+    }
+    let packet = ipv6::header(frame).and_then(|header| ipv6::transport(frame, &header)).ok()?;
+    let tuple = ipv6::tuple(frame, &packet)?;
+    let source = socket(tuple.source_addr, tuple.source_port);
+    Some((packet, source, socket(tuple.target_addr, tuple.target_port)))
+}
+
+fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
 }
 
 #[cfg(test)]
@@ -164,8 +178,29 @@ mod tests {
         frame[34..38].copy_from_slice(&[0x10, 0x00, 0, 80]);
         frame[46..48].copy_from_slice(&[0x50, 0x12]);
         let expected = "10.0.0.1:4096 -> 10.0.0.2:80 tcp [S.]";
-        assert_eq!(ends(&frame).as_deref(), Some(expected));
-        assert_eq!(ends(&frame[..48]).as_deref(), Some(expected));
-        assert_eq!(ends(&frame[..13]), None);
+        assert_eq!(ends(&frame, 1_514).as_deref(), Some(expected));
+        assert_eq!(ends(&frame[..48], 1_514).as_deref(), Some(expected));
+        assert_eq!(ends(&frame[..13], 1_514), None);
+    }
+
+    #[test]
+    fn packets_of_ipv6_show_their_ends_behind_extension_headers_too() {
+        let mut frame = vec![0; 14 + 40 + 8 + 20];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        // Options for the destination, then TCP.
+        frame[14..22].copy_from_slice(&[0x60, 0, 0, 0, 4, 0, 60, 64]);
+        (frame[22], frame[37], frame[38], frame[53]) = (0xfd, 1, 0xfd, 2);
+        frame[54] = TCP;
+        frame[62..66].copy_from_slice(&[0x10, 0x00, 0, 80]);
+        frame[74..76].copy_from_slice(&[0x50, 0x18]);
+        let expected = "[fd00::1]:4096 -> [fd00::2]:80 tcp [P.]";
+        let len = 14 + 40 + 1_024;
+        assert_eq!(ends(&frame, len).as_deref(), Some(expected));
+        assert_eq!(ends(&frame[..76], len).as_deref(), Some(expected));
+        frame[54] = packet::UDP;
+        frame[66..68].copy_from_slice(&[0, 8]);
+        assert_eq!(ends(&frame, len).as_deref(), Some("[fd00::1]:4096 -> [fd00::2]:80 udp"));
+        frame[54] = ipv6::ICMPV6;
+        assert_eq!(ends(&frame, len), None);
     }
 }

@@ -1,24 +1,31 @@
-//! [`Tables`] of IPv4 on the heap: the packet path as a library, for tests that put it beside the kernel's and
-//! for fuzzing.
+//! [`Tables`] of both families on the heap: the packet path as a library, for tests that put it beside the
+//! kernel's and for fuzzing.
 //!
 //! What the daemon would write into maps is set here by plain fields. The kernel's routes are a list
 //! of prefixes, and time stands still until it is moved.
 
+mod family;
 pub mod fuzzed;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 
+use bytemuck::Zeroable;
+
+use self::family::HostFamily;
 use crate::flows::{self, AtomicTable, FlowTable, Found, LINE_WORDS};
 use crate::guard::List;
 use crate::layout::{
-    Backend, Flow, FlowEvent, FlowKey, Fragment, FragmentKey, Limits, Live, MaglevTable, Opening,
-    Outer, Pool, Settings, Traffic, Vip, VipKey, Weights, address_flag, setting_flag, vip_flag,
+    Backend, Backend6, Flow, Flow6, FlowEvent, FlowKey, Fragment, Fragment6, FragmentKey,
+    FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, VipKey,
+    VipKey6, Weights, address_flag, setting_flag, vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
-use crate::route::{Step, Tables, V4, route, towards};
+use crate::route::{Family, Step, Tables, V4, V6, route};
 use crate::verdict::Verdict;
 
 /// Lines of token buckets.
@@ -28,7 +35,7 @@ const BUCKET_LINES_HERE: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct Way {
     /// The prefix.
-    pub addr: [u8; 4],
+    pub addr: IpAddr,
     /// Its length in bits.
     pub len: u32,
     /// What the kernel would answer.
@@ -36,9 +43,18 @@ pub struct Way {
 }
 
 impl Way {
-    fn leads_to(&self, target: [u8; 4]) -> bool {
-        let [ours, theirs] = [self.addr, target].map(u32::from_be_bytes);
-        self.len == 0 || (ours ^ theirs) >> (32 - self.len) == 0
+    fn leads_to(&self, target: IpAddr) -> bool {
+        match (self.addr, target) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.leading_zeros() >= self.len
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.leading_zeros() >= self.len
+            }
+            _ => false,
+        }
     }
 }
 
@@ -47,6 +63,8 @@ impl Way {
 pub struct Row {
     /// `BACKENDS`.
     pub backend: Backend,
+    /// `BACKENDS6`.
+    pub ipv6: Backend6,
     /// `WEIGHTS`.
     pub weights: Weights,
 }
@@ -62,8 +80,9 @@ pub struct HostTables {
     /// `CLOCK_MONOTONIC`, ns.
     pub now_ns: u64,
     vips: HashMap<VipKey, Vip>,
-    addresses: HashMap<[u8; 4], u32>,
-    classes: HashMap<[u8; 4], u8>,
+    vips6: HashMap<VipKey6, Vip>,
+    addresses: HashMap<IpAddr, u32>,
+    classes: HashMap<IpAddr, u8>,
     listed: HashSet<(List, [u8; 4])>,
     limits: HashMap<u32, Limits>,
     /// Of all lines, the first few: others share them.
@@ -72,9 +91,13 @@ pub struct HostTables {
     rows: Vec<Row>,
     live: Vec<Cell<Live>>,
     flows: [Box<[AtomicU64]>; 3],
+    /// `FLOWS6`.
+    flow_addrs: Box<[Cell<Flow6>]>,
     opening: OnceCell<Opening>,
     outer: Cell<Option<Outer>>,
+    fragment_key6: OnceCell<FragmentKey6>,
     fragments: RefCell<HashMap<FragmentKey, Fragment>>,
+    fragments6: RefCell<HashMap<FragmentKey6, Fragment6>>,
     events: RefCell<Vec<FlowEvent>>,
     traffic: RefCell<HashMap<(&'static str, u32), Traffic>>,
 }
@@ -89,6 +112,7 @@ impl HostTables {
             ways: Vec::new(),
             now_ns: 1,
             vips: HashMap::new(),
+            vips6: HashMap::new(),
             addresses: HashMap::new(),
             classes: HashMap::new(),
             listed: HashSet::new(),
@@ -98,9 +122,12 @@ impl HostTables {
             rows: Vec::new(),
             live: Vec::new(),
             flows: words.map(|words| (0..words).map(|_| AtomicU64::new(0)).collect()),
+            flow_addrs: (0..settings.flows_max).map(|_| Cell::new(Flow6::zeroed())).collect(),
             opening: OnceCell::new(),
             outer: Cell::new(None),
+            fragment_key6: OnceCell::new(),
             fragments: RefCell::default(),
+            fragments6: RefCell::default(),
             events: RefCell::default(),
             traffic: RefCell::default(),
         }
@@ -108,13 +135,23 @@ impl HostTables {
 
     /// Sets a VIP, and that its address has one.
     pub fn set_vip(&mut self, key: VipKey, vip: Vip) {
-        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
-        *self.addresses.entry(key.addr).or_default() |= flags;
+        self.serve_at(key.addr.into(), vip);
         self.vips.insert(key, vip);
     }
 
+    /// The same of IPv6.
+    pub fn set_vip6(&mut self, key: VipKey6, vip: Vip) {
+        self.serve_at(key.addr.into(), vip);
+        self.vips6.insert(key, vip);
+    }
+
+    fn serve_at(&mut self, addr: IpAddr, vip: Vip) {
+        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
+        *self.addresses.entry(addr).or_default() |= flags;
+    }
+
     /// Sets the class of one client.
-    pub fn set_class(&mut self, client: [u8; 4], class: u8) {
+    pub fn set_class(&mut self, client: IpAddr, class: u8) {
         self.classes.insert(client, class);
     }
 
@@ -130,7 +167,7 @@ impl HostTables {
 
     /// Adds a Maglev table whose slots name `members` in turn.
     pub fn add_table(&mut self, members: &[u16]) {
-        let mut table: Box<MaglevTable> = Box::new(bytemuck::Zeroable::zeroed());
+        let mut table: Box<MaglevTable> = Box::new(Zeroable::zeroed());
         for (slot, row) in table.slots.iter_mut().zip(members.iter().cycle()) {
             *slot = *row;
         }
@@ -140,7 +177,7 @@ impl HostTables {
     /// Adds a backend in the next row.
     pub fn add_backend(&mut self, row: Row) {
         self.rows.push(row);
-        self.live.push(Cell::new(bytemuck::Zeroable::zeroed()));
+        self.live.push(Cell::new(Zeroable::zeroed()));
     }
 
     /// The row of a backend, to be changed.
@@ -151,8 +188,13 @@ impl HostTables {
     /// What becomes of a packet, which is changed as the kernel's program would change it.
     pub fn route(&mut self, frame: &mut [u8]) -> Step {
         self.opening.take();
+        self.fragment_key6.take();
         self.outer.set(None);
-        route(&SliceFrame::new(frame), &At(self))
+        let frame = SliceFrame::new(frame);
+        match route(&frame, &At::<V4>::of(self)) {
+            Step::Ipv6 => route(&frame, &At::<V6>::of(self)),
+            step => step,
+        }
     }
 
     /// The headers that the last packet is to get around it.
@@ -163,6 +205,18 @@ impl HostTables {
     /// The flows that are tracked.
     pub fn flows(&self) -> Vec<Flow> {
         self.table().all().collect()
+    }
+
+    /// The same, each with its line.
+    pub fn lines(&self) -> Vec<(u32, Flow)> {
+        let table = self.table();
+        let lines = (0..self.settings.flows_max).filter_map(|line| flows::at(&table, line));
+        lines.map(|found| (found.index, found.flow)).collect()
+    }
+
+    /// The addresses that are kept beside a line, if its flow is of IPv6.
+    pub fn addrs(&self, line: u32) -> Option<Flow6> {
+        self.flow_addrs.get(line as usize).map(Cell::get)
     }
 
     /// Cells of the way back that lead to a flow, whichever.
@@ -192,9 +246,12 @@ impl HostTables {
     pub fn check(&self) -> Result<(), std::string::String> {
         let mut live = std::vec![0; self.rows.len()];
         for flow in self.flows() {
-            let found = flows::find(&At(self), &flow.key, self.hash(&flow.key));
-            if found.is_none_or(|found| found.flow != flow) {
+            let found = flows::find(&At::<V4>::of(self), &flow.key, self.hash(&flow.key));
+            let Some(found) = found.filter(|found| found.flow == flow) else {
                 return Err(std::format!("a flow is not found by its key: {flow:?}"));
+            };
+            if flow.key.is_ipv6() && self.key_of_addresses(&found) != Some(flow.key) {
+                return Err(std::format!("another flow's addresses are beside {flow:?}"));
             }
             if flow.control.state & crate::layout::flow_state::OVER == 0 {
                 let row = flow.control.backend as usize;
@@ -209,8 +266,20 @@ impl HostTables {
         }
     }
 
+    /// What the addresses beside a line make of its key.
+    fn key_of_addresses<L: flows::Line>(&self, found: &Found<L>) -> Option<FlowKey> {
+        let addrs = self.flow_addrs.get(found.index as usize)?.get();
+        Some(V6::key(&addrs.tuple(&found.flow.key), self.settings.hash_seed))
+    }
+
     fn hash(&self, key: &FlowKey) -> u64 {
         crate::hash::flow_hash(key, self.settings.hash_seed)
+    }
+
+    /// How packets from here to `target` leave.
+    fn way(&self, target: IpAddr) -> Result<Hop, Verdict> {
+        let way = self.ways.iter().find(|way| way.leads_to(target));
+        way.map_or(Err(Verdict::DropNoRoute), |way| way.answer)
     }
 
     fn table(&self) -> AtomicTable<'_> {
@@ -228,9 +297,15 @@ impl HostTables {
 }
 
 /// The tables as one packet has them.
-struct At<'a>(&'a HostTables);
+struct At<'a, V>(&'a HostTables, PhantomData<V>);
 
-impl<'a> FlowTable for At<'a> {
+impl<'a, V> At<'a, V> {
+    fn of(tables: &'a HostTables) -> At<'a, V> {
+        At(tables, PhantomData)
+    }
+}
+
+impl<'a, V> FlowTable for At<'a, V> {
     type Line = &'a [AtomicU64; LINE_WORDS];
 
     fn flows_max(&self) -> u32 {
@@ -254,20 +329,19 @@ impl<'a> FlowTable for At<'a> {
     }
 }
 
-impl Tables for At<'_> {
-    type Family = V4;
+impl<V: HostFamily> Tables for At<'_, V> {
+    type Family = V;
 
     fn settings(&self) -> Option<&Settings> {
         Some(&self.0.settings)
     }
 
-    fn vip(&self, tuple: &FlowKey) -> Option<Vip> {
-        let FlowKey { target_addr: addr, target_port: port, protocol, .. } = *tuple;
-        self.0.vips.get(&VipKey { addr, port, protocol, reserved: 0 }).copied()
+    fn vip(&self, tuple: &V::Tuple) -> Option<Vip> {
+        V::vip(self.0, tuple)
     }
 
-    fn address_flags(&self, tuple: &FlowKey) -> u32 {
-        self.0.addresses.get(&tuple.target_addr).copied().unwrap_or(0)
+    fn address_flags(&self, tuple: &V::Tuple) -> u32 {
+        self.0.addresses.get(&V::target(tuple)).copied().unwrap_or(0)
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {
@@ -288,22 +362,24 @@ impl Tables for At<'_> {
 
     fn towards(
         &self,
-        _row: u32,
+        row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
         protocol: u8,
-    ) -> Option<FlowKey> {
-        Some(towards(backend, nat_port, protocol))
+    ) -> Option<V::Tuple> {
+        V::towards(self.0, row, backend, nat_port, protocol)
     }
 
-    fn client(&self, found: &Found<Self::Line>) -> Option<FlowKey> {
-        Some(found.flow.key)
+    fn client(&self, found: &Found<Self::Line>) -> Option<V::Tuple> {
+        V::client(self.0, found.index, &found.flow)
     }
 
-    fn set_client(&self, _index: u32, _tuple: &FlowKey) {}
+    fn set_client(&self, index: u32, tuple: &V::Tuple) {
+        V::set_client(self.0, index, tuple);
+    }
 
-    fn class(&self, tuple: &FlowKey) -> u8 {
-        self.0.classes.get(&tuple.source_addr).copied().unwrap_or(0)
+    fn class(&self, tuple: &V::Tuple) -> u8 {
+        self.0.classes.get(&V::source(tuple)).copied().unwrap_or(0)
     }
 
     fn lists(&self, list: List, addr: [u8; 4]) -> bool {
@@ -337,9 +413,8 @@ impl Tables for At<'_> {
         next
     }
 
-    fn next_hop(&self, _packet: &Packet, to: &FlowKey, _now_ns: u64) -> Result<Hop, Verdict> {
-        let way = self.0.ways.iter().find(|way| way.leads_to(to.target_addr));
-        way.map_or(Err(Verdict::DropNoRoute), |way| way.answer)
+    fn next_hop(&self, _packet: &Packet, to: &V::Tuple, _now_ns: u64) -> Result<Hop, Verdict> {
+        self.0.way(V::target(to))
     }
 
     fn set_opening(&self, opening: &Opening) {
@@ -359,18 +434,20 @@ impl Tables for At<'_> {
         self.0.outer.get()
     }
 
-    fn set_fragment_key(&self, _key: &FragmentKey) {}
-
-    fn fragment_key(&self) -> Option<&FragmentKey> {
-        None
+    fn set_fragment_key(&self, key: &V::FragmentKey) {
+        V::set_fragment_key(self.0, key);
     }
 
-    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        self.0.fragments.borrow().get(key).copied()
+    fn fragment_key(&self) -> Option<&V::FragmentKey> {
+        V::fragment_key(self.0)
     }
 
-    fn set_fragment(&self, key: &FragmentKey, fragment: &Fragment) {
-        self.0.fragments.borrow_mut().insert(*key, *fragment);
+    fn fragment(&self, key: &V::FragmentKey) -> Option<V::Fragment> {
+        V::fragments(self.0).borrow().get(key).copied()
+    }
+
+    fn set_fragment(&self, key: &V::FragmentKey, fragment: &V::Fragment) {
+        V::fragments(self.0).borrow_mut().insert(*key, *fragment);
     }
 
     fn report(&self, event: &FlowEvent) {

@@ -29,9 +29,9 @@ const CLIENT6: &str = "[2001:db8:1:2:3:4:5:6]:4321";
 const BACKENDS6: [&str; 2] = ["[fd00:0:0:1::a]:8080", "[fd00:0:0:1::b]:8081"];
 
 /// Numbers of extension headers.
-const HOP_BY_HOP: u8 = 0;
+pub(super) const HOP_BY_HOP: u8 = 0;
 const FRAGMENT: u8 = 44;
-const DESTINATION: u8 = 60;
+pub(super) const DESTINATION: u8 = 60;
 
 fn addr(text: &str) -> SocketAddrV6 {
     text.parse().unwrap()

@@ -6,9 +6,11 @@
 mod world;
 
 use gateway_common::capture::ANY;
-use gateway_common::layout::{CaptureFilter, Flow, FlowControl, FlowEvent, map_name, program};
+use gateway_common::layout::{
+    CaptureFilter, Flow, Flow6, FlowControl, FlowEvent, map_name, program,
+};
 use gateway_common::packet::SliceFrame;
-use gateway_common::route::{Family, Step, V4};
+use gateway_common::route::{Family, Step, V4, V6};
 use gateway_common::tunnel::overhead;
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet_bed::{self, Action, Bed, Ran, Side};
@@ -39,12 +41,11 @@ fn expected(world: &mut World, side: Side, frame: &[u8]) -> Ran {
         Step::Encapsulates => encapsulated(world, &mut frame),
         // Nobody tells its sender, whose errors come as time lets them.
         Step::Unsent(verdict) => (verdict, 0),
-        // Nobody is configured to whom it could go there.
-        Step::Ipv6 => (Verdict::PassNotOurs, 0),
         step => panic!("{step:?} is no end"),
     };
     if verdict == Verdict::ResetLost {
-        frame.truncate(V4::RESET_LEN);
+        let of_ipv6 = frame[12..14] == [0x86, 0xdd];
+        frame.truncate(if of_ipv6 { V6::RESET_LEN } else { V4::RESET_LEN });
     }
     let action = match verdict {
         Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIp => Action::Pass,
@@ -88,6 +89,14 @@ fn sorted(flows: &[Flow]) -> Vec<Flow> {
     flows
 }
 
+/// Whose addresses are beside the lines of IPv6, wherever those are.
+fn addresses(lines: impl IntoIterator<Item = (Flow, Flow6)>) -> Vec<([u64; 2], Flow6)> {
+    let of_ipv6 = lines.into_iter().filter(|(flow, _)| flow.key.is_ipv6());
+    let mut all: Vec<_> = of_ipv6.map(|(flow, addrs)| (flow.key.words(), addrs)).collect();
+    all.sort_by_key(|(key, _)| *key);
+    all
+}
+
 fn told(events: &[FlowEvent]) -> Vec<FlowEvent> {
     events.iter().map(|event| FlowEvent { at_ns: 0, elapsed_ns: 0, ..*event }).collect()
 }
@@ -95,6 +104,13 @@ fn told(events: &[FlowEvent]) -> Vec<FlowEvent> {
 fn compare_tables(bed: &mut Bed, world: &mut World) {
     world.tables.check().unwrap();
     assert_eq!(sorted(&bed.flows()), sorted(&world.tables.flows()));
+    let in_kernel = bed.lines().into_iter().map(|(line, flow)| (flow, bed.addrs6(line).unwrap()));
+    let on_heap = world
+        .tables
+        .lines()
+        .into_iter()
+        .map(|(line, flow)| (flow, world.tables.addrs(line).unwrap()));
+    assert_eq!(addresses(in_kernel), addresses(on_heap));
     assert_eq!(bed.ways_back(), world.tables.ways_back());
     assert_eq!(told(&bed.events().unwrap()), told(&world.tables.events()));
     for row in 0..BACKENDS_LEN {
@@ -110,6 +126,7 @@ fn compare_tables(bed: &mut Bed, world: &mut World) {
 
 fn walk(bed: &mut Bed, seed: u64) {
     bed.remove_program(program::ERROR).unwrap();
+    bed.remove_program(program::IPV6_ERROR).unwrap();
     let mut world = World::new(bed, seed).unwrap();
     let mut met = vec![0; Verdict::ALL.len()];
     let packets = std::env::var(PACKETS_VARIABLE)

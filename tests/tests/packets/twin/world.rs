@@ -1,30 +1,35 @@
 //! A gateway set up twice, in maps and on the heap, and what comes to it: clients and backends that
 //! follow the protocol most of the time, and break it the rest.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use anyhow::Result;
 use gateway_common::guard::List;
 use gateway_common::host::{HostTables, Row, Way};
 use gateway_common::layout::{
-    Backend, Flow, Pool, Vip, VipKey, flow_state, mode, pool_flag, vip_flag,
+    Backend, Backend6, Flow, FlowControl, Pool, Vip, VipKey, VipKey6, backend_flag, flow_state,
+    mode, pool_flag, vip_flag,
 };
 use gateway_common::limits::{NO_BACKEND, WEIGHT_MAX};
 use gateway_common::packet::{TCP, UDP};
 use gateway_common::rewrite::Hop;
 use gateway_common::verdict::Verdict;
-use gateway_tests::packet::{Icmp, Tcp, Udp, flag, see};
-use gateway_tests::packet_bed::{self, BACKEND_MAC, Bed, CLIENT_MAC, Side, vip_key};
+use gateway_tests::packet::ipv6::{Icmp6, Packet6, options};
+use gateway_tests::packet::{Icmp, Tcp, Udp, flag, fragments, ipv6, see};
+use gateway_tests::packet_bed::{
+    self, BACKEND_MAC, BACKEND_SIDE6, Bed, CLIENT_MAC, CLIENT_SIDE6, ROUTER6, Side, vip_key,
+};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use super::super::ipv6::{DESTINATION, HOP_BY_HOP};
 use super::super::{addr, pool, run};
 use super::FLOWS_MAX;
 
-/// Two backends in each of two pools by NAT, and one in each other mode. In pool 0, what one backend
-/// refuses the other gets.
-const BACKENDS: [(&str, u32, u16); 7] = [
+/// Two backends in each of two pools by NAT, and one in each other mode; of IPv6, a pool by NAT and one in
+/// the other mode that it has. In pool 0, what one backend refuses the other gets.
+const BACKENDS: [(&str, u32, u16); 10] = [
     ("10.1.0.10:8080", 0, mode::NAT),
     ("10.1.0.11:8081", 0, mode::NAT),
     ("10.1.0.12:80", 1, mode::DSR_L2),
@@ -32,6 +37,9 @@ const BACKENDS: [(&str, u32, u16); 7] = [
     ("10.2.0.14:80", 3, mode::DSR_GUE),
     ("10.1.0.15:80", 4, mode::NAT),
     ("10.2.0.16:80", 4, mode::NAT),
+    ("[fd00:0:0:1::a]:8080", 5, mode::NAT),
+    ("[fd00:0:0:1::b]:8081", 5, mode::NAT),
+    ("[fd00:0:0:1::c]:80", 6, mode::DSR_L2),
 ];
 
 /// The pool whose refusals are kept from clients. The draw after one depends on when the flow began,
@@ -42,12 +50,12 @@ const RETRYING: u32 = 0;
 pub(super) const BACKENDS_LEN: u32 = BACKENDS.len() as u32;
 
 /// Pools of them.
-const POOLS: u32 = 5;
+const POOLS: u32 = 7;
 
 /// Rows of VIPs that are counted in.
-pub(super) const VIP_ROWS: std::ops::Range<u32> = 0..7;
+pub(super) const VIP_ROWS: std::ops::Range<u32> = 0..12;
 
-const VIPS: [(&str, u8, Vip); 7] = [
+const VIPS: [(&str, u8, Vip); 12] = [
     ("10.0.0.100:80", TCP, Vip { index: 0, pool: 0, flags: 0 }),
     ("10.0.0.101:80", TCP, Vip { index: 1, pool: 0, flags: vip_flag::L7 }),
     ("10.0.0.102:80", TCP, Vip { index: 2, pool: 4, flags: vip_flag::RESET_LOST }),
@@ -55,10 +63,17 @@ const VIPS: [(&str, u8, Vip); 7] = [
     ("10.0.0.103:80", TCP, Vip { index: 4, pool: 1, flags: vip_flag::GUARDED }),
     ("10.0.0.104:80", TCP, Vip { index: 5, pool: 2, flags: 0 }),
     ("10.0.0.105:80", UDP, Vip { index: 6, pool: 3, flags: 0 }),
+    ("[fd00::100]:80", TCP, Vip { index: 7, pool: 5, flags: vip_flag::RESET_LOST }),
+    ("[fd00::101]:80", TCP, Vip { index: 8, pool: 5, flags: vip_flag::L7 }),
+    ("[fd00::100]:80", UDP, Vip { index: 9, pool: 5, flags: 0 }),
+    ("[fd00::104]:80", TCP, Vip { index: 10, pool: 6, flags: 0 }),
+    ("[fd00::104]:80", UDP, Vip { index: 11, pool: 6, flags: 0 }),
 ];
 
 /// Clients: behind the router, at the backends' side, without a neighbour, without a route.
 const CLIENTS: [&str; 5] = ["192.168.7.7", "172.16.9.9", "10.1.0.19", "10.0.0.77", "198.51.100.1"];
+/// The same of IPv6.
+const CLIENTS6: [&str; 4] = ["2001:db8:1:2:3:4:5:6", "fd00:0:0:1::13", "fd00::77", "2002::1"];
 
 /// Ports of each client: few, so that they come again.
 const PORTS: std::ops::Range<u16> = 2_000..2_006;
@@ -96,15 +111,41 @@ pub(super) struct World {
     rng: SmallRng,
     clients: u32,
     backends: u32,
+    /// Fragments that are on their way, and the number of their packet.
+    pending: Vec<(Side, Vec<u8>)>,
+    fragmented: u16,
 }
 
 fn row(at: usize, generation: u32, acceptance: u16) -> Row {
     let (to, pool, mode) = BACKENDS[at];
-    let plain = packet_bed::backend(addr(to), generation);
+    let (plain, addr) = match to.parse().unwrap() {
+        SocketAddr::V4(to) => (packet_bed::backend(to, generation), Ipv6Addr::UNSPECIFIED),
+        SocketAddr::V6(to) => {
+            let none = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, to.port());
+            let plain = packet_bed::backend(none, generation);
+            let flags = plain.flags | backend_flag::IPV6;
+            (Backend { nat_addr: [0; 4], flags, ..plain }, *to.ip())
+        }
+    };
     Row {
         backend: Backend { flags: plain.flags | mode, pool, ..plain },
+        ipv6: Backend6 { addr: addr.octets(), nat_addr: BACKEND_SIDE6.octets() },
         weights: packet_bed::weights(acceptance),
     }
+}
+
+/// A flow that comes back here: its client, its VIP, its backend, and the gateway's address towards that.
+struct Ends {
+    client: SocketAddr,
+    vip: SocketAddr,
+    backend: SocketAddr,
+    nat: SocketAddr,
+    protocol: u8,
+    control: FlowControl,
+}
+
+fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
 }
 
 impl World {
@@ -123,9 +164,18 @@ impl World {
         bed.settings(settings)?;
         tables.ways = ways(clients, backends);
         for (at, protocol, vip) in VIPS {
-            let key = VipKey { protocol, ..vip_key(addr(at)) };
-            bed.vip_of(key, vip)?;
-            tables.set_vip(key, vip);
+            match at.parse()? {
+                SocketAddr::V4(at) => {
+                    let key = VipKey { protocol, ..vip_key(at) };
+                    bed.vip_of(key, vip)?;
+                    tables.set_vip(key, vip);
+                }
+                SocketAddr::V6(at) => {
+                    let (addr, port) = (at.ip().octets(), at.port().to_be_bytes());
+                    bed.vip6(at, protocol, vip)?;
+                    tables.set_vip6(VipKey6 { addr, port, protocol, reserved: 0 }, vip);
+                }
+            }
         }
         bed.list(List::Deny, DENIED, 32)?;
         tables.list(List::Deny, DENIED.octets());
@@ -141,11 +191,14 @@ impl World {
         for at in 0..BACKENDS.len() {
             let row = row(at, 1, WEIGHT_MAX);
             tables.add_backend(row);
+            if let SocketAddr::V6(addr) = BACKENDS[at].0.parse()? {
+                bed.backend6(at as u32, addr, 1, 0)?;
+            }
             set(bed, at, row)?;
         }
         let rng = SmallRng::seed_from_u64(seed);
         let (clients, backends) = (clients.interface, backends.interface);
-        Ok(World { tables, rng, clients, backends })
+        Ok(World { tables, rng, clients, backends, pending: Vec::new(), fragmented: 0 })
     }
 
     pub(super) fn interface(&self, side: Side) -> u32 {
@@ -186,6 +239,10 @@ impl World {
 
     /// What comes next, and where.
     pub(super) fn packet(&mut self) -> (Side, Vec<u8>) {
+        if !self.pending.is_empty() && self.rng.random_bool(0.5) {
+            let any = self.rng.random_range(0..self.pending.len());
+            return self.pending.remove(any);
+        }
         let (side, mut frame) = match self.rng.random_range(0..20) {
             0..10 => self.of_client(),
             10..17 => self.of_backend(),
@@ -194,59 +251,114 @@ impl World {
         };
         if self.rng.random_ratio(1, 12) {
             self.spoil(&mut frame);
+        } else if self.rng.random_ratio(1, 20) {
+            frame = self.cut(side, frame);
         }
         (side, frame)
     }
 
+    /// Leaves the first fragment of a packet; the others come later, in any order.
+    fn cut(&mut self, side: Side, frame: Vec<u8>) -> Vec<u8> {
+        self.fragmented += 1;
+        let piece = *[24, 64, 128].choose(&mut self.rng).unwrap();
+        let of_ipv6 = frame[12..14] == [0x86, 0xdd];
+        let cut = if of_ipv6 {
+            ipv6::fragments::cut(&frame, piece, self.fragmented.into())
+        } else {
+            fragments::cut(&frame, piece, self.fragmented)
+        };
+        let mut pieces = cut.unwrap().into_iter();
+        let first = pieces.next().unwrap();
+        self.pending.extend(pieces.map(|piece| (side, piece)));
+        first
+    }
+
     fn of_client(&mut self) -> (Side, Vec<u8>) {
-        let client = SocketAddrV4::new(
-            CLIENTS.choose(&mut self.rng).unwrap().parse().unwrap(),
-            self.rng.random_range(PORTS),
-        );
         let (vip, protocol, _) = *VIPS.choose(&mut self.rng).unwrap();
-        (Side::Client, self.between(client, addr(vip), protocol))
+        let vip: SocketAddr = vip.parse().unwrap();
+        let client = SocketAddr::new(self.client_of(vip), self.rng.random_range(PORTS));
+        (Side::Client, self.between(client, vip, protocol))
+    }
+
+    /// A client that can talk to a VIP.
+    fn client_of(&mut self, vip: SocketAddr) -> IpAddr {
+        let among = if vip.is_ipv6() { &CLIENTS6[..] } else { &CLIENTS };
+        among.choose(&mut self.rng).unwrap().parse().unwrap()
     }
 
     /// A backend's answer along a flow, if there is one that comes back here.
     fn of_backend(&mut self) -> (Side, Vec<u8>) {
-        let Some((flow, backend)) = self.flow() else { return self.of_client() };
-        let source = SocketAddrV4::new(backend.addr.into(), u16::from_be_bytes(backend.port));
-        let target =
-            SocketAddrV4::new(backend.nat_addr.into(), u16::from_be_bytes(flow.control.nat_port));
+        let Some(flow) = self.flow() else { return self.of_client() };
         let opens = flow.control.state & flow_state::ESTABLISHED == 0;
-        if opens && flow.key.protocol == TCP && self.rng.random_ratio(2, 3) {
+        if opens && flow.protocol == TCP && self.rng.random_ratio(2, 3) {
             let answer = if self.rng.random_ratio(1, 4) {
                 flag::RST | flag::ACK
             } else {
                 flag::SYN | flag::ACK
             };
-            return (Side::Backend, Tcp::new(source, target, answer).frame().unwrap());
+            let frame = match (flow.backend, flow.nat) {
+                (SocketAddr::V4(source), SocketAddr::V4(target)) => {
+                    Tcp::new(source, target, answer).frame()
+                }
+                (SocketAddr::V6(source), SocketAddr::V6(target)) => {
+                    Packet6::tcp(source, target, answer).frame()
+                }
+                ends => panic!("of two families: {ends:?}"),
+            };
+            return (Side::Backend, frame.unwrap());
         }
-        (Side::Backend, self.between(source, target, flow.key.protocol))
+        (Side::Backend, self.between(flow.backend, flow.nat, flow.protocol))
     }
 
-    /// A flow that comes back here, and its backend.
-    fn flow(&mut self) -> Option<(Flow, Backend)> {
-        let flows = self.tables.flows();
-        let two_sided: Vec<&Flow> =
-            flows.iter().filter(|flow| !flow.control.is_one_sided()).collect();
-        let flow = **two_sided.choose(&mut self.rng)?;
-        let row = self.tables.backend_mut(flow.control.backend as usize)?;
-        Some((flow, row.backend))
+    /// A flow that comes back here.
+    fn flow(&mut self) -> Option<Ends> {
+        let lines = self.tables.lines();
+        let two_sided: Vec<&(u32, Flow)> =
+            lines.iter().filter(|(_, flow)| !flow.control.is_one_sided()).collect();
+        let (line, flow) = **two_sided.choose(&mut self.rng)?;
+        let (key, control) = (flow.key, flow.control);
+        let Row { backend, ipv6, .. } = *self.tables.backend_mut(control.backend as usize)?;
+        let [client, vip, at, nat] = if key.is_ipv6() {
+            let client = self.tables.addrs(line)?.tuple(&key);
+            let addrs = [client.source_addr, client.target_addr, ipv6.addr, ipv6.nat_addr];
+            addrs.map(IpAddr::from)
+        } else {
+            let addrs = [key.source_addr, key.target_addr, backend.addr, backend.nat_addr];
+            addrs.map(IpAddr::from)
+        };
+        Some(Ends {
+            client: socket(client, key.source_port),
+            vip: socket(vip, key.target_port),
+            backend: socket(at, backend.port),
+            nat: socket(nat, control.nat_port),
+            protocol: key.protocol,
+            control,
+        })
     }
 
-    fn between(&mut self, source: SocketAddrV4, target: SocketAddrV4, protocol: u8) -> Vec<u8> {
+    fn between(&mut self, source: SocketAddr, target: SocketAddr, protocol: u8) -> Vec<u8> {
+        match (source, target) {
+            (SocketAddr::V4(source), SocketAddr::V4(target)) => {
+                self.between4(source, target, protocol)
+            }
+            (SocketAddr::V6(source), SocketAddr::V6(target)) => {
+                self.between6(source, target, protocol)
+            }
+            ends => panic!("of two families: {ends:?}"),
+        }
+    }
+
+    fn between4(&mut self, source: SocketAddrV4, target: SocketAddrV4, protocol: u8) -> Vec<u8> {
         let payload = *PAYLOADS.choose(&mut self.rng).unwrap();
-        let ttl = if self.rng.random_ratio(1, 50) { 1 } else { 64 };
+        let ttl = self.ttl();
         if protocol == UDP {
             return Udp { ttl, ..Udp::new(source, target, payload) }.frame().unwrap();
         }
         let flags = *FLAGS.choose(&mut self.rng).unwrap();
         let options = if self.rng.random_ratio(1, 10) { &[1; 8][..] } else { &[] };
-        // Close together, so that what is acknowledged passes what was asked.
-        let at = [0; 2].map(|_: u32| 1_000_u32.wrapping_add(self.rng.random_range(0..600)));
+        let (sequence, acknowledged) = self.numbers(flags);
         Tcp::new(source, target, flags)
-            .at(at[0], if flags & flag::ACK == 0 { 0 } else { at[1] })
+            .at(sequence, acknowledged)
             .payload(payload)
             .ip_options(options)
             .ttl(ttl)
@@ -254,32 +366,72 @@ impl World {
             .unwrap()
     }
 
+    fn between6(&mut self, source: SocketAddrV6, target: SocketAddrV6, protocol: u8) -> Vec<u8> {
+        let payload = *PAYLOADS.choose(&mut self.rng).unwrap();
+        let flags = *FLAGS.choose(&mut self.rng).unwrap();
+        let (sequence, acknowledged) = self.numbers(flags);
+        let packet = if protocol == UDP {
+            Packet6::udp(source, target, payload)
+        } else {
+            let segment = Packet6::tcp(source, target, flags).payload(payload);
+            Packet6 { sequence, acknowledged, ..segment }
+        };
+        let kinds = [(HOP_BY_HOP, options(8)), (DESTINATION, options(24))];
+        let extensions = if self.rng.random_ratio(1, 10) { &kinds[..] } else { &[] };
+        packet.hop_limit(self.ttl()).frame_with(extensions).unwrap()
+    }
+
+    fn ttl(&mut self) -> u8 {
+        if self.rng.random_ratio(1, 50) { 1 } else { 64 }
+    }
+
+    /// Sequence number and what is acknowledged: close together, so that this passes what was asked.
+    fn numbers(&mut self, flags: u8) -> (u32, u32) {
+        let at = [0; 2].map(|_: u32| 1_000_u32.wrapping_add(self.rng.random_range(0..600)));
+        (at[0], if flags & flag::ACK == 0 { 0 } else { at[1] })
+    }
+
     fn echo(&mut self) -> (Side, Vec<u8>) {
-        let client = CLIENTS.choose(&mut self.rng).unwrap().parse().unwrap();
-        let vip = *addr(VIPS.choose(&mut self.rng).unwrap().0).ip();
-        let kind = if self.rng.random_ratio(3, 4) { (8, 0) } else { (0, 0) };
-        (Side::Client, Icmp::new(client, vip, kind, b"abcdefgh").frame().unwrap())
+        let vip: SocketAddr = VIPS.choose(&mut self.rng).unwrap().0.parse().unwrap();
+        let asks = self.rng.random_ratio(3, 4);
+        let frame = match (self.client_of(vip), vip.ip()) {
+            (IpAddr::V4(client), IpAddr::V4(vip)) => {
+                let kind = if asks { (8, 0) } else { (0, 0) };
+                Icmp::new(client, vip, kind, b"abcdefgh").frame()
+            }
+            (IpAddr::V6(client), IpAddr::V6(vip)) => {
+                let kind = if asks { (128, 0) } else { (129, 0) };
+                Icmp6::new(client, vip, kind, b"abcdefgh").frame()
+            }
+            ends => panic!("of two families: {ends:?}"),
+        };
+        (Side::Client, frame.unwrap())
     }
 
     /// A router's word about a packet of a flow: to the client, or to the backend.
     fn error(&mut self) -> (Side, Vec<u8>) {
-        let Some((flow, backend)) = self.flow() else { return self.echo() };
-        let router = Ipv4Addr::new(172, 16, 0, 1);
-        let kind = *[(3, 4), (3, 1), (11, 0), (12, 0), (5, 0)].choose(&mut self.rng).unwrap();
-        let key = flow.key;
-        let client = SocketAddrV4::new(key.source_addr.into(), u16::from_be_bytes(key.source_port));
-        let vip = SocketAddrV4::new(key.target_addr.into(), u16::from_be_bytes(key.target_port));
-        let at = SocketAddrV4::new(backend.addr.into(), u16::from_be_bytes(backend.port));
-        let nat =
-            SocketAddrV4::new(backend.nat_addr.into(), u16::from_be_bytes(flow.control.nat_port));
-        let (side, source, target, to) = if self.rng.random_bool(0.5) {
-            (Side::Client, vip, client, *vip.ip())
+        let Some(flow) = self.flow() else { return self.echo() };
+        let (side, source, target) = if self.rng.random_bool(0.5) {
+            (Side::Client, flow.vip, flow.client)
         } else {
-            (Side::Backend, nat, at, *nat.ip())
+            (Side::Backend, flow.nat, flow.backend)
         };
-        let quoted = self.between(source, target, key.protocol);
+        let quoted = self.between(source, target, flow.protocol);
         let len = self.rng.random_range(20..=quoted.len() - 14).min(120);
-        (side, Icmp::new(router, to, kind, &quoted[14..14 + len]).frame().unwrap())
+        let quote = &quoted[14..14 + len];
+        let frame = match source.ip() {
+            IpAddr::V4(to) => {
+                let kinds = [(3, 4), (3, 1), (11, 0), (12, 0), (5, 0)];
+                let kind = *kinds.choose(&mut self.rng).unwrap();
+                Icmp::new(Ipv4Addr::new(172, 16, 0, 1), to, kind, quote).frame()
+            }
+            IpAddr::V6(to) => {
+                let kinds = [(1, 0), (2, 0), (3, 0), (4, 1), (137, 0)];
+                let kind = *kinds.choose(&mut self.rng).unwrap();
+                Icmp6::new(ROUTER6, to, kind, quote).frame()
+            }
+        };
+        (side, frame.unwrap())
     }
 
     /// Damage on the way: cut short, or some bits turned, in the headers above all.
@@ -326,7 +478,7 @@ fn hop(bed: &mut Bed, side: Side, next: &str) -> Result<Hop> {
 
 /// The routes of the bed's namespace.
 fn ways(clients: Hop, backends: Hop) -> Vec<Way> {
-    let way = |addr, len, answer| Way { addr, len, answer };
+    let way = |addr: [u8; 4], len, answer| Way { addr: addr.into(), len, answer };
     let hosts = (10..20).map(|host| way([10, 1, 0, host], 32, Ok(backends)));
     hosts
         .chain([
@@ -339,6 +491,29 @@ fn ways(clients: Hop, backends: Hop) -> Vec<Way> {
             way([10, 2, 0, 0], 16, Ok(backends)),
             way([192, 168, 0, 0], 16, Ok(clients)),
             way([172, 16, 0, 0], 12, Ok(clients)),
+        ])
+        .chain(ways6(clients, backends))
+        .collect()
+}
+
+/// Those of IPv6.
+fn ways6(clients: Hop, backends: Hop) -> Vec<Way> {
+    let way = |addr: Ipv6Addr, len, answer| Way { addr: addr.into(), len, answer };
+    let (near, far) =
+        (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, 0));
+    let host = |host: u16| Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, 0, host);
+    let hosts = (10..20).map(|number| way(host(number), 128, Ok(backends)));
+    hosts
+        .chain([
+            way(ROUTER6, 128, Ok(clients)),
+            // The gateway's own, and any router's of the network (RFC 4291, section 2.6.1).
+            way(CLIENT_SIDE6, 128, Err(Verdict::DropNoRoute)),
+            way(BACKEND_SIDE6, 128, Err(Verdict::DropNoRoute)),
+            way(near, 128, Err(Verdict::DropNoRoute)),
+            way(far, 128, Err(Verdict::DropNoRoute)),
+            way(near, 64, Err(Verdict::DropNoNeighbour)),
+            way(far, 64, Err(Verdict::DropNoNeighbour)),
+            way(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32, Ok(clients)),
         ])
         .collect()
 }

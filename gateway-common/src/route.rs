@@ -8,6 +8,7 @@
 //! answers come back here and the flow table ([`flows`]) tells whose they are. In the other modes the
 //! backend answers the client by itself, and the flow is one-sided.
 
+mod answer;
 mod error;
 mod established;
 mod family;

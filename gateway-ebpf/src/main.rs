@@ -160,7 +160,7 @@ pub fn gateway_v6_reset(ctx: XdpContext) -> u32 {
 fn tell_lost<V: MapFamily>(ctx: &XdpContext) -> u32 {
     let tables = MapTables::<V>::new(ctx);
     let frame = XdpFrame::new(ctx);
-    let surplus = frame.size().wrapping_sub(V::RESET_LEN);
+    let surplus = frame.size().wrapping_sub(V::ANSWER_LEN);
     let verdict = match reset::<V, _>(&frame) {
         Ok(()) if tables::cut(ctx, surplus) => Verdict::ResetLost,
         Ok(()) => Verdict::DropTruncated,

@@ -139,7 +139,7 @@ fn one(tables: &mut HostTables, before: &[u8]) {
             check_checksums(before, &frame);
         }
         Verdict::ResetLost => {
-            let len = if of_ipv6(&frame) { V6::RESET_LEN } else { V4::RESET_LEN };
+            let len = if of_ipv6(&frame) { V6::ANSWER_LEN } else { V4::ANSWER_LEN };
             assert!(transport_is_right(&frame[..len]));
         }
         Verdict::EchoAnswered => assert_eq!(frame.len(), before.len()),

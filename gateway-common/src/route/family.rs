@@ -13,7 +13,7 @@ use crate::rewrite::{self, Hop};
 use crate::tunnel;
 use crate::verdict::Verdict;
 
-use super::{Error, Step, Tables, error, fragment, icmp, reset};
+use super::{Error, Step, Tables, answer, error, fragment, icmp};
 
 /// A family of protocols.
 pub trait Family: Sized {
@@ -30,8 +30,8 @@ pub trait Family: Sized {
     const BACKEND_FLAGS: u16;
     /// Whether [`FlowKey::is_ipv6`] of its flows.
     const IS_IPV6: bool;
-    /// Bytes of the answer that says that a connection is lost.
-    const RESET_LEN: usize;
+    /// Bytes of an answer to a segment.
+    const ANSWER_LEN: usize;
     /// Bytes that an error has before the packet that it quotes.
     const ERROR_LEN: usize;
 
@@ -63,11 +63,11 @@ pub trait Family: Sized {
     /// target.
     fn wrap<F: Frame>(frame: &F, outer: &Outer, to: &Self::Tuple, hop: &Hop)
     -> Result<(), Verdict>;
-    /// Writes the answer to a segment whose connection is lost.
-    fn write_reset<F: Frame>(
+    /// Writes the answer to a segment over it.
+    fn write_answer<F: Frame>(
         frame: &F,
         tuple: &Self::Tuple,
-        reset: &reset::Reset,
+        answer: &answer::Answer,
     ) -> Result<(), Verdict>;
     /// What the sender of a packet that could not be sent is to hear, as `unsent` says, if at `now_ns`
     /// one more may be told. Else how its journey ends.
@@ -102,7 +102,7 @@ impl Family for V4 {
 
     const BACKEND_FLAGS: u16 = backend_flag::PRESENT;
     const IS_IPV6: bool = false;
-    const RESET_LEN: usize = reset::RESET_LEN;
+    const ANSWER_LEN: usize = answer::ANSWER_LEN;
     const ERROR_LEN: usize = error::ERROR_LEN;
 
     #[inline(always)]
@@ -168,12 +168,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn write_reset<F: Frame>(
+    fn write_answer<F: Frame>(
         frame: &F,
         tuple: &FlowKey,
-        reset: &reset::Reset,
+        answer: &answer::Answer,
     ) -> Result<(), Verdict> {
-        reset::write(frame, tuple, reset)
+        answer::write(frame, tuple, answer)
     }
 
     #[inline(always)]
@@ -230,7 +230,7 @@ impl Family for V6 {
 
     const BACKEND_FLAGS: u16 = backend_flag::PRESENT | backend_flag::IPV6;
     const IS_IPV6: bool = true;
-    const RESET_LEN: usize = reset::ipv6::RESET_LEN;
+    const ANSWER_LEN: usize = answer::ipv6::ANSWER_LEN;
     const ERROR_LEN: usize = error::ipv6::ERROR_LEN;
 
     #[inline(always)]
@@ -296,12 +296,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn write_reset<F: Frame>(
+    fn write_answer<F: Frame>(
         frame: &F,
         tuple: &FlowTuple6,
-        reset: &reset::Reset,
+        answer: &answer::Answer,
     ) -> Result<(), Verdict> {
-        reset::ipv6::write(frame, tuple, reset)
+        answer::ipv6::write(frame, tuple, answer)
     }
 
     #[inline(always)]

@@ -45,7 +45,7 @@ fn expected(world: &mut World, side: Side, frame: &[u8]) -> Ran {
     };
     if verdict == Verdict::ResetLost {
         let of_ipv6 = frame[12..14] == [0x86, 0xdd];
-        frame.truncate(if of_ipv6 { V6::RESET_LEN } else { V4::RESET_LEN });
+        frame.truncate(if of_ipv6 { V6::ANSWER_LEN } else { V4::ANSWER_LEN });
     }
     let action = match verdict {
         Verdict::PassNotOurs | Verdict::PassToProxy | Verdict::PassNotIp => Action::Pass,

@@ -12,7 +12,7 @@ use crate::rewrite::udp_checksum;
 use crate::verdict::Verdict;
 
 use super::super::one_sided::Through;
-use super::super::{Family, Routed, Step, Tables, V6, ended, next_hop, one_sided, reset};
+use super::super::{Family, Routed, Step, Tables, V6, answer, ended, next_hop, one_sided};
 use super::{ICMP_LEN, QUOTE_LEN, Sender, TCP_CHECKSUM_END, sender};
 
 /// Types of ICMPv6 messages.
@@ -103,7 +103,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V6>>(
     ip.set_two::<6>([next, ECHO_HOP_LIMIT]);
     set_addresses(ip, &V6::reverse(&tuple));
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
-    reset::turn_round(ethernet);
+    answer::turn_round(ethernet);
     Ok(Step::Ended(Routed { verdict: Verdict::EchoAnswered, interface: 0 }))
 }
 

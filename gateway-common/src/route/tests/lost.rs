@@ -20,7 +20,7 @@ fn told(tables: &HeapTables, flags: u8, payload: &[u8]) -> (u8, u32, u32) {
     bytes[..12].copy_from_slice(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
     assert_eq!(tables.route(&mut bytes).verdict, Verdict::ResetLost);
 
-    bytes.truncate(V4::RESET_LEN);
+    bytes.truncate(V4::ANSWER_LEN);
     assert_sums_are_right(&bytes);
     assert_eq!(bytes[..12], [2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1], "back to whom it came from");
     assert_eq!(key_of(&mut bytes), reverse(&client));

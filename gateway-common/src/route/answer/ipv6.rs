@@ -1,6 +1,6 @@
 //! The same over IPv6.
 
-use super::{Reset, TTL, sum, turn_round};
+use super::{Answer, TTL, sum, turn_round};
 use crate::layout::FlowTuple6;
 use crate::packet::ipv6::{ETHERTYPE_IPV6, IPV6_LEN};
 use crate::packet::{Bytes, ETHERNET_LEN, Frame, TCP, TCP_LEN_MIN};
@@ -8,12 +8,16 @@ use crate::rewrite::ipv6::words;
 use crate::verdict::Verdict;
 
 /// Bytes of the answer: the headers without extensions and options.
-pub(crate) const RESET_LEN: usize = ETHERNET_LEN + IPV6_LEN + TCP_LEN_MIN;
+pub(crate) const ANSWER_LEN: usize = ETHERNET_LEN + IPV6_LEN + TCP_LEN_MIN;
 
 /// Writes the answer over the packet.
 #[inline(always)]
-pub(crate) fn write<F: Frame>(frame: &F, tuple: &FlowTuple6, reset: &Reset) -> Result<(), Verdict> {
-    let out = frame.bytes::<RESET_LEN>(0).ok_or(Verdict::DropTruncated)?;
+pub(crate) fn write<F: Frame>(
+    frame: &F,
+    tuple: &FlowTuple6,
+    answer: &Answer,
+) -> Result<(), Verdict> {
+    let out = frame.bytes::<ANSWER_LEN>(0).ok_or(Verdict::DropTruncated)?;
     turn_round(out);
     out.set_two::<12>(ETHERTYPE_IPV6);
     out.set_four::<14>([0x60, 0, 0, 0]);
@@ -29,7 +33,7 @@ pub(crate) fn write<F: Frame>(frame: &F, tuple: &FlowTuple6, reset: &Reset) -> R
     out.set_four::<46>(g);
     out.set_four::<50>(h);
 
-    let header = reset.words(tuple.target_port, tuple.source_port);
+    let header = answer.words(tuple.target_port, tuple.source_port);
     out.set_four::<54>(header[0]);
     out.set_four::<58>(header[1]);
     out.set_four::<62>(header[2]);

@@ -11,11 +11,10 @@
 //! somebody get some back who should not.
 
 use crate::flows::Line;
-use crate::hash::mix;
+use crate::hash::hash_of;
 use crate::layout::{Limits, Rate, Settings, Vip};
 use crate::limits::BUCKET_LINES;
-use crate::packet::Packet;
-use crate::route::Tables;
+use crate::route::{Family, Tables, TupleOf};
 use crate::verdict::Verdict;
 
 /// A list of prefixes.
@@ -42,9 +41,8 @@ impl List {
 
 /// Whether a packet from a client may go on, by the lists.
 #[inline(always)]
-pub fn admit<T: Tables>(tables: &T, packet: &Packet) -> Result<(), Verdict> {
-    let source = packet.key.source_addr;
-    if tables.lists(List::Deny, source) && !is_allowed(tables, source) {
+pub fn admit<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> Result<(), Verdict> {
+    if tables.lists(List::Deny, tuple) && !is_allowed(tables, tuple) {
         return Err(Verdict::DropDenied);
     }
     Ok(())
@@ -52,8 +50,8 @@ pub fn admit<T: Tables>(tables: &T, packet: &Packet) -> Result<(), Verdict> {
 
 /// Asked only of what would be dropped otherwise, so that it costs the others nothing.
 #[inline(always)]
-fn is_allowed<T: Tables>(tables: &T, source: [u8; 4]) -> bool {
-    tables.lists(List::Allow, source)
+fn is_allowed<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> bool {
+    tables.lists(List::Allow, tuple)
 }
 
 /// What is counted against a limit.
@@ -89,7 +87,7 @@ pub fn limit<T: Tables>(
     tables: &T,
     settings: &Settings,
     vip: &Vip,
-    packet: &Packet,
+    tuple: &TupleOf<T>,
     what: Limited,
 ) -> Result<(), Verdict> {
     let limits = tables.limits(vip.index).ok_or(Verdict::DropTables)?;
@@ -97,12 +95,12 @@ pub fn limit<T: Tables>(
     if rate.interval == 0 {
         return Ok(());
     }
-    let source = packet.key.source_addr;
-    let network = u32::from_ne_bytes(source) & u32::from_ne_bytes(limits.source_mask);
-    let of = (network as u64) << 32 | (vip.index as u64) << 1 | what as u64;
-    let hash = mix(of ^ settings.hash_seed);
+    let [high, low] = T::Family::source(tuple);
+    let [high_mask, low_mask]: [u64; 2] = bytemuck::cast(limits.source_mask);
+    let of = (vip.index as u64) << 1 | what as u64;
+    let hash = hash_of([high & high_mask, low & low_mask, of], settings.hash_seed);
     let Some(line) = tables.buckets((hash >> 32) as u32 % BUCKET_LINES) else { return Ok(()) };
-    if take(line, hash as u16, &rate, tables.now_ns()) || is_allowed(tables, source) {
+    if take(line, hash as u16, &rate, tables.now_ns()) || is_allowed(tables, tuple) {
         return Ok(());
     }
     Err(what.verdict())

@@ -52,6 +52,14 @@ pub fn flow_key6(tuple: &FlowTuple6, seed: u64) -> FlowKey {
     }
 }
 
+/// A keyed hash of three words.
+#[inline(always)]
+pub const fn hash_of([a, b, c]: [u64; 3], seed: u64) -> u64 {
+    let hash = mix(a ^ seed);
+    let hash = mix(hash.wrapping_add(b));
+    mix(hash.wrapping_add(c))
+}
+
 /// A hash of four words.
 #[inline(always)]
 const fn absorb([a, b, c, d]: [u64; 4], seed: u64) -> u64 {

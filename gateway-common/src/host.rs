@@ -83,7 +83,7 @@ pub struct HostTables {
     vips6: HashMap<VipKey6, Vip>,
     addresses: HashMap<IpAddr, u32>,
     classes: HashMap<IpAddr, u8>,
-    listed: HashSet<(List, [u8; 4])>,
+    listed: HashSet<(List, IpAddr)>,
     limits: HashMap<u32, Limits>,
     /// Of all lines, the first few: others share them.
     buckets: Box<[AtomicU64]>,
@@ -156,8 +156,8 @@ impl HostTables {
     }
 
     /// Puts one source on a list of the guard.
-    pub fn list(&mut self, list: List, source: [u8; 4]) {
-        self.listed.insert((list, source));
+    pub fn list(&mut self, list: List, source: impl Into<IpAddr>) {
+        self.listed.insert((list, source.into()));
     }
 
     /// Sets what each source may send to the VIP of a row.
@@ -341,7 +341,7 @@ impl<V: HostFamily> Tables for At<'_, V> {
     }
 
     fn address_flags(&self, tuple: &V::Tuple) -> u32 {
-        self.0.addresses.get(&V::target(tuple)).copied().unwrap_or(0)
+        self.0.addresses.get(&V::target_addr(tuple)).copied().unwrap_or(0)
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {
@@ -379,11 +379,11 @@ impl<V: HostFamily> Tables for At<'_, V> {
     }
 
     fn class(&self, tuple: &V::Tuple) -> u8 {
-        self.0.classes.get(&V::source(tuple)).copied().unwrap_or(0)
+        self.0.classes.get(&V::source_addr(tuple)).copied().unwrap_or(0)
     }
 
-    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
-        self.0.listed.contains(&(list, addr))
+    fn lists(&self, list: List, tuple: &V::Tuple) -> bool {
+        self.0.listed.contains(&(list, V::source_addr(tuple)))
     }
 
     fn limits(&self, vip: u32) -> Option<Limits> {
@@ -414,7 +414,7 @@ impl<V: HostFamily> Tables for At<'_, V> {
     }
 
     fn next_hop(&self, _packet: &Packet, to: &V::Tuple, _now_ns: u64) -> Result<Hop, Verdict> {
-        self.0.way(V::target(to))
+        self.0.way(V::target_addr(to))
     }
 
     fn set_opening(&self, opening: &Opening) {

@@ -44,6 +44,10 @@ pub mod map_name {
     pub const DENY: &str = "DENY";
     /// Prefixes of sources whose packets the guard lets through, whatever else it would do.
     pub const ALLOW: &str = "ALLOW";
+    /// As [`DENY`], of IPv6.
+    pub const DENY6: &str = "DENY6";
+    /// As [`ALLOW`], of IPv6.
+    pub const ALLOW6: &str = "ALLOW6";
     /// VIP row → [`super::Limits`].
     pub const LIMITS: &str = "LIMITS";
     /// [`super::Buckets`], by hash of VIP and source; memory-mapped by the daemon.
@@ -536,10 +540,8 @@ pub struct Limits {
     pub packets: Rate,
     /// Connections, and flows of datagrams, that begin.
     pub flows: Rate,
-    /// Bits of an address that make a source.
-    pub source_mask: [u8; 4],
-    /// Spelled out.
-    pub reserved: u32,
+    /// Bits of an address that make a source; of IPv4, in the first four bytes.
+    pub source_mask: [u8; 16],
 }
 
 /// A token bucket, as the generic cell rate algorithm has it: by times. In steps of
@@ -611,9 +613,11 @@ pub mod program {
     /// A fragment ([`crate::route::fragment()`]).
     pub const FRAGMENT: u32 = 11;
     /// As [`ERROR`], of IPv6.
-    pub const IPV6_ERROR: u32 = 13;
+    pub const IPV6_ERROR: u32 = 12;
     /// As [`FRAGMENT`], of IPv6.
-    pub const IPV6_FRAGMENT: u32 = 14;
+    pub const IPV6_FRAGMENT: u32 = 13;
+    /// As [`LIMITED`], of IPv6.
+    pub const IPV6_LIMITED: u32 = 14;
     /// Rows of `PROGRAMS`.
     pub const PROGRAMS_LEN: u32 = 15;
 }
@@ -950,7 +954,7 @@ const _: () = {
     assert!(size_of::<Outer>() == 44);
     assert!(size_of::<CaptureFilter>() == 32);
     assert!(size_of::<Captured>() == 40);
-    assert!(size_of::<Limits>() == 40);
+    assert!(size_of::<Limits>() == 48);
     assert!(size_of::<Buckets>() == 64);
     assert!(size_of::<VipKey6>() == 20);
     assert!(size_of::<Backend6>() == 32);

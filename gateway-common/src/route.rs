@@ -80,8 +80,8 @@ pub trait Tables: FlowTable {
     fn weights(&self, row: u32) -> Option<Weights>;
     /// The class of the client whose packet this is, by its longest known prefix; 0 if none is known.
     fn class(&self, tuple: &TupleOf<Self>) -> u8;
-    /// Whether an address of IPv4 is in a prefix of a list.
-    fn lists(&self, list: List, addr: [u8; 4]) -> bool;
+    /// Whether the source of a packet is in a prefix of a list.
+    fn lists(&self, list: List, tuple: &TupleOf<Self>) -> bool;
     /// What each source may send to a VIP.
     fn limits(&self, vip: u32) -> Option<Limits>;
     /// A line of token buckets.
@@ -248,9 +248,8 @@ fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
     }
 
     let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
-    // The guard knows sources of IPv4 alone.
-    if !T::Family::IS_IPV6 && vip.flags & vip_flag::GUARDED != 0 {
-        guard::admit(tables, &packet)?;
+    if vip.flags & vip_flag::GUARDED != 0 {
+        guard::admit(tables, &tuple)?;
         // Before its flow is looked for, so that a flood costs no look-up of what it hits.
         if vip.flags & vip_flag::LIMITED != 0 {
             return if IS_FRAGMENT { Err(Verdict::DropFragment) } else { Ok(Step::Limited) };
@@ -277,7 +276,7 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
     packet.key = T::Family::key(&tuple, settings.hash_seed);
     let hash = flow_hash(&packet.key, settings.hash_seed);
     let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
-    guard::limit(tables, settings, &vip, &packet, Limited::Packet)?;
+    guard::limit(tables, settings, &vip, &tuple, Limited::Packet)?;
     let step = to_vip(frame, tables, settings, &packet, hash, vip);
     let begins = match step {
         Ok(Step::Opens) => true,
@@ -288,7 +287,7 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
         _ => false,
     };
     if begins {
-        guard::limit(tables, settings, &vip, &packet, Limited::Flow)?;
+        guard::limit(tables, settings, &vip, &tuple, Limited::Flow)?;
     }
     step
 }

@@ -198,9 +198,21 @@ pub fn gateway_capture(ctx: XdpContext) -> u32 {
 #[xdp]
 #[inline(always)]
 pub fn gateway_limited(ctx: XdpContext) -> u32 {
-    let tables = MapTables::<V4>::new(&ctx);
-    let step = limited(&XdpFrame::new(&ctx), &tables);
-    go_on(&ctx, &tables, step)
+    limit_and_go_on::<V4>(&ctx)
+}
+
+/// The same over IPv6.
+#[xdp]
+#[inline(always)]
+pub fn gateway_v6_limited(ctx: XdpContext) -> u32 {
+    limit_and_go_on::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn limit_and_go_on<V: MapFamily>(ctx: &XdpContext) -> u32 {
+    let tables = MapTables::<V>::new(ctx);
+    let step = limited(&XdpFrame::new(ctx), &tables);
+    go_on(ctx, &tables, step)
 }
 
 /// Goes on with fragments.
@@ -275,7 +287,7 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
         }
         Step::Limited => {
             // SAFETY: see above.
-            unsafe { maps::PROGRAMS.tail_call(ctx, program::LIMITED) };
+            unsafe { maps::PROGRAMS.tail_call(ctx, V::LIMITED) };
             Verdict::DropTables
         }
         Step::Ipv6 => {

@@ -102,6 +102,10 @@ pub static FLOWS6: Array<Flow6, FLOWS_DEFAULT, MMAPABLE> = Array::new();
 #[btf_map(name = "CLIENT_CLASSES6")]
 pub static CLIENT_CLASSES6: LpmTrie<[u8; 16], u32, { limits::CLIENT_PREFIXES_MAX as usize }> =
     LpmTrie::new();
+#[btf_map(name = "DENY6")]
+pub static DENY6: LpmTrie<[u8; 16], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
+#[btf_map(name = "ALLOW6")]
+pub static ALLOW6: LpmTrie<[u8; 16], u32, { limits::GUARD_PREFIXES_MAX as usize }> = LpmTrie::new();
 #[btf_map(name = "HOPS6")]
 pub static HOPS6: PerCpuArray<HopRow6, { limits::HOPS_MAX as usize }> = PerCpuArray::new();
 #[btf_map(name = "FRAGMENTS6")]

@@ -15,7 +15,6 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
 };
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
 };
@@ -38,12 +37,14 @@ use crate::{atomic, capture, maps};
 /// What differs between IPv4 and IPv6 in the maps.
 pub trait MapFamily: Family {
     /// Rows of `PROGRAMS`: where a flow begins, where errors of the network are, where a client hears
-    /// that its connection is lost, a sender why its packet cannot go on, and where fragments are.
+    /// that its connection is lost, a sender why its packet cannot go on, where fragments are, and where
+    /// sources are limited.
     const OPEN: u32;
     const ICMP: u32;
     const RESET: u32;
     const ERROR: u32;
     const FRAGMENT: u32;
+    const LIMITED: u32;
 
     fn vip(tuple: &Self::Tuple) -> Option<Vip>;
     fn address_flags(tuple: &Self::Tuple) -> u32;
@@ -56,6 +57,7 @@ pub trait MapFamily: Family {
     fn fragment_key<'a>() -> Option<&'a Self::FragmentKey>;
     fn kept_fragment(key: &Self::FragmentKey) -> Option<Self::Fragment>;
     fn keep_fragment(key: &Self::FragmentKey, fragment: &Self::Fragment);
+    fn lists(list: List, tuple: &Self::Tuple) -> bool;
     /// A remembered answer of the kernel, else a new one.
     fn next_hop(
         tables: &MapTables<Self>,
@@ -268,12 +270,8 @@ impl<V: MapFamily> Tables for MapTables<V> {
     }
 
     #[inline(always)]
-    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
-        let key = Key::new(32, addr);
-        match list {
-            List::Deny => maps::DENY.get(&key).is_some(),
-            List::Allow => maps::ALLOW.get(&key).is_some(),
-        }
+    fn lists(&self, list: List, tuple: &V::Tuple) -> bool {
+        V::lists(list, tuple)
     }
 
     #[inline(always)]

@@ -10,13 +10,14 @@ mod metrics;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gateway_common::guard::List;
 use gateway_common::limits::GUARD_ADDED_MAX;
 use gateway_core::saved::SavedGuard;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 
 pub use self::metrics::Metrics;
@@ -30,19 +31,19 @@ pub trait Tries: Send {
     ///
     /// # Errors
     /// They cannot be read.
-    fn read(&self, list: List) -> Result<BTreeSet<Ipv4Net>, TriesError>;
+    fn read(&self, list: List) -> Result<BTreeSet<IpNet>, TriesError>;
 
     /// Puts a prefix on a list.
     ///
     /// # Errors
     /// There is no room for it.
-    fn insert(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError>;
+    fn insert(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError>;
 
     /// Takes a prefix off a list, if it is there.
     ///
     /// # Errors
     /// It cannot be.
-    fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError>;
+    fn remove(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError>;
 
     /// Says whether new flows take no line of a confirmed one.
     ///
@@ -56,15 +57,15 @@ pub trait Tries: Send {
 pub struct NoTries;
 
 impl Tries for NoTries {
-    fn read(&self, _: List) -> Result<BTreeSet<Ipv4Net>, TriesError> {
+    fn read(&self, _: List) -> Result<BTreeSet<IpNet>, TriesError> {
         Ok(BTreeSet::new())
     }
 
-    fn insert(&mut self, _: List, _: Ipv4Net) -> Result<(), TriesError> {
+    fn insert(&mut self, _: List, _: IpNet) -> Result<(), TriesError> {
         Ok(())
     }
 
-    fn remove(&mut self, _: List, _: Ipv4Net) -> Result<(), TriesError> {
+    fn remove(&mut self, _: List, _: IpNet) -> Result<(), TriesError> {
         Ok(())
     }
 
@@ -79,7 +80,7 @@ pub struct Listed {
     /// The file.
     pub path: PathBuf,
     /// Its prefixes.
-    pub prefixes: Arc<BTreeSet<Ipv4Net>>,
+    pub prefixes: Arc<BTreeSet<IpNet>>,
 }
 
 /// What the configuration says: the files of both lists, and how new flows are let in.
@@ -97,9 +98,9 @@ pub struct Files {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// To be put on it.
-    pub add: BTreeSet<Ipv4Net>,
+    pub add: BTreeSet<IpNet>,
     /// To be taken off it.
-    pub remove: BTreeSet<Ipv4Net>,
+    pub remove: BTreeSet<IpNet>,
 }
 
 /// What a change came to.
@@ -121,7 +122,7 @@ pub struct Shown {
     /// Prefixes that the file says.
     pub listed: usize,
     /// Prefixes that were added at run time.
-    pub added: BTreeSet<Ipv4Net>,
+    pub added: BTreeSet<IpNet>,
 }
 
 /// Why a list is not changed.
@@ -134,7 +135,7 @@ pub enum GuardError {
     )]
     InFile {
         /// What was to be taken off.
-        prefix: Ipv4Net,
+        prefix: IpNet,
         /// The file.
         path: PathBuf,
     },
@@ -142,7 +143,7 @@ pub enum GuardError {
     #[error("{prefix} is not on the list; wider and narrower prefixes are taken off by themselves")]
     NotThere {
         /// What was to be taken off.
-        prefix: Ipv4Net,
+        prefix: IpNet,
     },
     /// Too many.
     #[error(
@@ -226,7 +227,7 @@ impl Keeper {
     /// What outlives the daemon.
     pub fn save(&self) -> SavedGuard {
         let lists = self.lock();
-        let of = |added: &BTreeSet<Ipv4Net>| {
+        let of = |added: &BTreeSet<IpNet>| {
             added.iter().map(|net| (net.network(), net.prefix_len())).collect()
         };
         SavedGuard { deny: of(&lists.deny), allow: of(&lists.allow), ..SavedGuard::default() }
@@ -263,9 +264,9 @@ impl Keeper {
     }
 }
 
-fn added(saved: &[(std::net::Ipv4Addr, u8)]) -> BTreeSet<Ipv4Net> {
+fn added(saved: &[(IpAddr, u8)]) -> BTreeSet<IpNet> {
     // A state file that somebody changed by hand may hold anything.
-    saved.iter().filter_map(|&(addr, len)| Some(Ipv4Net::new(addr, len).ok()?.trunc())).collect()
+    saved.iter().filter_map(|&(addr, len)| Some(IpNet::new(addr, len).ok()?.trunc())).collect()
 }
 
 /// Both lists, and the tries that hold them.
@@ -273,9 +274,9 @@ struct Lists {
     tries: Box<dyn Tries>,
     files: Files,
     /// Added to the deny list at run time.
-    deny: BTreeSet<Ipv4Net>,
+    deny: BTreeSet<IpNet>,
     /// Added to the allow list at run time.
-    allow: BTreeSet<Ipv4Net>,
+    allow: BTreeSet<IpNet>,
     /// Nobody knows what the tries hold.
     is_unknown: bool,
 }
@@ -288,26 +289,26 @@ impl Lists {
         }
     }
 
-    fn added(&self, list: List) -> &BTreeSet<Ipv4Net> {
+    fn added(&self, list: List) -> &BTreeSet<IpNet> {
         match list {
             List::Deny => &self.deny,
             List::Allow => &self.allow,
         }
     }
 
-    fn added_mut(&mut self, list: List) -> &mut BTreeSet<Ipv4Net> {
+    fn added_mut(&mut self, list: List) -> &mut BTreeSet<IpNet> {
         match list {
             List::Deny => &mut self.deny,
             List::Allow => &mut self.allow,
         }
     }
 
-    fn is_listed(&self, list: List, prefix: &Ipv4Net) -> bool {
+    fn is_listed(&self, list: List, prefix: &IpNet) -> bool {
         self.file(list).is_some_and(|file| file.prefixes.contains(prefix))
     }
 
     /// All that is to be on a list.
-    fn whole(&self, list: List) -> BTreeSet<Ipv4Net> {
+    fn whole(&self, list: List) -> BTreeSet<IpNet> {
         let listed = self.file(list).into_iter().flat_map(|file| file.prefixes.iter());
         listed.chain(self.added(list)).copied().collect()
     }
@@ -333,7 +334,7 @@ impl Lists {
     }
 
     /// What the tries hold.
-    fn held(&self) -> Result<[BTreeSet<Ipv4Net>; 2], GuardError> {
+    fn held(&self) -> Result<[BTreeSet<IpNet>; 2], GuardError> {
         if !self.is_unknown {
             return Ok(List::ALL.map(|list| self.whole(list)));
         }
@@ -344,7 +345,7 @@ impl Lists {
     fn insert_all<'a>(
         &mut self,
         list: List,
-        mut prefixes: impl Iterator<Item = &'a Ipv4Net>,
+        mut prefixes: impl Iterator<Item = &'a IpNet>,
     ) -> Result<(), GuardError> {
         prefixes.try_for_each(|net| self.tries.insert(list, *net).map_err(GuardError::Write))
     }
@@ -352,7 +353,7 @@ impl Lists {
     fn remove_all<'a>(
         &mut self,
         list: List,
-        mut prefixes: impl Iterator<Item = &'a Ipv4Net>,
+        mut prefixes: impl Iterator<Item = &'a IpNet>,
     ) -> Result<(), GuardError> {
         prefixes.try_for_each(|net| self.tries.remove(list, *net).map_err(GuardError::Write))
     }
@@ -366,9 +367,8 @@ impl Lists {
                 None => GuardError::NotThere { prefix },
             });
         }
-        let is_there =
-            |net: &&Ipv4Net| !self.added(list).contains(net) && !self.is_listed(list, net);
-        let new: Vec<Ipv4Net> = change.add.iter().filter(is_there).copied().collect();
+        let is_there = |net: &&IpNet| !self.added(list).contains(net) && !self.is_listed(list, net);
+        let new: Vec<IpNet> = change.add.iter().filter(is_there).copied().collect();
         if self.added(list).len() + new.len() > GUARD_ADDED_MAX {
             return Err(GuardError::TooMany);
         }

@@ -1,18 +1,21 @@
 //! What the shells that open connections share.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-/// A prefix as a person writes it, or an address alone, which is one of 32 bits; else what is wrong
-/// with it.
-pub(crate) fn prefix(text: &str) -> Result<Ipv4Net, String> {
-    if let Ok(addr) = text.parse::<Ipv4Addr>() {
+/// A prefix as a person writes it, or an address alone, which is one of all its bits; else what is
+/// wrong with it.
+pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
+    if let Ok(addr) = text.parse::<IpAddr>() {
         return Ok(addr.into());
     }
-    let net: Ipv4Net = text.parse().map_err(|_| {
-        format!("{text:?} is no IPv4 prefix or address, such as \"192.0.2.0/24\" or \"192.0.2.7\"")
+    let net: IpNet = text.parse().map_err(|_| {
+        format!(
+            "{text:?} is no prefix or address, such as \"192.0.2.0/24\", \"192.0.2.7\" or \
+             \"2001:db8::/32\""
+        )
     })?;
     let network = net.trunc();
     if network != net {
@@ -41,10 +44,12 @@ mod tests {
         assert_eq!(net("192.0.2.7"), "192.0.2.7/32");
         assert_eq!(net("192.0.2.0/24"), "192.0.2.0/24");
         assert_eq!(net("0.0.0.0/0"), "0.0.0.0/0");
+        assert_eq!(net("2001:db8::7"), "2001:db8::7/128");
+        assert_eq!(net("2001:db8::/32"), "2001:db8::/32");
         let error = prefix("192.0.2.7/24").unwrap_err();
         assert!(error.ends_with("write \"192.0.2.0/24\""), "{error}");
-        for wrong in ["", "192.0.2", "192.0.2.0/33", "2001:db8::/32", "192.0.2.0/", "a"] {
-            assert!(prefix(wrong).unwrap_err().contains("is no IPv4 prefix"), "{wrong}");
+        for wrong in ["", "192.0.2", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/", "a"] {
+            assert!(prefix(wrong).unwrap_err().contains("is no prefix"), "{wrong}");
         }
     }
 }

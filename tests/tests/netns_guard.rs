@@ -205,7 +205,7 @@ fn a_source_gets_its_burst_and_its_rate_of_connections_and_no_more() {
     .unwrap();
 
     let told = site.guard("limit web --new-per-second 1 --new-burst 200").unwrap();
-    assert_eq!(told, "web: each address 1 new flows a second, 200 at once (ordered at run time)\n");
+    assert_eq!(told, "web: each /32 1 new flows a second, 200 at once (ordered at run time)\n");
     wait_for("the order to be in force", PATIENCE, || {
         Ok((site.connect_for(Duration::from_secs(1)).0 > 20).then_some(()))
     })

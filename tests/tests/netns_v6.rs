@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::process::Output;
 use std::time::Duration;
 
+use gateway_tests::command;
 use gateway_tests::config::{Backend, GatewayConfig, HTTP_PROBE, Vip};
 use gateway_tests::fault::Fault;
 use gateway_tests::load::{LoadOptions, Mode};
@@ -193,6 +194,70 @@ fn send(testbed: &Testbed, extra: &[&str]) -> anyhow::Result<Value> {
     client.args(["--time", "2", "--json"]).args(extra);
     let Output { stdout, .. } = client.output()?;
     Ok(serde_json::from_slice(&stdout)?)
+}
+
+/// Addresses of the client in two networks of its own, beside the one of its link.
+const SECOND: &str = "fd00:13:0:1::3";
+const THIRD: &str = "fd00:13:0:1::4";
+const FOURTH: &str = "fd00:13:0:2::3";
+
+#[test]
+fn the_guard_denies_prefixes_and_limits_networks() {
+    let Some(testbed) = testbed(1) else { return };
+    for addr in [SECOND, THIRD, FOURTH] {
+        testbed.client().ip(&format!("address add {addr}/128 dev lo nodad")).unwrap();
+    }
+    testbed.gateway().ip("route add fd00:13::/32 via fd00:10::2").unwrap();
+    let _backends = start_backends(&testbed, 1);
+    let file = |name: &str, text: &str| {
+        let path = testbed.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (deny, token) = (file("deny.txt", "10.0.0.0/8\n"), file("token", "a token of the test\n"));
+    let mut config = config(&testbed, "equal", 1);
+    config.vips[0].lines = "guard = true".to_owned();
+    let state = testbed.folder().join("state");
+    config.gateway_lines = format!("admin_token_file = {token:?}\nstate = {state:?}");
+    config.pools[0].sections += &format!("[guard]\ndeny_file = {deny:?}\n");
+    let gateway = testbed.start_gateway(&config).unwrap();
+    let url = format!("http://{}/", testbed.l4_vip_ipv6(1));
+    let is_served = |from: &str| {
+        let arguments =
+            ["--interface", from, "--connect-timeout", "2", "--fail", "--globoff", &url];
+        testbed.curl(&arguments).unwrap().status.success()
+    };
+    let guard = |words: &str| {
+        let token = token.display().to_string();
+        let words = ["guard"].into_iter().chain(words.split(' '));
+        let arguments: Vec<&str> = words.chain(["--token-file", &token]).collect();
+        command::output(&mut testbed.gateway_command(&arguments).unwrap()).unwrap()
+    };
+    curl(&testbed, &url);
+    assert!([SECOND, THIRD, FOURTH].into_iter().all(is_served));
+
+    let told = guard("deny add fd00:13:0:1::/64 192.0.2.7");
+    assert_eq!(told, "deny: 2 added, 0 removed; 3 on it now\n");
+    assert_eq!([SECOND, THIRD, FOURTH].map(is_served), [false, false, true]);
+    let trace = told_of(&testbed, SECOND);
+    assert!(trace.contains("drop_denied: dropped: its source is on the deny list"), "{trace}");
+    guard(&format!("allow add {THIRD}"));
+    assert_eq!([SECOND, THIRD, FOURTH].map(is_served), [false, true, true]);
+    guard("deny remove fd00:13:0:1::/64");
+    guard(&format!("allow remove {THIRD}"));
+
+    let told = guard("limit web --new-per-second 0.01 --new-burst 1");
+    assert_eq!(told, "web: each /64 0.01 new flows a second, 1 at once (ordered at run time)\n");
+    wait_for("the limit to be in force", PATIENCE, || Ok((!is_served(SECOND)).then_some(())))
+        .unwrap();
+    assert_eq!([THIRD, FOURTH].map(is_served), [false, true], "a network is one source");
+    let metrics = gateway.get("/metrics").unwrap();
+    assert!(!metrics.contains("verdict=\"drop_rate_new\"} 0"), "{metrics}");
+}
+
+/// What `gateway trace` says of a SYN from an address of the client's.
+fn told_of(testbed: &Testbed, client: &str) -> String {
+    told(testbed, &["trace", &format!("[{client}]:4000"), &testbed.l4_vip_ipv6(1).to_string()])
 }
 
 #[test]

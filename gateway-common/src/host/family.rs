@@ -14,8 +14,8 @@ use crate::route::{Family, V4, V6, towards, towards6};
 
 /// A family of which [`HostTables`] has tables.
 pub(super) trait HostFamily: Family<FragmentKey: Eq + Hash> {
-    fn source(tuple: &Self::Tuple) -> IpAddr;
-    fn target(tuple: &Self::Tuple) -> IpAddr;
+    fn source_addr(tuple: &Self::Tuple) -> IpAddr;
+    fn target_addr(tuple: &Self::Tuple) -> IpAddr;
     fn vip(tables: &HostTables, tuple: &Self::Tuple) -> Option<Vip>;
     fn towards(
         tables: &HostTables,
@@ -32,11 +32,11 @@ pub(super) trait HostFamily: Family<FragmentKey: Eq + Hash> {
 }
 
 impl HostFamily for V4 {
-    fn source(tuple: &FlowKey) -> IpAddr {
+    fn source_addr(tuple: &FlowKey) -> IpAddr {
         tuple.source_addr.into()
     }
 
-    fn target(tuple: &FlowKey) -> IpAddr {
+    fn target_addr(tuple: &FlowKey) -> IpAddr {
         tuple.target_addr.into()
     }
 
@@ -74,11 +74,11 @@ impl HostFamily for V4 {
 }
 
 impl HostFamily for V6 {
-    fn source(tuple: &FlowTuple6) -> IpAddr {
+    fn source_addr(tuple: &FlowTuple6) -> IpAddr {
         tuple.source_addr.into()
     }
 
-    fn target(tuple: &FlowTuple6) -> IpAddr {
+    fn target_addr(tuple: &FlowTuple6) -> IpAddr {
         tuple.target_addr.into()
     }
 

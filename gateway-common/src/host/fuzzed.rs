@@ -263,7 +263,7 @@ fn tables() -> HostTables {
     let limited = vip_flag::GUARDED | vip_flag::LIMITED;
     tables.set_vip(vip_key(106, TCP), Vip { index: 6, pool: 0, flags: limited });
     let rate = Rate { interval: 1 << 10, ahead_max: 1 << 13 };
-    let limits = Limits { packets: rate, flows: rate, source_mask: [255; 4], reserved: 0 };
+    let limits = Limits { packets: rate, flows: rate, source_mask: [255; 16] };
     tables.limit(6, limits);
     add_ipv6(&mut tables);
     let way = |addr: IpAddr, len, answer| Way { addr, len, answer };

@@ -47,6 +47,8 @@ pub trait Family: Sized {
     fn key(tuple: &Self::Tuple, seed: u64) -> FlowKey;
     /// Whether two five-tuples are the same.
     fn is_same(a: &Self::Tuple, b: &Self::Tuple) -> bool;
+    /// Whose packet it is: the bytes of its source address, and zeroes behind one of IPv4.
+    fn source(tuple: &Self::Tuple) -> [u64; 2];
     /// The five-tuple of the other direction.
     fn reverse(tuple: &Self::Tuple) -> Self::Tuple;
 
@@ -133,6 +135,12 @@ impl Family for V4 {
     #[inline(always)]
     fn is_same(a: &FlowKey, b: &FlowKey) -> bool {
         a.words() == b.words()
+    }
+
+    #[inline(always)]
+    fn source(tuple: &FlowKey) -> [u64; 2] {
+        let [a, b, c, d] = tuple.source_addr;
+        [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
     }
 
     #[inline(always)]
@@ -261,6 +269,11 @@ impl Family for V6 {
     #[inline(always)]
     fn is_same(a: &FlowTuple6, b: &FlowTuple6) -> bool {
         a.is_same(b)
+    }
+
+    #[inline(always)]
+    fn source(tuple: &FlowTuple6) -> [u64; 2] {
+        bytemuck::cast(tuple.source_addr)
     }
 
     #[inline(always)]

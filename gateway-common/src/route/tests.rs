@@ -230,8 +230,8 @@ impl Tables for HeapTables {
         tuple.source_addr[3]
     }
 
-    fn lists(&self, list: List, addr: [u8; 4]) -> bool {
-        self.listed.borrow().contains(&(list, addr))
+    fn lists(&self, list: List, tuple: &FlowKey) -> bool {
+        self.listed.borrow().contains(&(list, tuple.source_addr))
     }
 
     fn limits(&self, _vip: u32) -> Option<Limits> {

@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
+use gateway_common::guard::List;
 use gateway_common::hop::{HopAnswer, HopQuery, HopRow};
 use gateway_common::layout::{
     Backend, FlowKey, Fragment, FragmentKey, Outer, Vip, VipKey, program,
@@ -25,6 +26,7 @@ impl MapFamily for V4 {
     const RESET: u32 = program::RESET;
     const ERROR: u32 = program::ERROR;
     const FRAGMENT: u32 = program::FRAGMENT;
+    const LIMITED: u32 = program::LIMITED;
 
     #[inline(always)]
     fn vip(tuple: &FlowKey) -> Option<Vip> {
@@ -79,6 +81,15 @@ impl MapFamily for V4 {
     fn keep_fragment(key: &FragmentKey, fragment: &Fragment) {
         // A full table gives up what was kept longest; there is nothing to do if even that fails.
         let _ = maps::FRAGMENTS.insert(key, fragment, 0);
+    }
+
+    #[inline(always)]
+    fn lists(list: List, tuple: &FlowKey) -> bool {
+        let source = Key::new(32, tuple.source_addr);
+        match list {
+            List::Deny => maps::DENY.get(&source).is_some(),
+            List::Allow => maps::ALLOW.get(&source).is_some(),
+        }
     }
 
     #[inline(always)]

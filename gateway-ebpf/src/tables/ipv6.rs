@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use gateway_common::flows::Found;
+use gateway_common::guard::List;
 use gateway_common::hop::{HopAnswer, HopQuery6, HopRow6};
 use gateway_common::layout::{
     Backend, Flow6, FlowTuple6, Fragment6, FragmentKey6, Outer, Vip, VipKey6, program,
@@ -26,6 +27,7 @@ impl MapFamily for V6 {
     const RESET: u32 = program::IPV6_RESET;
     const ERROR: u32 = program::IPV6_ERROR;
     const FRAGMENT: u32 = program::IPV6_FRAGMENT;
+    const LIMITED: u32 = program::IPV6_LIMITED;
 
     #[inline(always)]
     fn vip(tuple: &FlowTuple6) -> Option<Vip> {
@@ -91,6 +93,15 @@ impl MapFamily for V6 {
     fn keep_fragment(key: &FragmentKey6, fragment: &Fragment6) {
         // A full table gives up what was kept longest; there is nothing to do if even that fails.
         let _ = maps::FRAGMENTS6.insert(key, fragment, 0);
+    }
+
+    #[inline(always)]
+    fn lists(list: List, tuple: &FlowTuple6) -> bool {
+        let source = Key::new(128, tuple.source_addr);
+        match list {
+            List::Deny => maps::DENY6.get(&source).is_some(),
+            List::Allow => maps::ALLOW6.get(&source).is_some(),
+        }
     }
 
     #[inline(always)]

@@ -533,7 +533,8 @@ impl Engine {
             let pool = &self.fleet.pools[spec.pool];
             let row = vip_entry(spec, pool, limit.is_some(), entry.index, entry.pool);
             self.tables.vips.insert(entry.key, row);
-            self.tables.limits.extend(limit.map(|limit| (entry.index, limit.row())));
+            let row = limit.map(|limit| (entry.index, limit.row(spec.addr.ip())));
+            self.tables.limits.extend(row);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What each source may send to a VIP: token buckets, as an operator says them and as the packet path
 //! has them.
 
+use std::net::IpAddr;
+
 use gateway_common::guard::{AHEAD_MAX, ticks};
 use gateway_common::layout::{Limits, Rate};
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,8 @@ pub struct LimitSpec {
     pub new: Option<RateSpec>,
     /// Packets; `None`: any number.
     pub packets: Option<RateSpec>,
-    /// Bits of an address that make a source.
-    pub source_prefix: u8,
+    /// Bits of an address that make a source; `None`: as many as its VIP's family takes by default.
+    pub source_prefix: Option<u8>,
 }
 
 /// So many a second, and so many at once after a rest.
@@ -37,6 +39,11 @@ pub const BURST_MAX: u32 = 1_000_000;
 /// The longest that a bucket may take to fill, s.
 const FILL_MAX: f64 = 86_400.0;
 
+/// Bits of an address that make a source unless somebody says otherwise: of IPv6 those of a network,
+/// since whoever has one has 2^64 addresses.
+const SOURCE_PREFIX: u8 = 32;
+const SOURCE_PREFIX6: u8 = 64;
+
 /// Nanoseconds of a step of the packet path's times.
 const STEP_NS: u64 = 256;
 
@@ -57,9 +64,14 @@ pub enum LimitError {
         /// A second.
         per_second: f64,
     },
-    /// Not a prefix of an IPv4 address.
-    #[error("a source prefix of {0} bits is not from 1 to 32")]
-    SourcePrefix(u32),
+    /// Not a prefix of an address of its VIP's family.
+    #[error("a source prefix of {bits} bits is not from 1 to {max}")]
+    SourcePrefix {
+        /// Asked for.
+        bits: u32,
+        /// Bits of an address.
+        max: u8,
+    },
     /// It says nothing.
     #[error("it limits nothing: say what a source may begin, or send, a second")]
     Nothing,
@@ -86,6 +98,8 @@ pub enum LimitOrder {
 pub struct VipLimit {
     /// Name of the VIP.
     pub vip: String,
+    /// Its address.
+    pub addr: IpAddr,
     /// What is in force.
     pub limit: Option<LimitSpec>,
     /// Whether that was said at run time, rather than by the configuration.
@@ -126,36 +140,64 @@ impl LimitSpec {
     pub fn new(
         new: Option<RateSpec>,
         packets: Option<RateSpec>,
-        source_prefix: u32,
+        source_prefix: Option<u32>,
     ) -> Result<LimitSpec, LimitError> {
         if new.is_none() && packets.is_none() {
             return Err(LimitError::Nothing);
         }
-        if !(1..=32).contains(&source_prefix) {
-            return Err(LimitError::SourcePrefix(source_prefix));
-        }
-        Ok(LimitSpec { new, packets, source_prefix: source_prefix as u8 })
+        let prefix = |bits: u32| match u8::try_from(bits) {
+            Ok(bits @ 1..=SOURCE_PREFIX6_MAX) => Ok(bits),
+            _ => Err(LimitError::SourcePrefix { bits, max: SOURCE_PREFIX6_MAX }),
+        };
+        Ok(LimitSpec { new, packets, source_prefix: source_prefix.map(prefix).transpose()? })
     }
 
-    /// Its row in `LIMITS`.
-    pub(crate) fn row(&self) -> Limits {
-        let none = Rate { interval: 0, ahead_max: 0 };
-        let row = |rate: Option<RateSpec>| rate.map_or(none, RateSpec::row);
-        let mask = u32::MAX << (32 - u32::from(self.source_prefix.clamp(1, 32)));
-        Limits {
-            packets: row(self.packets),
-            flows: row(self.new),
-            source_mask: mask.to_be_bytes(),
-            reserved: 0,
+    /// Whether it may be that of a VIP with this address.
+    ///
+    /// # Errors
+    /// The address has fewer bits than a source.
+    pub fn check(&self, vip: IpAddr) -> Result<(), LimitError> {
+        match self.source_prefix {
+            Some(bits) if bits > addr_bits(vip) => {
+                Err(LimitError::SourcePrefix { bits: bits.into(), max: addr_bits(vip) })
+            }
+            _ => Ok(()),
         }
     }
+
+    /// Bits of an address that make a source at a VIP with this address.
+    pub fn prefix(&self, vip: IpAddr) -> u8 {
+        let usual = if vip.is_ipv6() { SOURCE_PREFIX6 } else { SOURCE_PREFIX };
+        self.source_prefix.unwrap_or(usual).clamp(1, addr_bits(vip))
+    }
+
+    /// Its row in `LIMITS`, as that of a VIP with this address.
+    pub(crate) fn row(&self, vip: IpAddr) -> Limits {
+        let none = Rate { interval: 0, ahead_max: 0 };
+        let row = |rate: Option<RateSpec>| rate.map_or(none, RateSpec::row);
+        let mask = u128::MAX << (u128::BITS - u32::from(self.prefix(vip)));
+        Limits { packets: row(self.packets), flows: row(self.new), source_mask: mask.to_be_bytes() }
+    }
+}
+
+/// Bits of an IPv6 address.
+const SOURCE_PREFIX6_MAX: u8 = 128;
+
+/// Bits of an address.
+fn addr_bits(addr: IpAddr) -> u8 {
+    if addr.is_ipv6() { SOURCE_PREFIX6_MAX } else { 32 }
 }
 
 const _: () = assert!(ticks(STEP_NS) == 1 && ticks((FILL_MAX * 1e9) as u64) < AHEAD_MAX);
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+
+    const VIP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     #[test]
     fn a_rate_is_a_span_between_tokens_and_a_bucket_of_them() {
@@ -182,20 +224,30 @@ mod tests {
         let slow = RateSpec::new(0.001, Some(100));
         assert_eq!(slow, Err(Fill { burst: 100, per_second: 0.001 }));
         let rate = RateSpec::new(1.0, None).ok();
-        assert_eq!(LimitSpec::new(None, None, 32), Err(Nothing));
-        for prefix in [0, 33, 300] {
-            assert_eq!(LimitSpec::new(rate, None, prefix), Err(SourcePrefix(prefix)));
+        assert_eq!(LimitSpec::new(None, None, None), Err(Nothing));
+        for bits in [0, 129, 300] {
+            let error = SourcePrefix { bits, max: 128 };
+            assert_eq!(LimitSpec::new(rate, None, Some(bits)), Err(error));
         }
+        let long = LimitSpec::new(rate, None, Some(33)).unwrap();
+        assert_eq!(long.check(VIP), Err(SourcePrefix { bits: 33, max: 32 }));
+        assert_eq!(long.check(VIP6), Ok(()));
     }
 
     #[test]
     fn a_source_is_as_many_bits_as_it_says() {
-        let mask = |prefix| {
+        let mask = |prefix, vip| {
             let rate = RateSpec::new(1.0, None).ok();
-            LimitSpec::new(rate, None, prefix).unwrap().row().source_mask
+            LimitSpec::new(rate, None, prefix).unwrap().row(vip).source_mask
         };
-        assert_eq!(mask(32), [255; 4]);
-        assert_eq!(mask(20), [255, 255, 240, 0]);
-        assert_eq!(mask(1), [128, 0, 0, 0]);
+        let first = |mask: [u8; 16]| mask[..4].to_vec();
+        assert_eq!(first(mask(None, VIP)), [255; 4]);
+        assert_eq!(first(mask(Some(32), VIP)), [255; 4]);
+        assert_eq!(first(mask(Some(20), VIP)), [255, 255, 240, 0]);
+        assert_eq!(first(mask(Some(1), VIP)), [128, 0, 0, 0]);
+        assert_eq!(mask(Some(128), VIP6), [255; 16]);
+        let network = u128::from(u64::MAX) << 64;
+        assert_eq!(mask(None, VIP6), network.to_be_bytes());
+        assert_eq!(mask(Some(48), VIP6), (network << 16).to_be_bytes());
     }
 }

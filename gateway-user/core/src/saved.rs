@@ -10,7 +10,7 @@
 //! field means raises [`VERSION`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
@@ -50,9 +50,9 @@ pub struct SavedState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SavedGuard {
     /// Added to the deny list.
-    pub deny: Vec<(Ipv4Addr, u8)>,
+    pub deny: Vec<(IpAddr, u8)>,
     /// Added to the allow list.
-    pub allow: Vec<(Ipv4Addr, u8)>,
+    pub allow: Vec<(IpAddr, u8)>,
     /// What was ordered of limits, by names of VIPs.
     #[serde(default)]
     pub limits: BTreeMap<String, LimitOrder>,

@@ -10,7 +10,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use gateway_common::guard::List;
 use gateway_core::limit::{LimitError, LimitOrder, LimitSpec, RateSpec, VipLimit};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::error::AdminError;
@@ -70,7 +70,7 @@ pub struct GuardLimitChange {
     /// At once, after a rest; a second's worth unless given.
     #[serde(default)]
     pub packets_burst: Option<u32>,
-    /// Bits of an address that make a source; 32 unless given.
+    /// Bits of an address that make a source; 32 unless given, of IPv6 64.
     #[serde(default)]
     pub source_prefix: Option<u32>,
     /// No limit, instead, whatever the configuration says.
@@ -91,7 +91,7 @@ impl From<VipLimit> for GuardLimit {
             new_burst: new.map(|rate| rate.burst),
             packets_per_second: packets.map(|rate| rate.per_second),
             packets_burst: packets.map(|rate| rate.burst),
-            source_prefix: of.limit.map(|limit| limit.source_prefix),
+            source_prefix: of.limit.map(|limit| limit.prefix(of.addr)),
             ordered: of.ordered,
         }
     }
@@ -111,7 +111,7 @@ impl GuardLimitChange {
         };
         let new = rate(self.new_per_second, self.new_burst)?;
         let packets = rate(self.packets_per_second, self.packets_burst)?;
-        let limit = LimitSpec::new(new, packets, self.source_prefix.unwrap_or(32))?;
+        let limit = LimitSpec::new(new, packets, self.source_prefix)?;
         Ok(Some(LimitOrder::Set(limit)))
     }
 }
@@ -168,7 +168,7 @@ pub(super) async fn show(State(pages): State<Arc<Pages>>) -> Result<Json<Guard>,
             list: list.as_str().to_owned(),
             file: shown.file,
             listed: shown.listed,
-            added: shown.added.iter().map(Ipv4Net::to_string).collect(),
+            added: shown.added.iter().map(IpNet::to_string).collect(),
         });
     }
     let limits = pages.control.ask(|engine| engine.limits()).await;
@@ -236,7 +236,7 @@ pub(super) async fn change(
     }))
 }
 
-fn prefixes(texts: &[String]) -> Result<BTreeSet<Ipv4Net>, AdminError> {
+fn prefixes(texts: &[String]) -> Result<BTreeSet<IpNet>, AdminError> {
     let parsed: Result<_, String> = texts.iter().map(|text| net::prefix(text)).collect();
     parsed.map_err(|why| AdminError::new(StatusCode::BAD_REQUEST, why))
 }

@@ -7,7 +7,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::guard::List;
 use gateway_core::rows::Rows;
 use gateway_core::tables::{Tables, Write};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::admin;
 use crate::config::{GatewaySpec, GuardSpec, PrefixFile, XdpMode};
@@ -56,15 +56,15 @@ impl Plane for XdpPlane {
 pub(super) struct XdpTries(pub(super) GuardTries);
 
 impl Tries for XdpTries {
-    fn read(&self, list: List) -> Result<BTreeSet<Ipv4Net>, TriesError> {
+    fn read(&self, list: List) -> Result<BTreeSet<IpNet>, TriesError> {
         Ok(self.0.read(list)?)
     }
 
-    fn insert(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+    fn insert(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError> {
         Ok(self.0.insert(list, prefix)?)
     }
 
-    fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+    fn remove(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError> {
         Ok(self.0.remove(list, prefix)?)
     }
 

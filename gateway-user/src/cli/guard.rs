@@ -49,7 +49,7 @@ struct LimitArgs {
     /// At once, after a rest; a second's worth unless given.
     #[arg(long, value_name = "N", requires = "packets_per_second")]
     packets_burst: Option<u32>,
-    /// Bits of an address that make a source; 32 unless given.
+    /// Bits of an address that make a source; 32 unless given, of IPv6 64.
     #[arg(long, value_name = "BITS")]
     source_prefix: Option<u32>,
     /// No limit, whatever the configuration says.
@@ -77,7 +77,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct ChangeArgs {
-    /// As 192.0.2.0/24, or 192.0.2.7.
+    /// As 192.0.2.0/24, 192.0.2.7, or 2001:db8::/32.
     #[arg(required = true, value_name = "PREFIX")]
     prefixes: Vec<String>,
     /// File that the admin token lies in (`gateway.admin_token_file`).
@@ -176,7 +176,6 @@ fn limit_words(limit: &GuardLimit) -> String {
     ];
     let rates: Vec<String> = rates.into_iter().flatten().collect();
     let words = match limit.source_prefix {
-        Some(32) => format!("each address {}", rates.join("; ")),
         Some(bits) => format!("each /{bits} {}", rates.join("; ")),
         None => "no limit".to_owned(),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gateway_common::limits::GUARD_PREFIXES_MAX;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use toml::Spanned;
 
 use super::gateway::GatewaySpec;
@@ -36,7 +36,7 @@ pub struct PrefixFile {
     /// The file.
     pub path: PathBuf,
     /// What it says.
-    pub prefixes: Arc<BTreeSet<Ipv4Net>>,
+    pub prefixes: Arc<BTreeSet<IpNet>>,
 }
 
 /// The table as read.
@@ -110,7 +110,7 @@ pub(super) fn settle(log: &Log, draft: GuardDraft) -> GuardSpec {
 }
 
 /// The prefixes of a file, or what is wrong with it.
-fn read_file(path: &Path) -> Result<BTreeSet<Ipv4Net>, Vec<String>> {
+fn read_file(path: &Path) -> Result<BTreeSet<IpNet>, Vec<String>> {
     let name = path.display();
     match File::open(path).map(|file| parse(BufReader::new(file))) {
         Ok(Ok(prefixes)) if prefixes.len() > GUARD_PREFIXES_MAX as usize => {
@@ -126,7 +126,7 @@ fn read_file(path: &Path) -> Result<BTreeSet<Ipv4Net>, Vec<String>> {
 }
 
 /// Prefixes, one a line; what follows a `#` is a comment. Mistakes begin with the number of their line.
-fn parse(text: impl BufRead) -> Result<BTreeSet<Ipv4Net>, Vec<String>> {
+fn parse(text: impl BufRead) -> Result<BTreeSet<IpNet>, Vec<String>> {
     let (mut prefixes, mut mistakes) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         match line.map_err(|error| unreadable(&error)).and_then(|line| read_line(&line)) {
@@ -146,7 +146,7 @@ fn unreadable(error: &io::Error) -> String {
     format!("cannot be read: {error}")
 }
 
-fn read_line(line: &str) -> Result<Option<Ipv4Net>, String> {
+fn read_line(line: &str) -> Result<Option<IpNet>, String> {
     let prefix = line.split('#').next().unwrap_or_default().trim();
     if prefix.is_empty() { Ok(None) } else { net::prefix(prefix).map(Some) }
 }
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn a_list_may_have_comments_and_empty_lines() {
-        let text = "# a list\n\n 10.0.0.0/8 \n192.0.2.7 # one host\r\n10.0.0.0/8\n";
+        let text = "# a list\n\n2001:db8::/32\n 10.0.0.0/8 \n192.0.2.7 # one host\r\n10.0.0.0/8\n";
         let prefixes: Vec<String> =
-            parse(text.as_bytes()).unwrap().iter().map(Ipv4Net::to_string).collect();
-        assert_eq!(prefixes, ["10.0.0.0/8", "192.0.2.7/32"]);
+            parse(text.as_bytes()).unwrap().iter().map(IpNet::to_string).collect();
+        assert_eq!(prefixes, ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"]);
         assert!(parse(&b""[..]).unwrap().is_empty());
     }
 
@@ -168,7 +168,7 @@ mod tests {
     fn every_wrong_line_is_told_by_its_number() {
         let mistakes = parse(&b"10.0.0.0/8\nten\n\n10.0.0.1/8\n\xff\n"[..]).unwrap_err();
         assert_eq!(mistakes.len(), 3);
-        assert!(mistakes[0].starts_with("2: \"ten\" is no IPv4 prefix"), "{}", mistakes[0]);
+        assert!(mistakes[0].starts_with("2: \"ten\" is no prefix"), "{}", mistakes[0]);
         assert!(mistakes[1].starts_with("4: ") && mistakes[1].contains("\"10.0.0.0/8\""));
         assert!(mistakes[2].starts_with("5: cannot be read"), "{}", mistakes[2]);
     }

@@ -892,12 +892,6 @@ fn a_vip_is_guarded_where_it_says_so() {
     assert!(!checked(L4).fleet.vips[0].guard);
     assert!(checked(&guarded("guard = true", "")).fleet.vips[0].guard);
     has_one(&guarded("guard = 1", ""), "5:9", &["vip.guard", "true or false"]);
-    let ipv6 = guarded("guard = true\nlayer = \"l7\"", "").replacen(
-        "10.0.0.100:80",
-        "[2001:db8::1]:80",
-        1,
-    );
-    has_one(&ipv6, "5:9", &["vip.guard", "IPv6"]);
     let alone = FIVE_LINES.replacen("[[pool]]", "guard = true\n[[pool]]", 1);
     has_one(&alone, "3:9", &["vip.guard", "interfaces"]);
 }
@@ -944,10 +938,10 @@ fn limits_of_sources_are_read_and_bursts_are_a_seconds_worth() {
     assert_eq!(checked(&guarded("guard = true", "")).fleet.vips[0].limit, None);
     let read = limit("new_per_second = 2.5");
     assert_eq!(read.new.unwrap(), RateSpec { per_second: 2.5, burst: 3 });
-    assert_eq!((read.packets, read.source_prefix), (None, 32));
+    assert_eq!((read.packets, read.source_prefix), (None, None));
     let read = limit("packets_per_second = 9000\npackets_burst = 5\nsource_prefix = 24");
     assert_eq!(read.packets.unwrap(), RateSpec { per_second: 9_000.0, burst: 5 });
-    assert_eq!((read.new, read.source_prefix), (None, 24));
+    assert_eq!((read.new, read.source_prefix), (None, Some(24)));
 
     has_one(&with(""), "6:1", &["vip.limit.new_per_second", "missing"]);
     has_one(&with("new_per_second = 0"), "7:18", &["0 a second is not from 0.001"]);
@@ -955,6 +949,14 @@ fn limits_of_sources_are_read_and_bursts_are_a_seconds_worth() {
     has_one(&with("new_per_second = 0.001\nnew_burst = 999"), "8:13", &["more than a day"]);
     has_one(&with("packets_per_second = 1\nnew_burst = 9"), "8:13", &["new_per_second = 100"]);
     has_one(&with("new_per_second = 1\nsource_prefix = 33"), "8:17", &["from 1 to 32"]);
+    let ipv6 = |bits| {
+        let limit =
+            format!("guard = true\n[vip.limit]\nnew_per_second = 1\nsource_prefix = {bits}");
+        let text = guarded(&limit, "").replacen("10.0.0.100:80", "[2001:db8::100]:80", 1);
+        text.replacen("10.1.0.1:80", "[2001:db8::a]:80", 1)
+    };
+    assert_eq!(checked(&ipv6(48)).fleet.vips[0].limit.unwrap().source_prefix, Some(48));
+    has_one(&ipv6(129), "8:17", &["from 1 to 128", "64"]);
     let bare = guarded("[vip.limit]\nnew_per_second = 1", "");
     has_one(&bare, "5:1", &["vip.limit", "guard = true"]);
 }

@@ -82,8 +82,9 @@ fn read(
     if let Some(addr) = &addr {
         addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
     }
-    let guard = read_guard(&mut section, gateway, addr.as_ref().map(Spanned::get_ref));
-    let limit = read_limit(&mut section, guard);
+    let guard = read_guard(&mut section, gateway);
+    let is_ipv6 = addr.as_ref().is_some_and(|addr| addr.get_ref().is_ipv6());
+    let limit = read_limit(&mut section, guard, is_ipv6);
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
         name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
@@ -98,19 +99,8 @@ fn read(
 }
 
 /// Whether it is guarded, which XDP alone can do.
-fn read_guard(
-    section: &mut Section<'_, '_>,
-    gateway: &GatewaySpec,
-    addr: Option<&SocketAddr>,
-) -> bool {
+fn read_guard(section: &mut Section<'_, '_>, gateway: &GatewaySpec) -> bool {
     let Some(guard) = section.get::<bool>("guard") else { return false };
-    if *guard.get_ref() && addr.is_some_and(SocketAddr::is_ipv6) {
-        section.mistake(
-            Mistake::at(guard.span(), "`vip.guard` does not guard an IPv6 VIP")
-                .label("its lists are of IPv4 prefixes")
-                .help("leave it out, and deny sources by the host's firewall (nftables) instead"),
-        );
-    }
     if *guard.get_ref() && gateway.interfaces.is_empty() {
         section.mistake(
             Mistake::at(guard.span(), "`vip.guard` guards nothing without an interface")
@@ -122,7 +112,7 @@ fn read_guard(
 }
 
 /// What each source may send it.
-fn read_limit(above: &mut Section<'_, '_>, is_guarded: bool) -> Option<LimitSpec> {
+fn read_limit(above: &mut Section<'_, '_>, is_guarded: bool, is_ipv6: bool) -> Option<LimitSpec> {
     let mut section = above.section("limit")?;
     if !is_guarded {
         section.mistake(
@@ -133,7 +123,9 @@ fn read_limit(above: &mut Section<'_, '_>, is_guarded: bool) -> Option<LimitSpec
     }
     let new = read_rate(&mut section, "new_per_second", "new_burst");
     let packets = read_rate(&mut section, "packets_per_second", "packets_burst");
-    let prefix = section.within("source_prefix", 32, 1..=32);
+    let (usual, longest) = if is_ipv6 { (64, 128) } else { (32, 32) };
+    let prefix =
+        section.has("source_prefix").then(|| section.within("source_prefix", usual, 1..=longest));
     let has_rate = section.has("new_per_second") || section.has("packets_per_second");
     if !has_rate {
         section.missing("new_per_second", "new_per_second = 100");

@@ -45,7 +45,7 @@ pub(super) struct Maps {
     backends: Array<MapData, Backend>,
     backends6: Array<MapData, Backend6>,
     classes: LpmTrie<MapData, [u8; 4], u32>,
-    /// `DENY` and `ALLOW`, until somebody takes them.
+    /// The guard's lists, until somebody takes them.
     pub(super) guard: Option<GuardTries>,
     limits: Array<MapData, Limits>,
     /// `BUCKETS` in memory.
@@ -103,6 +103,8 @@ impl Maps {
             guard: Some(GuardTries {
                 deny: typed(source, map_name::DENY)?,
                 allow: typed(source, map_name::ALLOW)?,
+                deny6: typed(source, map_name::DENY6)?,
+                allow6: typed(source, map_name::ALLOW6)?,
                 settings: second(&settings)
                     .and_then(Array::try_from)
                     .map_err(reading(map_name::SETTINGS))?,

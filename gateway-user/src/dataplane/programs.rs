@@ -25,6 +25,7 @@ const CALLED: &[(u32, &str)] = &[
     (program::IPV6_ICMP, "gateway_v6_icmp"),
     (program::IPV6_ERROR, "gateway_v6_error"),
     (program::IPV6_FRAGMENT, "gateway_v6_fragment"),
+    (program::IPV6_LIMITED, "gateway_v6_limited"),
     // After those that it calls, so that what neighbours say finds the way to the host at any time.
     (program::IPV6, "gateway_v6"),
 ];

@@ -22,7 +22,7 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 15] = [
+const READ_ONLY: [&str; 17] = [
     map_name::VIPS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
@@ -38,6 +38,8 @@ const READ_ONLY: [&str; 15] = [
     map_name::VIP_ADDRS6,
     map_name::BACKENDS6,
     map_name::CLIENT_CLASSES6,
+    map_name::DENY6,
+    map_name::ALLOW6,
 ];
 
 /// Bytes of an Ethernet frame at least, or the kernel does not take it as one.

@@ -72,6 +72,8 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<u32, Backend6>(map_name::BACKENDS6, Entries::Fixed(BACKENDS_MAX)),
     shape::<u32, Flow6>(map_name::FLOWS6, Entries::Flows { each: 1 }),
     shape::<ClientPrefix6, u32>(map_name::CLIENT_CLASSES6, Entries::Fixed(CLIENT_PREFIXES_MAX)),
+    shape::<ClientPrefix6, u32>(map_name::DENY6, Entries::Fixed(GUARD_PREFIXES_MAX)),
+    shape::<ClientPrefix6, u32>(map_name::ALLOW6, Entries::Fixed(GUARD_PREFIXES_MAX)),
     shape::<u32, Unsent>(map_name::UNSENT, Entries::Fixed(1)),
     shape::<FragmentKey, Fragment>(map_name::FRAGMENTS, Entries::Fixed(FRAGMENTS_MAX)),
     shape::<FragmentKey6, Fragment6>(map_name::FRAGMENTS6, Entries::Fixed(FRAGMENTS_MAX)),

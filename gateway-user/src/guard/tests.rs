@@ -8,7 +8,7 @@ struct HeapTries(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    lists: [BTreeSet<Ipv4Net>; 2],
+    lists: [BTreeSet<IpNet>; 2],
     /// Writes that were done, and how many more will succeed; `None`: all.
     writes: usize,
     keeps_confirmed: bool,
@@ -18,13 +18,13 @@ struct Held {
 impl HeapTries {
     fn held(&self, list: List) -> Vec<String> {
         let held = self.0.lock().unwrap();
-        held.lists[list as usize].iter().map(Ipv4Net::to_string).collect()
+        held.lists[list as usize].iter().map(IpNet::to_string).collect()
     }
 
     fn write(
         &self,
         list: List,
-        work: impl FnOnce(&mut BTreeSet<Ipv4Net>) -> bool,
+        work: impl FnOnce(&mut BTreeSet<IpNet>) -> bool,
     ) -> Result<(), TriesError> {
         let mut held = self.0.lock().unwrap();
         if held.left == Some(0) {
@@ -38,15 +38,15 @@ impl HeapTries {
 }
 
 impl Tries for HeapTries {
-    fn read(&self, list: List) -> Result<BTreeSet<Ipv4Net>, TriesError> {
+    fn read(&self, list: List) -> Result<BTreeSet<IpNet>, TriesError> {
         Ok(self.0.lock().unwrap().lists[list as usize].clone())
     }
 
-    fn insert(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+    fn insert(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError> {
         self.write(list, |held| held.insert(prefix))
     }
 
-    fn remove(&mut self, list: List, prefix: Ipv4Net) -> Result<(), TriesError> {
+    fn remove(&mut self, list: List, prefix: IpNet) -> Result<(), TriesError> {
         self.write(list, |held| held.remove(&prefix))
     }
 
@@ -56,7 +56,7 @@ impl Tries for HeapTries {
     }
 }
 
-fn nets(texts: &[&str]) -> BTreeSet<Ipv4Net> {
+fn nets(texts: &[&str]) -> BTreeSet<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
@@ -119,7 +119,7 @@ async fn a_change_that_cannot_be_done_as_a_whole_is_not_begun() {
     let half = Change { add: nets(&["10.0.0.0/8"]), remove: nets(&["192.0.2.0/24"]) };
     keeper.change(List::Deny, half).await.unwrap_err();
     assert!(tries.held(List::Deny).is_empty());
-    let many = (0..=GUARD_ADDED_MAX as u32).map(|n| Ipv4Net::from(std::net::Ipv4Addr::from(n)));
+    let many = (0..=GUARD_ADDED_MAX as u32).map(|n| IpNet::from(IpAddr::from(n.to_be_bytes())));
     let many = Change { add: many.collect(), remove: BTreeSet::new() };
     let error = keeper.change(List::Deny, many).await.unwrap_err();
     assert!(matches!(error, GuardError::TooMany), "{error}");

@@ -1,19 +1,23 @@
 //! The guard's lists in the kernel's tries.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use gateway_common::guard::List;
 use gateway_common::layout::{Settings, setting_flag};
 use gateway_user::dataplane::{Dataplane, DataplaneError};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::lab::with_lab;
 use crate::tables::settings;
 
-fn net(addr: u32, len: u8) -> Ipv4Net {
-    Ipv4Net::new(Ipv4Addr::from(addr), len).unwrap()
+fn net(addr: u32, len: u8) -> IpNet {
+    IpNet::new(Ipv4Addr::from(addr).into(), len).unwrap()
+}
+
+fn net6(addr: u128, len: u8) -> IpNet {
+    IpNet::new(Ipv6Addr::from(addr).into(), len).unwrap()
 }
 
 #[test]
@@ -22,22 +26,36 @@ fn lists_are_apart_and_outlive_whoever_wrote_them() {
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
         let mut tries = dataplane.guard_tries().unwrap();
         assert!(matches!(dataplane.guard_tries(), Err(DataplaneError::GuardTaken)));
-        let denied = [net(0, 0), net(0x0a00_0000, 8), net(0x0a00_0001, 32)];
+        let denied = [
+            net(0, 0),
+            net(0x0a00_0000, 8),
+            net(0x0a00_0001, 32),
+            net6(0, 0),
+            net6(0x2001_0db8 << 96, 32),
+            net6(0x2001_0db8 << 96 | 7, 128),
+        ];
         for prefix in denied {
             tries.insert(List::Deny, prefix).unwrap();
             tries.insert(List::Deny, prefix).unwrap();
         }
-        tries.insert(List::Allow, net(0x0a01_0000, 16)).unwrap();
+        let allowed = [net(0x0a01_0000, 16), net6(0x2001_0db8 << 96, 48)];
+        for prefix in allowed {
+            tries.insert(List::Allow, prefix).unwrap();
+        }
         tries.remove(List::Deny, net(0x0a00_0000, 9)).unwrap();
+        tries.remove(List::Deny, net6(0x2001_0db8 << 96, 33)).unwrap();
         drop((tries, dataplane));
 
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
         assert!(dataplane.adopted());
         let mut tries = dataplane.guard_tries().unwrap();
         assert_eq!(tries.read(List::Deny).unwrap(), BTreeSet::from(denied));
-        assert_eq!(tries.read(List::Allow).unwrap(), BTreeSet::from([net(0x0a01_0000, 16)]));
-        tries.remove(List::Deny, net(0, 0)).unwrap();
-        assert_eq!(tries.read(List::Deny).unwrap(), BTreeSet::from([denied[1], denied[2]]));
+        assert_eq!(tries.read(List::Allow).unwrap(), BTreeSet::from(allowed));
+        for prefix in [denied[0], denied[3]] {
+            tries.remove(List::Deny, prefix).unwrap();
+        }
+        let left = [denied[1], denied[2], denied[4], denied[5]];
+        assert_eq!(tries.read(List::Deny).unwrap(), BTreeSet::from(left));
     });
 }
 
@@ -50,7 +68,7 @@ fn a_long_list_fits() {
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
         let mut tries = dataplane.guard_tries().unwrap();
         // Scattered as addresses of a blocklist are, and all of them different.
-        let prefixes: BTreeSet<Ipv4Net> =
+        let prefixes: BTreeSet<IpNet> =
             (0..MANY).map(|n| net(n.wrapping_mul(0x9e37_79b1) & !0xff | n & 0xff, 32)).collect();
         let begun = Instant::now();
         for prefix in &prefixes {

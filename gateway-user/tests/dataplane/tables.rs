@@ -34,8 +34,7 @@ const fn vip_at(port: u16) -> VipId {
 const LIMITS: Limits = Limits {
     packets: Rate { interval: 4, ahead_max: 400 },
     flows: Rate { interval: 0, ahead_max: 0 },
-    source_mask: [255, 255, 255, 0],
-    reserved: 0,
+    source_mask: [255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
 pub(crate) fn some_tables() -> Tables {

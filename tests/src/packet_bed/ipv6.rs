@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use aya::maps::Array;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use gateway_common::flows;
+use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
     Backend, Backend6, Flow, Flow6, FlowKey, FlowTuple6, Vip, VipKey6, address_flag, backend_flag,
@@ -98,6 +99,20 @@ impl Bed {
         let map = self.ebpf.map_mut(name).context("no map CLIENT_CLASSES6")?;
         let mut classes: LpmTrie<_, [u8; 16], u32> = map.try_into()?;
         classes.insert(&Key::new(len, prefix.octets()), class, 0).context("setting a class")
+    }
+
+    /// Puts a prefix on a list of the guard.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn list6(&mut self, list: List, prefix: Ipv6Addr, len: u32) -> Result<()> {
+        let name = match list {
+            List::Deny => map_name::DENY6,
+            List::Allow => map_name::ALLOW6,
+        };
+        let map = self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))?;
+        let mut prefixes: LpmTrie<_, [u8; 16], u32> = map.try_into()?;
+        prefixes.insert(&Key::new(len, prefix.octets()), 1, 0).context("listing a prefix")
     }
 
     /// The addresses that are kept beside a line of the flow table.

@@ -98,7 +98,7 @@ fn limit(bed: &mut Bed, packets: Rate, flows: Rate) {
     bed.vip(addr(VIP), Vip { index: 1, pool: 0, flags }).unwrap();
     bed.vip(addr(VIP_L7), Vip { index: 2, pool: 0, flags: flags | vip_flag::L7 }).unwrap();
     for row in [1, 2] {
-        bed.limits(row, Limits { packets, flows, source_mask: [255; 4], reserved: 0 }).unwrap();
+        bed.limits(row, Limits { packets, flows, source_mask: [255; 16] }).unwrap();
     }
 }
 

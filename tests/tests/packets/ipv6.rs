@@ -2,6 +2,7 @@
 
 mod errors;
 mod fragments;
+mod guard;
 mod unsent;
 
 use std::net::SocketAddrV6;

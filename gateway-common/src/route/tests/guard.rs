@@ -42,8 +42,9 @@ fn just(burst: u64) -> Rate {
 fn limited(packets: Rate, flows: Rate) -> HeapTables {
     let tables = HeapTables::new();
     tables.vip_flags.set(vip_flag::GUARDED | vip_flag::LIMITED);
-    let source_mask = [255, 255, 255, 0];
-    tables.limits.set(Limits { packets, flows, source_mask, reserved: 0 });
+    let mut source_mask = [0; 16];
+    source_mask[..3].fill(255);
+    tables.limits.set(Limits { packets, flows, source_mask });
     tables
 }
 

@@ -15,7 +15,7 @@ impl Engine {
     /// configuration says.
     ///
     /// # Errors
-    /// There is no such VIP, or it is not guarded.
+    /// There is no such VIP, it is not guarded, or the limit is none for its family.
     pub fn order_limit(
         &mut self,
         vip: &str,
@@ -25,6 +25,9 @@ impl Engine {
         let spec = found.ok_or_else(|| LimitError::NoSuchVip(vip.to_owned()))?;
         if !spec.guard {
             return Err(LimitError::NotGuarded(vip.to_owned()));
+        }
+        if let Some(LimitOrder::Set(limit)) = &order {
+            limit.check(spec.addr.ip())?;
         }
         let spec = spec.clone();
         match order {
@@ -38,6 +41,7 @@ impl Engine {
     fn vip_limit(&self, spec: &VipSpec) -> VipLimit {
         VipLimit {
             vip: spec.name.clone(),
+            addr: spec.addr.ip(),
             limit: self.limit_of(spec),
             ordered: self.limits.contains_key(&spec.name),
         }
@@ -71,7 +75,7 @@ mod tests {
 
     fn limit(per_second: f64) -> LimitSpec {
         let rate = RateSpec::new(per_second, None).ok();
-        LimitSpec::new(rate, None, 32).unwrap()
+        LimitSpec::new(rate, None, None).unwrap()
     }
 
     fn engine(configured: Option<LimitSpec>, is_guarded: bool) -> Engine {
@@ -106,6 +110,16 @@ mod tests {
         assert_eq!(in_force(&next), None, "orders outlive the daemon");
         assert!(!next.order_limit("web", None).unwrap().ordered);
         assert_eq!(in_force(&next), Some(10.0));
+    }
+
+    #[test]
+    fn a_source_of_more_bits_than_an_address_has_is_refused() {
+        let mut engine = engine(None, true);
+        let rate = RateSpec::new(1.0, None).ok();
+        let long = LimitSpec::new(rate, None, Some(64)).unwrap();
+        let error = engine.order_limit("web", Some(LimitOrder::Set(long))).unwrap_err();
+        assert_eq!(error, LimitError::SourcePrefix { bits: 64, max: 32 });
+        assert_eq!(in_force(&engine), None);
     }
 
     #[test]

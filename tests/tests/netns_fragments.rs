@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use gateway_tests::config::GatewayConfig;
+use gateway_tests::netns::Namespace;
 use gateway_tests::node::wait_for;
 use gateway_tests::testbed::Family::{Ipv4, Ipv6};
 use gateway_tests::testbed::{Family, Testbed};
@@ -20,7 +21,7 @@ const PORT: u16 = 80;
 fn start_echo(testbed: &Testbed, family: Family, number: usize) {
     let vip = testbed.l4_vip_of(family, 1);
     testbed.add_vip_to_backend(number, vip.ip()).unwrap();
-    let work = move |addr: std::net::SocketAddr| {
+    let work = move |addr: SocketAddr| {
         let socket = UdpSocket::bind(addr).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut buffer = vec![number as u8; 65_536];
@@ -32,6 +33,16 @@ fn start_echo(testbed: &Testbed, family: Family, number: usize) {
     for addr in [vip, testbed.backend_of(family, number, PORT).addr] {
         testbed.backend(number).detached(move || work(addr)).unwrap();
     }
+}
+
+/// One VIP of datagrams over both backends.
+fn config(testbed: &Testbed, family: Family, mode: &str) -> GatewayConfig {
+    let members = (1..=2).map(|number| testbed.backend_of(family, number, PORT)).collect();
+    let mut config = GatewayConfig::one_pool(testbed.l4_vip_of(family, 1), "l4", "equal", members);
+    config.vips[0].protocol = "udp";
+    config.pools[0].lines = format!("mode = {mode:?}");
+    config.pools[0].sections.clear();
+    config
 }
 
 /// Two backends in a mode: every client's datagrams of all sizes come back whole, from one of them.
@@ -51,14 +62,17 @@ fn datagrams_come_back(family: Family, mode: &str) {
             decaps.push(testbed.start_decap(number, tunnel, "0.0.0.0/0").unwrap());
         }
     }
-    let members = (1..=2).map(|number| testbed.backend_of(family, number, PORT)).collect();
-    let mut config = GatewayConfig::one_pool(vip, "l4", "equal", members);
-    config.vips[0].protocol = "udp";
-    config.pools[0].lines = format!("mode = {mode:?}");
-    config.pools[0].sections.clear();
-    let _gateway = testbed.start_gateway(&config).unwrap();
+    let _gateway = testbed.start_gateway(&config(&testbed, family, mode)).unwrap();
+    let answered = ask(testbed.client(), family, vip);
+    assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
+}
+
+/// Sends datagrams of all sizes from eight sockets, until each came back whole; of how many sockets each
+/// backend was the one.
+fn ask(client: &Namespace, family: Family, vip: SocketAddr) -> [usize; 3] {
     let work = || {
-        let sockets: Vec<_> = (0..8).map(|_| UdpSocket::bind((family.any(), 0)).unwrap()).collect();
+        let bind = |_| UdpSocket::bind((family.any(), 0)).unwrap();
+        let sockets: Vec<_> = (0..8).map(bind).collect();
         let mut answered = [0; 3];
         for socket in &sockets {
             socket.connect(vip).unwrap();
@@ -81,8 +95,7 @@ fn datagrams_come_back(family: Family, mode: &str) {
         }
         answered
     };
-    let answered = testbed.client().run(work).unwrap();
-    assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
+    client.run(work).unwrap()
 }
 
 #[test]
@@ -113,4 +126,27 @@ fn large_datagrams_of_ipv6_come_back_through_nat() {
 #[test]
 fn large_datagrams_of_ipv6_come_back_from_backends_on_the_link() {
     datagrams_come_back(Ipv6, "dsr-l2");
+}
+
+/// A router beyond the gateway has no room for the backends' fragments, and says so to who sent them.
+fn backends_learn_to_send_smaller_fragments(mode: &str) {
+    let Some(testbed) = Testbed::of_family_or_skip(Ipv6, 2) else { return };
+    let vip = testbed.l4_vip_ipv6(1);
+    (1..=2).for_each(|number| start_echo(&testbed, Ipv6, number));
+    let far = testbed.client_behind(Ipv6, 1_280).unwrap();
+    // A card takes no longer frames than it sends.
+    far.ip("link set eth0 mtu 1280").unwrap();
+    let _gateway = testbed.start_gateway(&config(&testbed, Ipv6, mode)).unwrap();
+    let answered = ask(&far, Ipv6, vip);
+    assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
+}
+
+#[test]
+fn backends_of_ipv6_learn_to_send_smaller_fragments_through_nat() {
+    backends_learn_to_send_smaller_fragments("nat");
+}
+
+#[test]
+fn backends_of_ipv6_on_the_link_learn_to_send_smaller_fragments() {
+    backends_learn_to_send_smaller_fragments("dsr-l2");
 }

@@ -29,14 +29,14 @@ pub const EXTENSIONS_MAX: usize = 4;
 pub const EXTENSIONS_LEN_MAX: usize = 256;
 
 /// The least that an extension header has, and the unit of its length.
-const EXTENSION_UNIT: usize = 8;
+pub(crate) const EXTENSION_UNIT: usize = 8;
 
 /// Numbers of extension headers.
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
+pub(crate) mod extension {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const DESTINATION: u8 = 60;
 }
 
 /// An IPv6 header and its extensions: enough to know what kind of packet it is.
@@ -179,7 +179,7 @@ const fn masked(header_len: u16) -> usize {
 /// A fragment header's offset and flag (RFC 8200, section 4.5) as IPv4 has them. A packet that is its
 /// only fragment (RFC 6946) is none.
 #[inline(always)]
-const fn fragment(field: u16) -> u16 {
+pub(crate) const fn fragment(field: u16) -> u16 {
     let more = if field & 1 != 0 { MORE_FRAGMENTS } else { 0 };
     more | field >> 3
 }

@@ -5,8 +5,8 @@
 
 use crate::checksum::Delta;
 use crate::layout::{FlowKey, FlowTuple6, address_flag};
-use crate::packet::ipv6::{self, Header6, ICMPV6, IPV6_LEN};
-use crate::packet::{Bytes, ETHERNET_LEN, Frame, Packet, TCP, UDP};
+use crate::packet::ipv6::{self, EXTENSION_UNIT, Header6, ICMPV6, IPV6_LEN, extension};
+use crate::packet::{Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame, Packet, TCP, UDP};
 use crate::rewrite::ipv6::{addresses, ports, relay, set_addresses};
 use crate::rewrite::udp_checksum;
 use crate::verdict::Verdict;
@@ -122,7 +122,8 @@ fn forward_error<F: Frame, T: Tables<Family = V6>>(
     packet: &Packet,
 ) -> Result<Step, Verdict> {
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
-    // What is quoted of another protocol, or behind extension headers, is no flow's here.
+    // What is quoted of another protocol, behind other extension headers, or of a later fragment is no
+    // flow's here.
     let quote = Quote::decode(frame, packet).ok_or(Verdict::PassNotOurs)?;
     let from = V6::tuple(frame, packet)?;
     // An error goes to whose packet it quotes.
@@ -158,22 +159,35 @@ struct Quote {
     tuple: FlowTuple6,
     /// Where its IP header begins in the frame.
     at: usize,
+    /// Where its TCP or UDP header begins.
+    transport_at: usize,
     /// The quote holds the checksum of its TCP or UDP header.
     has_checksum: bool,
 }
 
 impl Quote {
-    /// The quote of an error, if it is TCP or UDP and long enough to name ports.
+    /// The quote of an error, if it is TCP or UDP and long enough to name ports: a whole packet, or the
+    /// first of the fragments that its sender made of it.
     #[inline(always)]
     fn decode<F: Frame>(frame: &F, packet: &Packet) -> Option<Quote> {
         let at = packet.transport_offset() + ICMP_LEN;
         let ip = frame.bytes::<IPV6_LEN>(at)?;
         let [version_and_class, ..] = ip.four::<0>();
-        let [protocol, _] = ip.two::<6>();
-        let transport = frame.bytes::<QUOTE_LEN>(at + IPV6_LEN)?;
+        let [next, _] = ip.two::<6>();
+        let (protocol, transport_at) = if next == extension::FRAGMENT {
+            let [protocol, _, high, low] =
+                frame.bytes::<EXTENSION_UNIT>(at + IPV6_LEN)?.four::<0>();
+            if ipv6::fragment(u16::from_be_bytes([high, low])) & FRAGMENT_OFFSET != 0 {
+                return None;
+            }
+            (protocol, at + IPV6_LEN + EXTENSION_UNIT)
+        } else {
+            (next, at + IPV6_LEN)
+        };
+        let transport = frame.bytes::<QUOTE_LEN>(transport_at)?;
         // Padding may follow the packet in its frame.
         let end = ETHERNET_LEN + packet.ip_len as usize;
-        let is_whole = at + IPV6_LEN + QUOTE_LEN <= end;
+        let is_whole = transport_at + QUOTE_LEN <= end;
         if version_and_class >> 4 != 6 || !is_whole || (protocol != TCP && protocol != UDP) {
             return None;
         }
@@ -187,7 +201,8 @@ impl Quote {
                 reserved: [0; 3],
             },
             at,
-            has_checksum: protocol == UDP || at + IPV6_LEN + TCP_CHECKSUM_END <= end,
+            transport_at,
+            has_checksum: protocol == UDP || transport_at + TCP_CHECKSUM_END <= end,
         })
     }
 
@@ -197,15 +212,14 @@ impl Quote {
         let within = ports(&self.tuple, to);
         // The addresses and ports, and below the checksum that is changed by them.
         let mut changed = within;
-        let transport_at = self.at + IPV6_LEN;
         if self.has_checksum && self.tuple.protocol == TCP {
-            let tcp = frame.bytes::<TCP_CHECKSUM_END>(transport_at)?;
+            let tcp = frame.bytes::<TCP_CHECKSUM_END>(self.transport_at)?;
             let before = tcp.two::<16>();
             let after = within.apply(before);
             tcp.set_two::<16>(after);
             changed = changed.replace2(before, after);
         }
-        let transport = frame.bytes::<QUOTE_LEN>(transport_at)?;
+        let transport = frame.bytes::<QUOTE_LEN>(self.transport_at)?;
         if self.has_checksum && self.tuple.protocol == UDP {
             let before = transport.two::<6>();
             let after = udp_checksum(before, within);

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use gateway_common::layout::{Vip, mode, vip_flag};
 use gateway_common::packet::TCP;
 use gateway_common::verdict::Verdict;
-use gateway_tests::packet::ipv6::{IP, Icmp6, Packet6};
+use gateway_tests::packet::ipv6::fragments::cut;
+use gateway_tests::packet::ipv6::{IP, Icmp6, Packet6, see6};
 use gateway_tests::packet::{TTL, flag};
 use gateway_tests::packet_bed::{
     Action, BACKEND_MAC, BACKEND_SIDE6, Bed, CLIENT_MAC, ROUTER6, Side,
@@ -83,6 +84,44 @@ fn an_error_reaches_whose_packet_it_quotes_however_much_it_quotes() {
                     };
                     assert_eq!(Icmp6::see(&ran.frame).unwrap(), (mac, expected), "{len} quoted");
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_error_about_a_first_fragment_reaches_whose_packet_it_was() {
+    check("an_error_about_a_first_fragment_reaches_whose_packet_it_was", |bed| {
+        let question = Packet6::udp(addr(CLIENT6), addr(VIP6), &[0x5a; 3_000]);
+        let asked = see6(&run(bed, Side::Client, &question.clone().payload(b"?")).frame).unwrap();
+        let (nat, backend) = (asked.packet.source, asked.packet.target);
+        let answer = Packet6::udp(backend, nat, &[0xa5; 3_000]);
+        for (from, packet, router, us, (target, source)) in [
+            (Side::Client, question, BACKEND_ROUTER6, BACKEND_SIDE6, (addr(CLIENT6), addr(VIP6))),
+            (Side::Backend, answer, ROUTER6, *addr(VIP6).ip(), (backend, nat)),
+        ] {
+            let side = if from == Side::Client { Side::Backend } else { Side::Client };
+            let sent = cut(&packet.clone().hop_limit(TTL - 1).frame().unwrap(), 1_400, 7).unwrap();
+            let fragments = cut(&packet.frame().unwrap(), 1_400, 7).unwrap();
+            let left: Vec<_> =
+                fragments.iter().map(|frame| bed.run(from, frame).unwrap().frame).collect();
+            for len in [QUOTE_MIN + 8, QUOTE_MIN + 9, 1_232] {
+                let error = error(router, us, &left[0][IP..IP + len]);
+                let ran = bed.run(side, &error.frame().unwrap()).unwrap();
+                assert_eq!(ran.verdict, Verdict::ForwardError, "{from:?}, {len} quoted");
+                let expected = Icmp6 {
+                    source: *source.ip(),
+                    target: *target.ip(),
+                    payload: sent[0][IP..IP + len].to_vec(),
+                    hop_limit: TTL - 1,
+                    ..error
+                };
+                assert_eq!(Icmp6::see(&ran.frame).unwrap().1, expected, "{from:?}, {len} quoted");
+            }
+            // Of later ones nobody knows the ports, nor of what ends in the header of fragments.
+            for quote in [&left[1][IP..], &left[0][IP..IP + QUOTE_MIN + 7]] {
+                let error = error(router, us, &quote[..quote.len().min(1_232)]);
+                assert_eq!(put(bed, side, &error), Verdict::PassNotOurs);
             }
         }
     });

@@ -188,10 +188,10 @@ impl World {
             tables.pools.push(pool);
             tables.add_table(&members.iter().map(|&row| row as u16).collect::<Vec<u16>>());
         }
-        for at in 0..BACKENDS.len() {
+        for (at, (addr, ..)) in BACKENDS.iter().enumerate() {
             let row = row(at, 1, WEIGHT_MAX);
             tables.add_backend(row);
-            if let SocketAddr::V6(addr) = BACKENDS[at].0.parse()? {
+            if let SocketAddr::V6(addr) = addr.parse()? {
                 bed.backend6(at as u32, addr, 1, 0)?;
             }
             set(bed, at, row)?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::Output;
 use std::time::Duration;
@@ -117,6 +118,20 @@ fn connections_go_through_xdp_and_are_shown_with_their_addresses() {
         assert!(trace.contains(part), "{part}: {trace}");
     }
     assert!(trace.contains("sent      [fd00:11:"), "{trace}");
+
+    let config = testbed.config_path().display().to_string();
+    let only = ["capture", "--verdict", "forward_in", "--count", "1", "--config", &config];
+    let capture = testbed.gateway_command(&only).unwrap();
+    let mut capture = Node::start_piped(capture, "capture", testbed.folder()).unwrap();
+    let begun = || Ok(capture.log().contains("capturing").then_some(()));
+    wait_for("the capture to begin", PATIENCE, begun).unwrap();
+    curl(&testbed, &format!("http://{vip}/"));
+    let mut out = capture.stdout().unwrap();
+    assert!(capture.wait(PATIENCE).unwrap().success(), "it ends when it has one");
+    let mut line = String::new();
+    out.read_to_string(&mut line).unwrap();
+    assert!(line.contains(" forward_in [fd00:11:"), "{line}");
+    assert!(line.contains("]:8080 tcp [S], 94 bytes"), "{line}");
 }
 
 #[test]

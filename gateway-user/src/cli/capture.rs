@@ -211,7 +211,9 @@ async fn watch(
             }
         });
         put?;
-        if is_over || seen.taken >= limits.count || !sink.flush()? {
+        // The last of them, too.
+        let is_read = sink.flush()?;
+        if is_over || seen.taken >= limits.count || !is_read {
             return Ok(seen);
         }
     }

@@ -47,6 +47,10 @@ const RATE_SPAN: Duration = Duration::from_secs(2);
 /// Half of a deviation in load is forgotten after this long (the EWMA's decay).
 const LOAD_HALF_LIFE: Duration = Duration::from_secs(2);
 
+/// Half of the longest that an answer took is forgotten after this long: requests that take long by nature
+/// may come minutes apart.
+const LONGEST_HALF_LIFE: Duration = Duration::from_secs(600);
+
 /// What is remembered of one backend.
 #[derive(Clone, Debug)]
 pub struct Memory {
@@ -61,6 +65,10 @@ pub struct Memory {
     /// The same with the classes of its requests taken out.
     pace: Pace,
     load: Option<f64>,
+    /// The same when something last came back, or nothing waited for it.
+    load_before: f64,
+    /// The longest that an answer took to begin, s, as far as it is remembered.
+    longest: f64,
     finished_since_tick: u64,
     /// EWMA of what requests take to their last byte, s.
     taken: Option<f64>,
@@ -122,6 +130,10 @@ pub struct Evidence {
     pub silent_for: Duration,
     /// How long several requests have waited with none answered.
     pub unanswered_for: Duration,
+    /// `load` when that began: how often something came back while it did.
+    pub load_before: f64,
+    /// The longest that an answer took to begin, s, of late: half of it is forgotten in ten minutes.
+    pub longest: f64,
     /// Configured capacity relative to the pool's mean.
     pub capacity: f64,
     /// Whether its active probe is down.
@@ -151,6 +163,8 @@ impl Memory {
             concurrency: Concurrency::default(),
             pace: Pace::default(),
             load: None,
+            load_before: 0.0,
+            longest: 0.0,
             finished_since_tick: 0,
             taken: None,
             streamed: 0.0,
@@ -183,7 +197,10 @@ impl Memory {
                 self.streaks.failed();
                 self.fail(at, Failure::ServerError);
             }
-            Seen::FirstResponse { after, .. } => self.answer(at, after),
+            Seen::FirstResponse { after, .. } => {
+                self.longest = self.longest.max(after.as_secs_f64());
+                self.answer(at, after);
+            }
             Seen::Closed { .. } | Seen::ResetByClient { .. } => self.silence.alive(),
             Seen::ResetByBackend { .. } => {
                 self.streaks.failed();
@@ -196,6 +213,7 @@ impl Memory {
                         self.streamed +=
                             TAKEN_GAIN * (f64::from(u8::from(streamed)) - self.streamed);
                         self.answer(at, scaled_to_prompt(&profile.traits, first_byte_after));
+                        self.longest = self.longest.max(first_byte_after.as_secs_f64());
                         self.took(after);
                         if !streams(first_byte_after, after) {
                             self.concurrency.answered(among, after);
@@ -268,6 +286,11 @@ impl Memory {
         self.silence.tick(now, in_flight, awaiting);
         let finished_now = std::mem::take(&mut self.finished_since_tick);
         self.forecast_load(finished_now, elapsed);
+        self.longest *= 0.5f64.powf(elapsed.as_secs_f64() / LONGEST_HALF_LIFE.as_secs_f64());
+        let unanswered_for = self.silence.unanswered(now);
+        if unanswered_for.is_zero() {
+            self.load_before = self.load.unwrap_or(0.0);
+        }
         let recent = recent(&self.window, now);
         let wide = self.window.summary(now, SPAN_MIN, QUANTILE_SAMPLES);
         let failures = self.window.summary(now, SPAN_MIN, FAILURE_SAMPLES);
@@ -298,7 +321,9 @@ impl Memory {
             taken: self.taken,
             awaiting,
             silent_for: self.silence.age(now),
-            unanswered_for: self.silence.unanswered(now),
+            unanswered_for,
+            load_before: self.load_before,
+            longest: self.longest,
             capacity,
             probe_down: self.probe.is_down(),
             serving,

@@ -50,9 +50,13 @@ const SILENCE_LATENCIES: f64 = 8.0;
 /// The shortest silence that means something, s.
 const SILENCE_MIN: f64 = 1.0;
 
-/// Requests that wait are those that take long, whatever the others took: so many times the own 99th
-/// percentile as well.
+/// Requests that wait are those that take long, whatever the others take: so many times the longest that
+/// any of the pool's took as well.
 const UNANSWERED_LATENCIES: f64 = 2.0;
+
+/// Where requests are few, nothing is answered for a while by chance: not in the time of so many answers,
+/// but once in three thousand times.
+const UNANSWERED_ANSWERS: f64 = 8.0;
 
 /// The rules.
 #[derive(Clone, Copy, Debug)]
@@ -97,9 +101,11 @@ impl Substitute {
 
 /// Whether work piles up, or requests wait, for longer than either means anything.
 fn is_silent(own: &Evidence, peers: &Peers) -> bool {
-    let unanswered_max = own.latency_p99.unwrap_or(0.0) * UNANSWERED_LATENCIES;
+    let longest = UNANSWERED_LATENCIES * peers.longest;
+    // Infinite, so never, where nothing was answered before.
+    let chance = UNANSWERED_ANSWERS / own.load_before;
     own.silent_for.as_secs_f64() > peers.silence_max
-        || own.unanswered_for.as_secs_f64() > peers.silence_max.max(unanswered_max)
+        || own.unanswered_for.as_secs_f64() > peers.silence_max.max(longest).max(chance)
 }
 
 /// How fast each backend of a pool is by what requests cost it. A request that fails is work lost:
@@ -147,6 +153,8 @@ struct Peers {
     answer: bool,
     /// Seconds of silence that mean something.
     silence_max: f64,
+    /// The longest that an answer of any backend of the pool took to begin, s.
+    longest: f64,
 }
 
 /// All backends that serve, added up.
@@ -156,6 +164,7 @@ struct Totals {
     recent: Counts,
     answering: usize,
     usual_latency: Option<f64>,
+    longest: f64,
 }
 
 /// Requests that finished, and how many of them failed.
@@ -208,6 +217,7 @@ impl Totals {
             recent: serving().map(recent).fold(Counts::default(), Counts::plus),
             answering: serving().filter(|backend| answers(backend)).count(),
             usual_latency: latencies.get(latencies.len() / 2).copied(),
+            longest: backends.iter().map(|backend| backend.longest).fold(0.0, f64::max),
         }
     }
 
@@ -228,6 +238,7 @@ impl Totals {
             failed_share_most: wilson(long, WILSON_Z_PEERS).1.max(short.share()),
             faint_share_most: wilson(faint, WILSON_Z_PEERS).1.max(short.share()),
             answer: answering > 0,
+            longest: self.longest,
             silence_max: usual
                 .map_or(SILENCE_UNKNOWN, |usual| SILENCE_MIN.max(SILENCE_LATENCIES * usual)),
         }

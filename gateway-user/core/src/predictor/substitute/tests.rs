@@ -95,13 +95,16 @@ fn failures_take_from_speed() {
 
 #[test]
 fn requests_that_wait_are_silence_once_they_wait_longer_than_the_longest_take() {
-    let reason = |seconds, latency_p99| {
+    let reason = |seconds, longest, load_before| {
         let unanswered_for = Duration::from_secs_f64(seconds);
-        let own = Evidence { unanswered_for, latency_p99, ..well() };
-        fault(&[own, well()]).map(|fault| fault.reason)
+        let own = Evidence { unanswered_for, load_before, ..well() };
+        fault(&[own, Evidence { longest, ..well() }]).map(|fault| fault.reason)
     };
-    assert_eq!(reason(0.9, None), None);
-    assert_eq!(reason(1.1, None), Some(Reason::Silent));
-    assert_eq!(reason(3.9, Some(2.0)), None, "some requests take that long");
-    assert_eq!(reason(4.1, Some(2.0)), Some(Reason::Silent));
+    assert_eq!(reason(0.9, 0.1, 20.0), None);
+    assert_eq!(reason(1.1, 0.1, 20.0), Some(Reason::Silent));
+    assert_eq!(reason(3.9, 2.0, 20.0), None, "some requests take that long, wherever it was");
+    assert_eq!(reason(4.1, 2.0, 20.0), Some(Reason::Silent));
+    assert_eq!(reason(3.9, 0.1, 2.0), None, "it is not asked for more");
+    assert_eq!(reason(4.1, 0.1, 2.0), Some(Reason::Silent));
+    assert_eq!(reason(60.0, 0.1, 0.0), None, "nobody knows what it answers");
 }

@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod duration;
 pub mod fault;
+pub mod flood;
 pub mod http;
 pub mod leftovers;
 pub mod load;

@@ -3,17 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use gateway_tests::command;
 use gateway_tests::config::GatewayConfig;
+use gateway_tests::flood;
 use gateway_tests::load::{LoadOptions, Mode};
 use gateway_tests::node::wait_for;
-use gateway_tests::packet::{Tcp, flag};
 use gateway_tests::testbed::{GatewayNode, Testbed};
-use rustix::net::{AddressFamily, SendFlags, SocketType};
 use rustix::process::Signal;
 
 /// For what takes milliseconds on an idle machine.
@@ -217,40 +216,10 @@ fn a_source_gets_its_burst_and_its_rate_of_connections_and_no_more() {
     assert!(f64::from(made) > 50.0 * seconds, "{made} in {seconds} s without a limit");
 }
 
-/// SYNs of a flood, each from an address and port of its own, and how many are sent at once.
+/// SYNs of a flood.
 const FLOOD: u32 = 60_000;
-const VOLLEY: usize = 100;
-/// Between two volleys: ten thousand SYNs a second.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Where the flood says that it comes from; answers go there and are lost.
-const MADE_UP: [u8; 2] = [10, 14];
 /// Connections that rest through the flood.
 const RESTING: usize = 20;
-
-/// Sends SYNs for connections that nobody wants, from inside the client's namespace.
-fn flood(testbed: &Testbed, vip: SocketAddr) {
-    let SocketAddr::V4(vip) = vip else { panic!("an IPv4 VIP") };
-    let syn = |number: u32| {
-        let [_, port, high, low] = number.to_be_bytes();
-        let source = [MADE_UP[0], MADE_UP[1], high, low];
-        let source = SocketAddrV4::new(source.into(), 1_024 + u16::from(port));
-        // Without the link header, which the kernel makes.
-        Tcp::new(source, vip, flag::SYN).frame().unwrap().split_off(14)
-    };
-    let send = || {
-        let raw = Some(rustix::net::ipproto::RAW);
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, raw).unwrap();
-        let numbers: Vec<u32> = (0..FLOOD).collect();
-        for volley in numbers.chunks(VOLLEY) {
-            for &number in volley {
-                // What a full queue of the card does not take is not sent.
-                let _ = rustix::net::sendto(&socket, &syn(number), SendFlags::DONTWAIT, &vip);
-            }
-            std::thread::sleep(PAUSE);
-        }
-    };
-    testbed.client().run(send).unwrap();
-}
 
 /// Connections from the client that asked once and were answered.
 fn rest(testbed: &Testbed, vip: SocketAddr) -> Vec<TcpStream> {
@@ -275,7 +244,7 @@ fn answered(resting: &mut [TcpStream]) -> usize {
 #[test]
 fn a_flood_of_syns_takes_nothing_from_who_connects_and_who_is_connected() {
     let Some(testbed) = Testbed::or_skip(2) else { return };
-    testbed.gateway().ip(&format!("route add 10.14.0.0/16 via {CLIENT}")).unwrap();
+    flood::route(&testbed).unwrap();
     let _backends = testbed.start_backends(&[2, 2]).unwrap();
     let vip = testbed.l4_vip(1);
     let members = (1..=2).map(|number| testbed.backend_at(number, 8080)).collect();
@@ -291,7 +260,7 @@ fn a_flood_of_syns_takes_nothing_from_who_connects_and_who_is_connected() {
     let connecting = testbed.load("connecting", &options(Mode::Connection)).unwrap();
     let connected = testbed.load("connected", &options(Mode::KeepAlive)).unwrap();
     connecting.wait_for_answers(50, PATIENCE).unwrap();
-    flood(&testbed, vip);
+    flood::send(&testbed, vip, FLOOD).unwrap();
     for load in [connecting, connected] {
         let tally = load.stop().unwrap().total_without(&[]);
         let failed: u64 = tally.failed.values().sum();

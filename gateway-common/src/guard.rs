@@ -12,7 +12,7 @@
 
 use crate::flows::Line;
 use crate::hash::hash_of;
-use crate::layout::{Limits, Rate, Settings, Vip};
+use crate::layout::{GuardCounts, Limits, Rate, Settings, Vip};
 use crate::limits::BUCKET_LINES;
 use crate::route::{Family, Tables, TupleOf};
 use crate::verdict::Verdict;
@@ -39,10 +39,44 @@ impl List {
     }
 }
 
+/// What is counted of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// A packet that the lists dropped.
+    Denied,
+    /// The first packet of a flow, above a limit.
+    RateNew,
+    /// A packet above a limit.
+    RatePackets,
+    /// A SYN whose source was asked to prove that it is there.
+    Challenged,
+    /// Its proof.
+    Proven,
+    /// A flow that was confirmed.
+    Confirmed,
+}
+
+impl Guarded {
+    /// Adds one to what is counted.
+    #[inline(always)]
+    pub fn count(self, counts: &mut GuardCounts) {
+        let count = match self {
+            Guarded::Denied => &mut counts.denied,
+            Guarded::RateNew => &mut counts.rate_new,
+            Guarded::RatePackets => &mut counts.rate_packets,
+            Guarded::Challenged => &mut counts.challenged,
+            Guarded::Proven => &mut counts.proven,
+            Guarded::Confirmed => &mut counts.confirmed,
+        };
+        *count = count.wrapping_add(1);
+    }
+}
+
 /// Whether a packet from a client may go on, by the lists.
 #[inline(always)]
-pub fn admit<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> Result<(), Verdict> {
+pub fn admit<T: Tables>(tables: &T, vip: &Vip, tuple: &TupleOf<T>) -> Result<(), Verdict> {
     if tables.lists(List::Deny, tuple) && !is_allowed(tables, tuple) {
+        tables.count_guarded(vip.index, Guarded::Denied);
         return Err(Verdict::DropDenied);
     }
     Ok(())
@@ -50,7 +84,7 @@ pub fn admit<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> Result<(), Verdict> {
 
 /// Asked only of what would be dropped otherwise, so that it costs the others nothing.
 #[inline(always)]
-fn is_allowed<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> bool {
+pub(crate) fn is_allowed<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> bool {
     tables.lists(List::Allow, tuple)
 }
 
@@ -79,6 +113,14 @@ impl Limited {
             Limited::Flow => Verdict::DropRateNew,
         }
     }
+
+    #[inline(always)]
+    fn counted(self) -> Guarded {
+        match self {
+            Limited::Packet => Guarded::RatePackets,
+            Limited::Flow => Guarded::RateNew,
+        }
+    }
 }
 
 /// Whether the source of a packet has a token for it, which is then taken.
@@ -103,6 +145,7 @@ pub fn limit<T: Tables>(
     if take(line, hash as u16, &rate, tables.now_ns()) || is_allowed(tables, tuple) {
         return Ok(());
     }
+    tables.count_guarded(vip.index, what.counted());
     Err(what.verdict())
 }
 

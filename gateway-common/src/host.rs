@@ -17,11 +17,12 @@ use bytemuck::Zeroable;
 
 use self::family::HostFamily;
 use crate::flows::{self, AtomicTable, FlowTable, Found, LINE_WORDS};
-use crate::guard::List;
+use crate::guard::{Guarded, List};
 use crate::layout::{
-    Backend, Backend6, Flow, Flow6, FlowEvent, FlowKey, Fragment, Fragment6, FragmentKey,
-    FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, VipKey,
-    VipKey6, Weights, address_flag, setting_flag, vip_flag,
+    Backend, Backend6, ChallengeKeys, Flow, Flow6, FlowEvent, FlowKey, Fragment, Fragment6,
+    FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable, Opening, Outer, Pool,
+    ProvenKey, Settings, Traffic, Vip, VipKey, VipKey6, Weights, address_flag, setting_flag,
+    vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
@@ -79,12 +80,16 @@ pub struct HostTables {
     pub ways: Vec<Way>,
     /// `CLOCK_MONOTONIC`, ns.
     pub now_ns: u64,
+    /// `CHALLENGE_KEYS`.
+    pub challenge_keys: ChallengeKeys,
     vips: HashMap<VipKey, Vip>,
     vips6: HashMap<VipKey6, Vip>,
     addresses: HashMap<IpAddr, u32>,
     classes: HashMap<IpAddr, u8>,
     listed: HashSet<(List, IpAddr)>,
     limits: HashMap<u32, Limits>,
+    proven: RefCell<HashMap<ProvenKey, u64>>,
+    guarded: RefCell<HashMap<u32, GuardCounts>>,
     /// Of all lines, the first few: others share them.
     buckets: Box<[AtomicU64]>,
     maglev: Vec<Box<MaglevTable>>,
@@ -111,12 +116,15 @@ impl HostTables {
             pools: Vec::new(),
             ways: Vec::new(),
             now_ns: 1,
+            challenge_keys: ChallengeKeys { keys: [[1, 2], [3, 4]] },
             vips: HashMap::new(),
             vips6: HashMap::new(),
             addresses: HashMap::new(),
             classes: HashMap::new(),
             listed: HashSet::new(),
             limits: HashMap::new(),
+            proven: RefCell::default(),
+            guarded: RefCell::default(),
             buckets: (0..BUCKET_LINES_HERE * LINE_WORDS).map(|_| AtomicU64::new(0)).collect(),
             maglev: Vec::new(),
             rows: Vec::new(),
@@ -232,6 +240,11 @@ impl HostTables {
     /// Counters of a row of `VIP_TRAFFIC` or `BACKEND_TRAFFIC`.
     pub fn traffic(&self, map: &'static str, row: u32) -> Traffic {
         self.traffic.borrow().get(&(map, row)).copied().unwrap_or_default()
+    }
+
+    /// What the guard counted of a VIP's row.
+    pub fn guarded(&self, vip: u32) -> GuardCounts {
+        self.guarded.borrow().get(&vip).copied().unwrap_or_default()
     }
 
     /// Events since the last call.
@@ -395,6 +408,18 @@ impl<V: HostFamily> Tables for At<'_, V> {
         self.0.buckets.get(at..)?.first_chunk()
     }
 
+    fn challenge_keys(&self) -> Option<&ChallengeKeys> {
+        Some(&self.0.challenge_keys)
+    }
+
+    fn proven_until(&self, source: &ProvenKey) -> u64 {
+        self.0.proven.borrow().get(source).copied().unwrap_or(0)
+    }
+
+    fn prove(&self, source: &ProvenKey, until_ns: u64) {
+        self.0.proven.borrow_mut().insert(*source, until_ns);
+    }
+
     fn in_flight(&self, row: u32) -> u64 {
         self.0.live.get(row as usize).map_or(0, |live| live.get().in_flight)
     }
@@ -459,6 +484,10 @@ impl<V: HostFamily> Tables for At<'_, V> {
         let mut traffic = self.0.traffic.borrow_mut();
         *traffic.entry((VIP_TRAFFIC, vip)).or_default() += more;
         *traffic.entry((BACKEND_TRAFFIC, backend)).or_default() += more;
+    }
+
+    fn count_guarded(&self, vip: u32, what: Guarded) {
+        what.count(self.0.guarded.borrow_mut().entry(vip).or_default());
     }
 
     fn now_ns(&self) -> u64 {

@@ -44,6 +44,12 @@ pub mod map_name {
     pub const DENY: &str = "DENY";
     /// Prefixes of sources whose packets the guard lets through, whatever else it would do.
     pub const ALLOW: &str = "ALLOW";
+    /// Per-CPU [`super::GuardCounts`] by VIP row.
+    pub const GUARD_COUNTS: &str = "GUARD_COUNTS";
+    /// One row: [`super::ChallengeKeys`].
+    pub const CHALLENGE_KEYS: &str = "CHALLENGE_KEYS";
+    /// [`super::ProvenKey`] → until when (`CLOCK_MONOTONIC`, ns) it is not asked again.
+    pub const PROVEN: &str = "PROVEN";
     /// As [`DENY`], of IPv6.
     pub const DENY6: &str = "DENY6";
     /// As [`ALLOW`], of IPv6.
@@ -174,6 +180,9 @@ pub mod vip_flag {
     /// Its sources have [`Limits`](super::Limits). Only with
     /// [`GUARDED`].
     pub const LIMITED: u32 = 8;
+    /// It is under a flood: sources of SYNs have to prove that they are there
+    /// ([`crate::challenge`]). Only with [`GUARDED`].
+    pub const CHALLENGED: u32 = 16;
 }
 
 /// What the VIPs of one address are, whatever their ports.
@@ -563,6 +572,54 @@ pub struct Buckets {
     pub cells: [u64; 8],
 }
 
+/// Keys by which sources are asked to prove that they are there ([`crate::challenge`]): one after the
+/// other, and the one that is not in use may be changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ChallengeKeys {
+    /// By the parity of their times.
+    pub keys: [[u64; 2]; 2],
+}
+
+/// A source that has proven to be there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct ProvenKey {
+    /// The bytes of an address of IPv4, and zeroes; of IPv6, those of its network of 64 bits.
+    pub network: u64,
+    /// 1: of IPv6.
+    pub is_ipv6: u64,
+}
+
+/// What the guard did at a VIP, per CPU, and what tells a flood from clients.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct GuardCounts {
+    /// Packets dropped by its lists.
+    pub denied: u64,
+    /// First packets of flows, above their source's limit.
+    pub rate_new: u64,
+    /// Packets above their source's limit.
+    pub rate_packets: u64,
+    /// SYNs whose sources were asked to prove that they are there.
+    pub challenged: u64,
+    /// Proofs of that.
+    pub proven: u64,
+    /// Flows that were [confirmed](flow_state::CONFIRMED), guarded or not.
+    pub confirmed: u64,
+}
+
+impl AddAssign for GuardCounts {
+    fn add_assign(&mut self, more: GuardCounts) {
+        self.denied += more.denied;
+        self.rate_new += more.rate_new;
+        self.rate_packets += more.rate_packets;
+        self.challenged += more.challenged;
+        self.proven += more.proven;
+        self.confirmed += more.confirmed;
+    }
+}
+
 /// How far a [`Flow`] is, as bits that are only ever added.
 pub mod flow_state {
     /// The backend accepted (SYN and ACK seen).
@@ -618,8 +675,10 @@ pub mod program {
     pub const IPV6_FRAGMENT: u32 = 13;
     /// As [`LIMITED`], of IPv6.
     pub const IPV6_LIMITED: u32 = 14;
+    /// A SYN at a VIP under a flood, of either family ([`crate::route::challenge`]).
+    pub const CHALLENGE: u32 = 15;
     /// Rows of `PROGRAMS`.
-    pub const PROGRAMS_LEN: u32 = 15;
+    pub const PROGRAMS_LEN: u32 = 16;
 }
 
 /// What the first program found out about a packet that begins a flow, for the one that goes on.
@@ -956,6 +1015,9 @@ const _: () = {
     assert!(size_of::<Captured>() == 40);
     assert!(size_of::<Limits>() == 48);
     assert!(size_of::<Buckets>() == 64);
+    assert!(size_of::<ChallengeKeys>() == 32);
+    assert!(size_of::<ProvenKey>() == 16);
+    assert!(size_of::<GuardCounts>() == 48);
     assert!(size_of::<VipKey6>() == 20);
     assert!(size_of::<Backend6>() == 32);
     assert!(size_of::<FlowTuple6>() == 40);
@@ -997,6 +1059,9 @@ mod pod {
         CaptureFilter,
         Limits,
         Buckets,
+        ChallengeKeys,
+        ProvenKey,
+        GuardCounts,
         VipKey6,
         Backend6,
         Flow6,

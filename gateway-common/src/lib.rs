@@ -12,6 +12,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod capture;
+pub mod challenge;
 pub mod checksum;
 pub mod clock;
 pub mod draw;
@@ -27,6 +28,7 @@ pub mod packet;
 pub mod rewrite;
 pub mod route;
 pub mod sight;
+pub mod siphash;
 pub mod tunnel;
 pub mod variation;
 pub mod verdict;

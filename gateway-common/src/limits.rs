@@ -100,6 +100,9 @@ pub const GUARD_ADDED_MAX: usize = 65_536;
 /// longer says anything.
 pub const BUCKET_LINES: u32 = 65_536;
 
+/// Sources that have proven to be there at once: 6 MiB. Beyond that, who was seen longest ago is asked again.
+pub const PROVEN_MAX: u32 = 65_536;
+
 /// Prefixes of gateways whose packets one backend takes apart.
 pub const DECAP_SOURCES_MAX: u32 = 1_024;
 

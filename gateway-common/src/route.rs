@@ -9,6 +9,7 @@
 //! backend answers the client by itself, and the flow is one-sided.
 
 mod answer;
+mod challenge;
 mod error;
 mod established;
 mod family;
@@ -20,17 +21,18 @@ mod reset;
 
 use crate::draw;
 use crate::flows::{self, FlowTable, Found};
-use crate::guard::{self, Limited, List};
+use crate::guard::{self, Guarded, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
-    Backend, Backend6, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits, MaglevTable,
-    Opening, Outer, Pool, Settings, Traffic, Vip, Weights, backend_flag, flow_state, mode,
-    vip_flag,
+    Backend, Backend6, ChallengeKeys, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits,
+    MaglevTable, Opening, Outer, Pool, ProvenKey, Settings, Traffic, Vip, Weights, backend_flag,
+    flow_state, mode, vip_flag,
 };
 use crate::packet::{self, Frame, Packet, Segment, ipv6};
 use crate::rewrite::Hop;
 use crate::verdict::Verdict;
 
+pub use self::challenge::challenge;
 pub use self::error::Error;
 pub use self::family::{Family, V4, V6};
 pub use self::fragment::ipv6::fragment6;
@@ -87,6 +89,13 @@ pub trait Tables: FlowTable {
     /// A line of token buckets.
     fn buckets(&self, line: u32) -> Option<Self::Line>;
 
+    /// The keys by which sources are asked to prove that they are there.
+    fn challenge_keys(&self) -> Option<&ChallengeKeys>;
+    /// Until when a source is not asked again; 0: it has proven nothing.
+    fn proven_until(&self, source: &ProvenKey) -> u64;
+    /// Keeps until when a source is not asked again. May forget who was seen longest ago.
+    fn prove(&self, source: &ProvenKey, until_ns: u64);
+
     /// Flows and requests in flight at a backend.
     fn in_flight(&self, row: u32) -> u64;
     /// One more flow in flight.
@@ -127,6 +136,8 @@ pub trait Tables: FlowTable {
     fn report(&self, event: &FlowEvent);
     /// Adds to the counters of a VIP and a backend.
     fn count(&self, vip: u32, backend: u32, more: Traffic);
+    /// Adds to what the guard counts of a VIP.
+    fn count_guarded(&self, vip: u32, what: Guarded);
 
     /// `CLOCK_MONOTONIC`, ns.
     fn now_ns(&self) -> u64;
@@ -158,8 +169,10 @@ pub enum Step {
     Lost(Verdict),
     /// To ICMP: [`icmp`] goes on.
     Icmp,
-    /// To a VIP whose sources are limited: [`limited`] goes on.
+    /// To a VIP whose sources are limited, or have to prove that they are there: [`limited`] goes on.
     Limited,
+    /// To a SYN whose source has to prove that it is there: [`challenge()`] asks it.
+    Challenged,
     /// To a packet of IPv6, over tables of IPv4: [`arrive`] over those of IPv6 goes on.
     Ipv6,
     /// To a fragment of TCP or UDP: [`fragment()`] goes on.
@@ -183,6 +196,10 @@ fn go_on<F: Frame, T: Tables>(frame: &F, tables: &T, step: Step) -> Step {
         Step::Opens => open(frame, tables),
         Step::Lost(_) => {
             let verdict = reset::<T::Family, F>(frame).err().unwrap_or(Verdict::ResetLost);
+            Step::Ended(Routed { verdict, interface: 0 })
+        }
+        Step::Challenged => {
+            let verdict = challenge(frame, tables).err().unwrap_or(Verdict::SynChallenged);
             Step::Ended(Routed { verdict, interface: 0 })
         }
         Step::Icmp => T::Family::icmp(frame, tables),
@@ -222,8 +239,8 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
     steer::<F, T, false>(frame, tables, &header)
 }
 
-/// The journey of a packet that has ports. A VIP whose sources are limited takes no fragments, of which
-/// only the first would be counted.
+/// The journey of a packet that has ports. A VIP whose sources are limited, or asked, takes no fragments, of
+/// which only the first would be counted.
 #[inline(always)]
 fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
     frame: &F,
@@ -249,16 +266,16 @@ fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
 
     let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
     if vip.flags & vip_flag::GUARDED != 0 {
-        guard::admit(tables, &tuple)?;
+        guard::admit(tables, &vip, &tuple)?;
         // Before its flow is looked for, so that a flood costs no look-up of what it hits.
-        if vip.flags & vip_flag::LIMITED != 0 {
+        if vip.flags & (vip_flag::LIMITED | vip_flag::CHALLENGED) != 0 {
             return if IS_FRAGMENT { Err(Verdict::DropFragment) } else { Ok(Step::Limited) };
         }
     }
     to_vip(frame, tables, settings, &packet, hash, vip)
 }
 
-/// The journey of a packet that [`arrive`] said is for a VIP whose sources are limited.
+/// The journey of a packet that [`arrive`] said is for a VIP whose sources are limited, or asked.
 #[inline(always)]
 pub fn limited<F: Frame, T: Tables>(frame: &F, tables: &T) -> Step {
     match limited_journey(frame, tables) {
@@ -276,7 +293,13 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
     packet.key = T::Family::key(&tuple, settings.hash_seed);
     let hash = flow_hash(&packet.key, settings.hash_seed);
     let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
+    // Before it is answered, so that nobody is answered more than that in another's name.
     guard::limit(tables, settings, &vip, &tuple, Limited::Packet)?;
+    if vip.flags & vip_flag::CHALLENGED != 0
+        && challenge::is_due(frame, tables, &packet, &tuple, &vip)?
+    {
+        return Ok(Step::Challenged);
+    }
     let step = to_vip(frame, tables, settings, &packet, hash, vip);
     let begins = match step {
         Ok(Step::Opens) => true,

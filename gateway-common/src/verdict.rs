@@ -80,6 +80,10 @@ verdicts! {
     TooBigAnswered = 26, "too_big_answered";
     /// Its time to live is used up: its sender was told so by ICMP.
     TtlAnswered = 27, "ttl_answered";
+    /// A SYN at a VIP under a flood, of a source that has proven nothing: it is asked to.
+    SynChallenged = 28, "syn_challenged";
+    /// It proved that its source is there, which is all that it is for.
+    ChallengeMet = 29, "challenge_met";
 }
 
 /// Rows of `VERDICTS`.

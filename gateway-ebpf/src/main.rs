@@ -21,11 +21,11 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use gateway_common::layout::{Outer, program};
-use gateway_common::packet::Frame;
+use gateway_common::packet::{Frame, ipv6};
 use gateway_common::rewrite::Hop;
 use gateway_common::route::{
-    Routed, Step, Tables, V4, V6, arrive, fragment, fragment6, icmp, icmp6, limited, open, reset,
-    stopped,
+    Family, Routed, Step, Tables, V4, V6, arrive, challenge, fragment, fragment6, icmp, icmp6,
+    limited, open, reset, stopped,
 };
 use gateway_common::tunnel::overhead;
 use gateway_common::verdict::Verdict;
@@ -158,15 +158,36 @@ pub fn gateway_v6_reset(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn tell_lost<V: MapFamily>(ctx: &XdpContext) -> u32 {
-    let tables = MapTables::<V>::new(ctx);
     let frame = XdpFrame::new(ctx);
     let surplus = frame.size().wrapping_sub(V::ANSWER_LEN);
-    let verdict = match reset::<V, _>(&frame) {
-        Ok(()) if tables::cut(ctx, surplus) => Verdict::ResetLost,
-        Ok(()) => Verdict::DropTruncated,
+    end_answered(ctx, surplus, reset::<V, _>(&frame).map(|()| Verdict::ResetLost))
+}
+
+/// Asks the source of a SYN to prove that it is there.
+#[xdp]
+#[inline(always)]
+pub fn gateway_challenge(ctx: XdpContext) -> u32 {
+    let frame = XdpFrame::new(&ctx);
+    let size = frame.size();
+    // One end for both families, as the compiler would merge two into what the verifier refuses.
+    let (len, answered) = if ipv6::is_ipv6(&frame) {
+        (V6::ANSWER_LEN, challenge(&frame, &MapTables::<V6>::new(&ctx)))
+    } else {
+        (V4::ANSWER_LEN, challenge(&frame, &MapTables::<V4>::new(&ctx)))
+    };
+    let surplus = size.wrapping_sub(len);
+    end_answered(&ctx, surplus, answered.map(|()| Verdict::SynChallenged))
+}
+
+/// Ends the journey of a packet that became an answer: what it has beyond that is cut off.
+#[inline(always)]
+fn end_answered(ctx: &XdpContext, surplus: usize, answered: Result<Verdict, Verdict>) -> u32 {
+    let verdict = match answered {
+        Ok(verdict) if tables::cut(ctx, surplus) => verdict,
+        Ok(_) => Verdict::DropTruncated,
         Err(verdict) => verdict,
     };
-    end(ctx, &tables, Routed { verdict, interface: 0 })
+    end(ctx, &MapTables::<V4>::new(ctx), Routed { verdict, interface: 0 })
 }
 
 /// Goes on with errors of the network, and with echo.
@@ -290,6 +311,11 @@ fn go_on<V: MapFamily>(ctx: &XdpContext, tables: &MapTables<V>, step: Step) -> u
             unsafe { maps::PROGRAMS.tail_call(ctx, V::LIMITED) };
             Verdict::DropTables
         }
+        Step::Challenged => {
+            // SAFETY: see above.
+            unsafe { maps::PROGRAMS.tail_call(ctx, program::CHALLENGE) };
+            Verdict::DropTables
+        }
         Step::Ipv6 => {
             // SAFETY: see above.
             unsafe { maps::PROGRAMS.tail_call(ctx, program::IPV6) };
@@ -342,6 +368,7 @@ fn action(ctx: &XdpContext, routed: &Routed) -> u32 {
         // Not XDP_TX: a virtual card (veth) wakes its peer for that only if the peer has a program of
         // its own, and what is answered here is rare.
         Verdict::ResetLost
+        | Verdict::SynChallenged
         | Verdict::EchoAnswered
         | Verdict::TooBigAnswered
         | Verdict::TtlAnswered => tables::redirect(ctx.ingress_ifindex() as u32),

@@ -7,9 +7,10 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
-    Backend, Backend6, Buckets, CaptureFilter, Captured, Flow, Flow6, FlowEvent, Fragment,
-    Fragment6, FragmentKey, FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns,
-    Settings, Tags, Traffic, Unsent, Vip, VipKey, VipKey6, Weights, program,
+    Backend, Backend6, Buckets, CaptureFilter, Captured, ChallengeKeys, Flow, Flow6, FlowEvent,
+    Fragment, Fragment6, FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable,
+    Opening, Outer, Pool, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
+    VipKey6, Weights, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -62,6 +63,13 @@ pub static ALLOW: LpmTrie<[u8; 4], u32, { limits::GUARD_PREFIXES_MAX as usize }>
 pub static LIMITS: Array<Limits, { limits::VIPS_MAX as usize }> = Array::new();
 #[btf_map(name = "BUCKETS")]
 pub static BUCKETS: Array<Buckets, { limits::BUCKET_LINES as usize }, MMAPABLE> = Array::new();
+#[btf_map(name = "GUARD_COUNTS")]
+pub static GUARD_COUNTS: PerCpuArray<GuardCounts, { limits::VIPS_MAX as usize }> =
+    PerCpuArray::new();
+#[btf_map(name = "CHALLENGE_KEYS")]
+pub static CHALLENGE_KEYS: Array<ChallengeKeys, 1> = Array::new();
+#[btf_map(name = "PROVEN")]
+pub static PROVEN: LruHashMap<ProvenKey, u64, { limits::PROVEN_MAX as usize }> = LruHashMap::new();
 #[btf_map(name = "SETTINGS")]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "EVENTS")]

@@ -19,11 +19,12 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
 };
 use aya_ebpf::programs::XdpContext;
+use gateway_common::capture::ANY;
 use gateway_common::flows::{FlowTable, Found};
-use gateway_common::guard::List;
+use gateway_common::guard::{Guarded, List};
 use gateway_common::layout::{
-    Backend, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, Settings, Traffic, Vip, Weights,
-    setting_flag,
+    Backend, ChallengeKeys, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, ProvenKey,
+    Settings, Traffic, Vip, Weights, setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -285,6 +286,24 @@ impl<V: MapFamily> Tables for MapTables<V> {
     }
 
     #[inline(always)]
+    fn challenge_keys(&self) -> Option<&ChallengeKeys> {
+        maps::CHALLENGE_KEYS.get(0)
+    }
+
+    #[inline(always)]
+    fn proven_until(&self, source: &ProvenKey) -> u64 {
+        // SAFETY: one aligned word; where the entry is given to another meanwhile, that one has
+        // proven as much.
+        maps::PROVEN.get_ptr(source).map_or(0, |until_ns| unsafe { ptr::read_volatile(until_ns) })
+    }
+
+    #[inline(always)]
+    fn prove(&self, source: &ProvenKey, until_ns: u64) {
+        // A full table forgets somebody; if even that fails, the source is asked once more.
+        let _ = maps::PROVEN.insert(source, until_ns, 0);
+    }
+
+    #[inline(always)]
     fn in_flight(&self, row: u32) -> u64 {
         // SAFETY: see `add_in_flight`; the volatile read takes what other CPUs write meanwhile.
         maps::LIVE
@@ -383,6 +402,15 @@ impl<V: MapFamily> Tables for MapTables<V> {
         // on pointers, which the verifier refuses.
         add_traffic(maps::VIP_TRAFFIC.get_ptr_mut(vip), &more);
         add_traffic(maps::BACKEND_TRAFFIC.get_ptr_mut(backend), &more);
+    }
+
+    #[inline(always)]
+    fn count_guarded(&self, vip: u32, what: Guarded) {
+        capture::note(vip, ANY);
+        if let Some(row) = maps::GUARD_COUNTS.get_ptr_mut(vip) {
+            // SAFETY: the map holds this row for this CPU alone, and XDP does not preempt itself.
+            what.count(unsafe { &mut *row });
+        }
     }
 
     #[inline(always)]

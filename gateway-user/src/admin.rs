@@ -45,7 +45,10 @@ use tokio::sync::watch;
 
 use self::error::AdminError;
 pub use self::forecast::{Ahead, Forecast};
-pub use self::guard::{Guard, GuardChange, GuardChanged, GuardLimit, GuardLimitChange, GuardList};
+pub use self::guard::{
+    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardLimit,
+    GuardLimitChange, GuardList,
+};
 pub use self::history::HistoryPart;
 pub use self::label::{Label, Labelled};
 pub use self::models::{Load, Loaded, Models, RollBack, SeatState, SetStage, StagesSet};
@@ -84,6 +87,7 @@ const PAGES: &[&str] = &[
     "/v1/recover",
     "/v1/guard",
     "/v1/guard/limit",
+    "/v1/guard/challenge",
 ];
 
 /// Why the admin address cannot be served.
@@ -160,6 +164,7 @@ fn router(pages: Pages) -> Router {
         .route("/v1/recover", post(recover::recover))
         .route("/v1/guard", get(guard::show).post(guard::change))
         .route("/v1/guard/limit", post(guard::limit))
+        .route("/v1/guard/challenge", post(guard::challenge))
         .fallback(no_such_page)
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))

@@ -16,9 +16,12 @@ mod published;
 mod tests;
 mod transitions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gateway_common::layout::GuardCounts;
+use gateway_core::challenge::SynCounts;
 use gateway_core::decision::Decision;
 use gateway_core::directory::DirectoryError;
 use gateway_core::engine::{Engine, EngineOptions};
@@ -375,6 +378,9 @@ impl Loop {
             }
         }
         self.plane.sweep(clock::now(), self.engine.down());
+        if let Err(error) = self.plane.turn_keys(clock::now()) {
+            tracing::debug!(error = with_causes(&*error), "cannot change the keys of challenges");
+        }
         self.count();
         outcome
     }
@@ -449,13 +455,33 @@ impl Loop {
         }
         self.counted_at = Some(Instant::now());
         match self.plane.counters() {
-            Ok(counters) => self.published.publish_counters(counters),
+            Ok(counters) => {
+                let counts = syn_counts(&counters);
+                for vip in self.engine.watch_floods(&counts, clock::now()) {
+                    notices::flood(&vip);
+                }
+                self.published.publish_counters(counters);
+            }
             Err(error) => {
                 self.metrics.counters_failed();
                 tracing::debug!(error = with_causes(&*error), "cannot read the packet counters");
             }
         }
     }
+}
+
+/// What tells a flood of SYNs at a VIP, by its row.
+fn syn_counts(counters: &Counters) -> BTreeMap<u32, SynCounts> {
+    let of = |(row, guarded): (&u32, &GuardCounts)| {
+        let counts = SynCounts {
+            begun: counters.vips.get(row)?.flows,
+            confirmed: guarded.confirmed,
+            challenged: guarded.challenged,
+            proven: guarded.proven,
+        };
+        Some((*row, counts))
+    };
+    counters.guarded.iter().filter_map(of).collect()
 }
 
 /// Ticks that do not pile up after a pause.

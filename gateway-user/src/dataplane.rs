@@ -25,6 +25,7 @@ mod flows;
 mod guard;
 mod host;
 mod interface;
+mod keys;
 mod load;
 mod logs;
 mod maps;
@@ -72,6 +73,7 @@ pub use self::tracked::{FlowState, Tracked};
 pub use self::view::View;
 
 use self::events::EventRing;
+use self::keys::Keys;
 use self::load::Loaded;
 use self::logs::ProgramLog;
 use self::maps::Maps;
@@ -136,6 +138,7 @@ pub struct Dataplane {
     down: BTreeSet<u32>,
     hash_seed: u64,
     sweeper: Sweeper,
+    keys: Keys,
     /// Until somebody reads it.
     log: Option<ProgramLog>,
 }
@@ -178,6 +181,7 @@ impl Dataplane {
             down: BTreeSet::new(),
             hash_seed: loaded.hash_seed,
             sweeper: Sweeper::new(adopted),
+            keys: Keys::default(),
         }
     }
 
@@ -250,7 +254,9 @@ impl Dataplane {
         let vips: BTreeSet<u32> = self.vips.values().map(|vip| vip.index).collect();
         let vip = |row| Ok((row, self.maps.vip_traffic(row)?));
         let backend = |&row: &u32| Ok((row, self.maps.backend_traffic(row)?));
+        let guarded = |&row: &u32| Ok((row, self.maps.guard_counts(row)?));
         Ok(Counters {
+            guarded: vips.iter().map(guarded).collect::<Result<_, DataplaneError>>()?,
             verdicts: self.maps.verdicts()?,
             vips: vips.into_iter().map(vip).collect::<Result<_, DataplaneError>>()?,
             backends: self.backends.keys().map(backend).collect::<Result<_, DataplaneError>>()?,
@@ -262,6 +268,16 @@ impl Dataplane {
     /// datagram draws another. Connections stay, since only their ends know whether they outlive it.
     pub fn set_down(&mut self, rows: BTreeSet<u32>) {
         self.down = rows;
+    }
+
+    /// Changes the keys by which sources are asked to prove that they are there, when it is time. To be
+    /// called every tick; keys that are not changed go on being used in turn.
+    ///
+    /// # Errors
+    ///
+    /// If there is no randomness, or the map cannot be written.
+    pub fn turn_keys(&mut self, now: KtimeNs) -> Result<(), DataplaneError> {
+        self.keys.turn(&mut self.maps, now)
     }
 
     /// Goes on with the walk through the flow table, for about `budget` entries ([`SWEEP_BUDGET`]):

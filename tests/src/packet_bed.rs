@@ -20,9 +20,9 @@ use gateway_common::flows;
 use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, CaptureFilter, Flow, FlowEvent, FlowKey, LAYOUT_VERSION, Limits, Live, MaglevTable,
-    Pool, Settings, Traffic, Unsent, Vip, VipKey, Weights, address_flag, backend_flag, map_name,
-    vip_flag,
+    Backend, CaptureFilter, Flow, FlowEvent, FlowKey, GuardCounts, LAYOUT_VERSION, Limits, Live,
+    MaglevTable, Pool, Settings, Traffic, Unsent, Vip, VipKey, Weights, address_flag, backend_flag,
+    map_name, vip_flag,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -240,6 +240,18 @@ impl Bed {
         let rows: PerCpuArray<_, Traffic> =
             self.ebpf.map(map).with_context(|| format!("no map {map}"))?.try_into()?;
         let mut sum = Traffic::default();
+        rows.get(&row, 0)?.iter().for_each(|cpu| sum += *cpu);
+        Ok(sum)
+    }
+
+    /// What the guard counted of a VIP's row, over all CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn guard_counts(&self, row: u32) -> Result<GuardCounts> {
+        let map = self.ebpf.map(map_name::GUARD_COUNTS).context("no map GUARD_COUNTS")?;
+        let rows: PerCpuArray<_, GuardCounts> = map.try_into()?;
+        let mut sum = GuardCounts::default();
         rows.get(&row, 0)?.iter().for_each(|cpu| sum += *cpu);
         Ok(sum)
     }

@@ -138,7 +138,7 @@ fn one(tables: &mut HostTables, before: &[u8]) {
             assert_eq!(frame.len(), before.len());
             check_checksums(before, &frame);
         }
-        Verdict::ResetLost => {
+        Verdict::ResetLost | Verdict::SynChallenged => {
             let len = if of_ipv6(&frame) { V6::ANSWER_LEN } else { V4::ANSWER_LEN };
             assert!(transport_is_right(&frame[..len]));
         }
@@ -265,6 +265,8 @@ fn tables() -> HostTables {
     let rate = Rate { interval: 1 << 10, ahead_max: 1 << 13 };
     let limits = Limits { packets: rate, flows: rate, source_mask: [255; 16] };
     tables.limit(6, limits);
+    let challenged = vip_flag::GUARDED | vip_flag::CHALLENGED;
+    tables.set_vip(vip_key(107, TCP), Vip { index: 7, pool: 0, flags: challenged });
     add_ipv6(&mut tables);
     let way = |addr: IpAddr, len, answer| Way { addr, len, answer };
     tables.ways = vec![

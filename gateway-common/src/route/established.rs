@@ -1,7 +1,8 @@
 //! Packets of flows that are there: along the flow, noting what they say of it.
 
 use crate::clock;
-use crate::flows::{Found, Line};
+use crate::flows::Found;
+use crate::guard::Guarded;
 use crate::layout::{Flow, FlowEvent, Traffic, event_kind, flow_state, pool_flag};
 use crate::packet::{Frame, Packet, Segment, tcp_flag};
 use crate::rewrite::Hop;
@@ -34,7 +35,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     let now_ns = tables.now_coarse_ns();
     let hop = next_hop(tables, packet, &to()?, now_ns)?;
 
-    confirm(found, segment);
+    confirm(tables, found, segment);
     let resets = advance(tables, found, segment, &CLIENT);
     let requested_at = if requests(frame, packet, segment, flow) {
         sight::waiting(tables.now_ns())
@@ -164,13 +165,21 @@ fn respond<F: Frame, T: Tables>(
 /// The client's first segment after its SYN, which only who received the backend's answer sends. Of
 /// datagrams, the first after an answer: this is a conversation.
 #[inline(always)]
-fn confirm<L: Line>(found: &Found<L>, segment: &Segment) {
+fn confirm<T: Tables>(tables: &T, found: &Found<T::Line>, segment: &Segment) {
     let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
     if found.flow.control.state & whole == flow_state::ESTABLISHED
         && (segment.is_datagram || !segment.opens())
         && !segment.has(tcp_flag::RST)
     {
-        found.mark(flow_state::CONFIRMED);
+        mark_confirmed(tables, found, flow_state::CONFIRMED);
+    }
+}
+
+/// Marks a flow, which is confirmed by that, and counts it once.
+#[inline(always)]
+pub(super) fn mark_confirmed<T: Tables>(tables: &T, found: &Found<T::Line>, bits: u8) {
+    if found.mark(bits) & flow_state::CONFIRMED == 0 {
+        tables.count_guarded(found.flow.vip as u32, Guarded::Confirmed);
     }
 }
 

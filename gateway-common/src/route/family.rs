@@ -10,6 +10,7 @@ use crate::layout::{
 };
 use crate::packet::{self, FRAGMENT_OFFSET, Frame, Header, ICMP, MORE_FRAGMENTS, Packet, TCP, UDP};
 use crate::rewrite::{self, Hop};
+use crate::siphash::SipHash;
 use crate::tunnel;
 use crate::verdict::Verdict;
 
@@ -49,6 +50,8 @@ pub trait Family: Sized {
     fn is_same(a: &Self::Tuple, b: &Self::Tuple) -> bool;
     /// Whose packet it is: the bytes of its source address, and zeroes behind one of IPv4.
     fn source(tuple: &Self::Tuple) -> [u64; 2];
+    /// Adds a five-tuple to a hash.
+    fn digest(tuple: &Self::Tuple, hash: SipHash) -> SipHash;
     /// The five-tuple of the other direction.
     fn reverse(tuple: &Self::Tuple) -> Self::Tuple;
 
@@ -141,6 +144,12 @@ impl Family for V4 {
     fn source(tuple: &FlowKey) -> [u64; 2] {
         let [a, b, c, d] = tuple.source_addr;
         [u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0]
+    }
+
+    #[inline(always)]
+    fn digest(tuple: &FlowKey, hash: SipHash) -> SipHash {
+        let [a, b] = tuple.words();
+        hash.word(a).word(b)
     }
 
     #[inline(always)]
@@ -274,6 +283,12 @@ impl Family for V6 {
     #[inline(always)]
     fn source(tuple: &FlowTuple6) -> [u64; 2] {
         bytemuck::cast(tuple.source_addr)
+    }
+
+    #[inline(always)]
+    fn digest(tuple: &FlowTuple6, hash: SipHash) -> SipHash {
+        let [a, b, c, d, e]: [u64; 5] = bytemuck::cast(*tuple);
+        hash.word(a).word(b).word(c).word(d).word(e)
     }
 
     #[inline(always)]

@@ -7,14 +7,14 @@
 //! port and no way back are taken, and nobody is timed.
 
 use crate::clock;
-use crate::flows::{Found, Line};
+use crate::flows::Found;
 use crate::layout::{Backend, Flow, Outer, Traffic, event_kind, flow_state, mode, outer_flag};
 use crate::packet::{Frame, Packet, Segment, tcp_flag};
 use crate::rewrite::Hop;
 use crate::tunnel::{flow_label, overhead, source_port};
 use crate::verdict::Verdict;
 
-use super::established::{finish, last_seen};
+use super::established::{finish, last_seen, mark_confirmed};
 use super::{Family, Step, Tables, backend_of, ended};
 
 /// A client's packet along its flow.
@@ -33,7 +33,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     let now_ns = tables.now_coarse_ns();
     let hop = next_hop(tables, packet, row, &backend, now_ns)?;
 
-    confirm(found, segment);
+    confirm(tables, found, segment);
     let resets = advance(tables, found, segment);
     found.stamp(last_seen(flow, now_ns), last_seen_closing(flow, now_ns));
     found.count_in(packet.ip_len);
@@ -115,13 +115,13 @@ pub(super) fn send<F: Frame, T: Tables>(
 /// What a client sends after its first packet, it sends because it was answered: of a connection
 /// that is certain, of datagrams it is likely.
 #[inline(always)]
-fn confirm<L: Line>(found: &Found<L>, segment: &Segment) {
+fn confirm<T: Tables>(tables: &T, found: &Found<T::Line>, segment: &Segment) {
     let whole = flow_state::ESTABLISHED | flow_state::CONFIRMED;
     if found.flow.control.state & whole == 0
         && (segment.is_datagram || !segment.opens())
         && !segment.has(tcp_flag::RST)
     {
-        found.mark(whole);
+        mark_confirmed(tables, found, whole);
     }
 }
 

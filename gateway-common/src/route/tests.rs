@@ -13,8 +13,8 @@ use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
 use crate::layout::{
-    Fragment, FragmentKey, LAYOUT_VERSION, address_flag, algorithm, event_kind, outer_flag,
-    pool_flag, setting_flag,
+    Fragment, FragmentKey, GuardCounts, LAYOUT_VERSION, address_flag, algorithm, event_kind,
+    outer_flag, pool_flag, setting_flag,
 };
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
@@ -24,6 +24,8 @@ const CLIENT: [u8; 4] = [192, 168, 7, 7];
 const NAT: [u8; 4] = [10, 1, 0, 1];
 const BACKEND_ADDR: [u8; 4] = [10, 1, 0, 10];
 const HOP: Hop = Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], target: [2, 0, 0, 0, 0, 2] };
+
+const CHALLENGE_KEYS: ChallengeKeys = ChallengeKeys { keys: [[1, 2], [3, 4]] };
 
 /// Time between two packets: several steps of the clocks in a [`Flow`].
 const STEP_NS: u64 = 4 << 20;
@@ -39,6 +41,8 @@ struct HeapTables {
     /// Sources on the guard's lists.
     listed: RefCell<Vec<(List, [u8; 4])>>,
     limits: Cell<Limits>,
+    proven: RefCell<Vec<(ProvenKey, u64)>>,
+    guarded: Cell<GuardCounts>,
     /// One line for everybody.
     buckets: &'static [AtomicU64; LINE_WORDS],
     in_flight: Cell<u64>,
@@ -84,6 +88,8 @@ impl HeapTables {
             control_share: Cell::new(0),
             listed: RefCell::default(),
             limits: Cell::new(Limits::zeroed()),
+            proven: RefCell::default(),
+            guarded: Cell::default(),
             buckets: Box::leak(Box::new([const { AtomicU64::new(0) }; LINE_WORDS])),
             in_flight: Cell::new(0),
             next_port: Default::default(),
@@ -242,6 +248,19 @@ impl Tables for HeapTables {
         Some(self.buckets)
     }
 
+    fn challenge_keys(&self) -> Option<&ChallengeKeys> {
+        Some(&CHALLENGE_KEYS)
+    }
+
+    fn proven_until(&self, source: &ProvenKey) -> u64 {
+        let proven = self.proven.borrow();
+        proven.iter().rev().find(|(of, _)| of == source).map_or(0, |(_, until_ns)| *until_ns)
+    }
+
+    fn prove(&self, source: &ProvenKey, until_ns: u64) {
+        self.proven.borrow_mut().push((*source, until_ns));
+    }
+
     fn in_flight(&self, _row: u32) -> u64 {
         self.in_flight.get()
     }
@@ -303,6 +322,12 @@ impl Tables for HeapTables {
     }
 
     fn count(&self, _vip: u32, _backend: u32, _more: Traffic) {}
+
+    fn count_guarded(&self, _vip: u32, what: Guarded) {
+        let mut counts = self.guarded.get();
+        what.count(&mut counts);
+        self.guarded.set(counts);
+    }
 
     fn now_ns(&self) -> u64 {
         self.now_ns.get()
@@ -636,6 +661,7 @@ fn a_late_packet_does_not_get_into_the_connection_that_has_its_port() {
     assert_eq!(tables.route(&mut late.clone()).verdict, Verdict::DropNoFlow);
 }
 
+mod challenge;
 mod datagrams;
 mod exchange;
 mod fragments;

@@ -72,6 +72,7 @@ pub(crate) fn vip_entry(
     spec: &VipSpec,
     pool_spec: &PoolSpec,
     is_limited: bool,
+    asks: bool,
     index: u32,
     pool: u32,
 ) -> Vip {
@@ -82,7 +83,8 @@ pub(crate) fn vip_entry(
     let lost = if pool_spec.reset_lost { vip_flag::RESET_LOST } else { 0 };
     let guarded = if spec.guard { vip_flag::GUARDED } else { 0 };
     let limited = if is_limited { vip_flag::LIMITED } else { 0 };
-    Vip { index, pool, flags: layer | lost | guarded | limited }
+    let challenged = if asks { vip_flag::CHALLENGED } else { 0 };
+    Vip { index, pool, flags: layer | lost | guarded | limited | challenged }
 }
 
 /// A pool's row in `POOLS`. `control_share` of the hashes, `0..=1`, is the control group's.

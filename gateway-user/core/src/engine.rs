@@ -13,6 +13,7 @@
 //! difference, and publishes [`Engine::snapshot`] when a turn says that it changed.
 
 mod archive;
+mod challenge;
 mod limit;
 mod pool;
 mod save;
@@ -48,6 +49,7 @@ use crate::tables::Tables;
 use crate::telling::Telling;
 use crate::timing::{Asked, Stopwatch, Timing};
 use crate::versions::RollbackError;
+use challenge::Challenges;
 use pool::{PoolLoop, Record, TickContext};
 
 /// What the loop needs to know besides the fleet.
@@ -97,6 +99,7 @@ pub struct Engine {
     clients: Clients,
     /// What was ordered of VIPs' limits at run time, by their names.
     limits: BTreeMap<String, LimitOrder>,
+    challenges: Challenges,
     tick: u64,
     ticked_at: KtimeNs,
     observations: u64,
@@ -135,11 +138,13 @@ impl Engine {
             archive_max: 0,
             clients: Clients::default(),
             limits: BTreeMap::new(),
+            challenges: Challenges::default(),
             tick: 0,
             ticked_at: now,
             observations: 0,
             observations_stale: 0,
         };
+        engine.adopt_floods(&adopted, now);
         engine.lay_out(now);
         Ok(engine)
     }
@@ -525,13 +530,14 @@ impl Engine {
         self.tables.client_classes = self.client_classes(now);
     }
 
-    /// VIPs, and what their sources may send.
+    /// VIPs, and what their sources may send and have to prove.
     fn lay_out_vips(&mut self) {
         self.tables.limits.clear();
         for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
             let limit = self.limit_of(spec);
             let pool = &self.fleet.pools[spec.pool];
-            let row = vip_entry(spec, pool, limit.is_some(), entry.index, entry.pool);
+            let asks = self.challenges.asks(spec);
+            let row = vip_entry(spec, pool, limit.is_some(), asks, entry.index, entry.pool);
             self.tables.vips.insert(entry.key, row);
             let row = limit.map(|limit| (entry.index, limit.row(spec.addr.ip())));
             self.tables.limits.extend(row);

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PolicySpec,
-    PoolSpec, Protocol, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, ChallengeSpec, Fleet, HttpSpec, Layer, Mode,
+    PolicySpec, PoolSpec, Protocol, VipSpec, WeightMode,
 };
 use crate::ladder::Stages;
 
@@ -30,6 +30,7 @@ pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
         pool,
         guard: false,
         limit: None,
+        challenge: ChallengeSpec::default(),
     }
 }
 

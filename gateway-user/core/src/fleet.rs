@@ -11,6 +11,7 @@ use gateway_common::packet;
 use serde::Serialize;
 
 use crate::admission::AdmissionSpec;
+pub use crate::challenge::{ChallengeMode, ChallengeSpec};
 use crate::ladder::Stages;
 pub use crate::limit::{LimitSpec, RateSpec};
 use crate::prefix;
@@ -45,6 +46,15 @@ pub struct VipSpec {
     pub guard: bool,
     /// What each source may send to it, where it is guarded; `None`: what it likes.
     pub limit: Option<LimitSpec>,
+    /// When sources of SYNs have to prove that they are there, where it is guarded.
+    pub challenge: ChallengeSpec,
+}
+
+impl VipSpec {
+    /// Whether its connections are steered by packets.
+    pub fn is_l4_tcp(&self) -> bool {
+        self.layer == Layer::L4 && self.protocol == Protocol::Tcp
+    }
 }
 
 /// What clients of a VIP speak over IP.

@@ -15,6 +15,7 @@ pub mod affinity;
 pub mod archive;
 pub mod canary;
 mod capacity;
+pub mod challenge;
 pub mod classes;
 pub mod clients;
 mod cluster;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canary::SavedCanary;
 use crate::capacity::SavedSpeed;
+use crate::challenge::ChallengeOrder;
 use crate::classes::SavedClasses;
 use crate::clients::SavedClients;
 use crate::concurrency::SavedConcurrency;
@@ -56,6 +57,9 @@ pub struct SavedGuard {
     /// What was ordered of limits, by names of VIPs.
     #[serde(default)]
     pub limits: BTreeMap<String, LimitOrder>,
+    /// What was ordered of floods, by names of VIPs.
+    #[serde(default)]
+    pub challenges: BTreeMap<String, ChallengeOrder>,
 }
 
 /// What is known of one pool.

@@ -51,6 +51,13 @@ pub struct VipState {
     pub pool: String,
     /// Row in `VIP_TRAFFIC`.
     pub row: u32,
+    /// Whether sources of SYNs are asked to prove that they are there.
+    #[serde(default)]
+    pub challenging: bool,
+    /// Connections a second that begin and are not confirmed, and sources that are asked and do not
+    /// answer.
+    #[serde(default)]
+    pub unconfirmed_per_second: f64,
 }
 
 /// A pool.

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use gateway_common::guard::List;
+use gateway_core::challenge::{ChallengeError, ChallengeMode, ChallengeOrder, VipChallenge};
 use gateway_core::limit::{LimitError, LimitOrder, LimitSpec, RateSpec, VipLimit};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,52 @@ pub struct Guard {
     pub lists: Vec<GuardList>,
     /// What sources may send to the VIPs that are guarded.
     pub limits: Vec<GuardLimit>,
+    /// When the VIPs that can ask sources of SYNs to prove that they are there do so.
+    pub challenges: Vec<GuardChallenge>,
+}
+
+/// When a VIP asks sources of SYNs to prove that they are there.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GuardChallenge {
+    /// Name of the VIP.
+    pub vip: String,
+    /// `off`, `auto` (while it is under a flood) or `always`.
+    pub mode: ChallengeMode,
+    /// New connections a second that stay unconfirmed, from which on it is a flood.
+    pub flood_per_second: u32,
+    /// Whether that was said at run time, rather than by the configuration.
+    pub ordered: bool,
+    /// Whether it asks now.
+    pub asks: bool,
+    /// New connections a second that stay unconfirmed, and sources that are asked and do not answer.
+    pub unconfirmed_per_second: f64,
+}
+
+impl From<VipChallenge> for GuardChallenge {
+    fn from(of: VipChallenge) -> GuardChallenge {
+        GuardChallenge {
+            vip: of.vip,
+            mode: of.spec.mode,
+            flood_per_second: of.spec.flood_per_second,
+            ordered: of.ordered,
+            asks: of.asks,
+            unconfirmed_per_second: of.unconfirmed_per_second,
+        }
+    }
+}
+
+/// When a VIP is to ask from now on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardChallengeChange {
+    /// Name of the VIP.
+    pub vip: String,
+    /// `off`, `auto` or `always`; `None`: what the configuration says.
+    #[serde(default)]
+    pub mode: Option<ChallengeMode>,
+    /// From how many on it is a flood; as configured unless given. Only with `mode`.
+    #[serde(default)]
+    pub flood_per_second: Option<u32>,
 }
 
 /// What each source may send to a VIP.
@@ -174,7 +221,11 @@ pub(super) async fn show(State(pages): State<Arc<Pages>>) -> Result<Json<Guard>,
     let limits = pages.control.ask(|engine| engine.limits()).await;
     let limits = limits.map_err(|error| unavailable(&error))?;
     let limits = limits.into_iter().map(GuardLimit::from).collect();
-    Ok(Json(Guard { guarded: guarded(&pages), kept: pages.keeps_state, lists, limits }))
+    let challenges = pages.control.ask(|engine| engine.challenges()).await;
+    let challenges = challenges.map_err(|error| unavailable(&error))?;
+    let challenges = challenges.into_iter().map(GuardChallenge::from).collect();
+    let (guarded, kept) = (guarded(&pages), pages.keeps_state);
+    Ok(Json(Guard { guarded, kept, lists, limits, challenges }))
 }
 
 /// `POST /v1/guard/limit`.
@@ -192,6 +243,37 @@ pub(super) async fn limit(
     tracing::warn!(vip = asked.vip, ?order, "the limit of a VIP's sources changed by an operator");
     pages.guard.touch();
     Ok(Json(limit.into()))
+}
+
+/// `POST /v1/guard/challenge`.
+pub(super) async fn challenge(
+    State(pages): State<Arc<Pages>>,
+    headers: HeaderMap,
+    asked: Result<Json<GuardChallengeChange>, JsonRejection>,
+) -> Result<Json<GuardChallenge>, AdminError> {
+    token::check(pages.token_file.as_deref(), &headers)?;
+    let GuardChallengeChange { vip, mode, flood_per_second } = body(asked)?;
+    if mode.is_none() && flood_per_second.is_some() {
+        let why = "`flood_per_second` is for nothing without `mode`";
+        return Err(AdminError::new(StatusCode::BAD_REQUEST, why));
+    }
+    let order = mode.map(|mode| ChallengeOrder { mode, flood_per_second });
+    let name = vip.clone();
+    let ordered = pages.control.ask(move |engine| engine.order_challenge(&name, order)).await;
+    let ordered = ordered.map_err(|error| unavailable(&error))?;
+    let challenge = ordered.map_err(|error| unchallenged(&error))?;
+    tracing::warn!(vip, ?order, "when a VIP asks sources changed by an operator");
+    pages.guard.touch();
+    Ok(Json(challenge.into()))
+}
+
+fn unchallenged(error: &ChallengeError) -> AdminError {
+    let status = match error {
+        ChallengeError::NoSuchVip(_) => StatusCode::NOT_FOUND,
+        ChallengeError::NotGuarded(_) | ChallengeError::NotL4Tcp(_) => StatusCode::CONFLICT,
+        ChallengeError::FloodPerSecond(_) => StatusCode::BAD_REQUEST,
+    };
+    AdminError::new(status, error.to_string())
 }
 
 fn unavailable(error: &ControlError) -> AdminError {

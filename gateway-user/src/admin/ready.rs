@@ -117,6 +117,8 @@ mod tests {
             layer: "l7".to_owned(),
             pool: pools[0].name.clone(),
             row: 0,
+            challenging: false,
+            unconfirmed_per_second: 0.0,
         };
         let vips = vec![vip];
         State { tick, vips, pools, ..State::default() }

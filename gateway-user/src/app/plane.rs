@@ -47,6 +47,10 @@ impl Plane for XdpPlane {
         self.dataplane.sweep(now, SWEEP_BUDGET, &self.telemetry);
     }
 
+    fn turn_keys(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
+        Ok(self.dataplane.turn_keys(now)?)
+    }
+
     fn counters(&self) -> Result<Counters, PlaneError> {
         Ok(self.dataplane.counters()?)
     }

@@ -71,7 +71,8 @@ pub(super) async fn write(
     path: &Path,
 ) -> anyhow::Result<()> {
     let mut state = handle.save().await?;
-    state.guard = SavedGuard { limits: state.guard.limits, ..guard.save() };
+    let SavedGuard { limits, challenges, .. } = state.guard;
+    state.guard = SavedGuard { limits, challenges, ..guard.save() };
     let path = path.to_owned();
     // A disk may be slow, and the thread is the loop's.
     tokio::task::spawn_blocking(move || state_file::write(&path, &state)).await??;

@@ -57,6 +57,10 @@ impl Plane for Buggy {
         panic!("a bug");
     }
 
+    fn turn_keys(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
+        self.0.turn_keys(now)
+    }
+
     fn counters(&self) -> Result<control::Counters, PlaneError> {
         self.0.counters()
     }

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use gateway_common::guard::List;
+use gateway_core::challenge::ChallengeMode;
 
 use super::{AdminArgs, client, say};
-use crate::admin::{Guard, GuardChange, GuardChanged, GuardLimit, GuardLimitChange, GuardList};
+use crate::admin::{
+    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardLimit,
+    GuardLimitChange, GuardList,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct GuardArgs {
@@ -31,6 +35,35 @@ enum Part {
     Limit(LimitArgs),
     /// Show what sources may send to the VIPs that are guarded.
     Limits(AdminArgs),
+    /// Say when a VIP asks sources of SYNs to prove that they are there, from now on and over a restart.
+    Challenge(ChallengeArgs),
+    /// Show when VIPs ask sources of SYNs to prove that they are there, and how many do not.
+    Challenges(AdminArgs),
+}
+
+#[derive(Debug, Args)]
+struct ChallengeArgs {
+    /// Name of the VIP.
+    vip: String,
+    /// `off`, `auto` (while it is under a flood) or `always`.
+    #[arg(long, required_unless_present = "release", value_parser = challenge_mode)]
+    mode: Option<ChallengeMode>,
+    /// New connections a second that stay unconfirmed, from which on it is a flood; as configured unless given.
+    #[arg(long, value_name = "N", requires = "mode")]
+    flood_per_second: Option<u32>,
+    /// What the configuration says.
+    #[arg(long, conflicts_with_all = ["mode", "flood_per_second"])]
+    release: bool,
+    /// File that the admin token lies in (`gateway.admin_token_file`).
+    #[arg(long, value_name = "FILE", env = "GATEWAY_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+fn challenge_mode(word: &str) -> Result<ChallengeMode, String> {
+    let found = ChallengeMode::ALL.into_iter().find(|mode| mode.as_str() == word);
+    found.ok_or_else(|| "it is none of off, auto and always".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +127,8 @@ pub(super) fn run(args: GuardArgs) -> anyhow::Result<()> {
         Part::Allow { what } => (List::Allow, what),
         Part::Limit(args) => return limit(&args),
         Part::Limits(admin) => return show_limits(&admin),
+        Part::Challenge(args) => return challenge(&args),
+        Part::Challenges(admin) => return show_challenges(&admin),
     };
     let name = list.as_str().to_owned();
     match what {
@@ -183,6 +218,48 @@ fn limit_words(limit: &GuardLimit) -> String {
     format!("{}: {words} ({by})\n", limit.vip)
 }
 
+fn challenge(args: &ChallengeArgs) -> anyhow::Result<()> {
+    let admin = args.admin.admin;
+    let asked = GuardChallengeChange {
+        vip: args.vip.clone(),
+        mode: args.mode,
+        flood_per_second: args.flood_per_second,
+    };
+    let body = client::post(admin, "/v1/guard/challenge", &asked, args.token_file.as_deref())?;
+    if args.admin.json {
+        return say(&format!("{}\n", String::from_utf8_lossy(&body)));
+    }
+    let challenge: GuardChallenge = serde_json::from_slice(&body)
+        .with_context(|| format!("{admin} answered something unknown"))?;
+    say(&challenge_words(&challenge))
+}
+
+fn show_challenges(args: &AdminArgs) -> anyhow::Result<()> {
+    let guard = ask(args)?;
+    if args.json {
+        return say(&format!("{}\n", serde_json::to_string(&guard.challenges)?));
+    }
+    if guard.challenges.is_empty() {
+        return say("no L4 VIP of TCP is guarded\n");
+    }
+    say(&guard.challenges.iter().map(challenge_words).collect::<String>())
+}
+
+fn challenge_words(of: &GuardChallenge) -> String {
+    let when = match of.mode {
+        ChallengeMode::Auto => {
+            format!("auto, from {} unconfirmed a second on", of.flood_per_second)
+        }
+        mode => mode.as_str().to_owned(),
+    };
+    let by = if of.ordered { "ordered at run time" } else { "as configured" };
+    let asks = if of.asks { "asks sources" } else { "asks nobody" };
+    format!(
+        "{}: {asks}, {:.0} unconfirmed a second; {when} ({by})\n",
+        of.vip, of.unconfirmed_per_second
+    )
+}
+
 fn ask(args: &AdminArgs) -> anyhow::Result<Guard> {
     let body = client::get(args.admin, "/v1/guard")?;
     serde_json::from_slice(&body)
@@ -245,6 +322,24 @@ mod tests {
             render(&list, &["web".to_owned()]),
             "  192.0.2.0/24\ndeny: 1 added, 1000000 by /etc/gateway/deny; guarded: web\n"
         );
+    }
+
+    #[test]
+    fn when_a_vip_asks_is_told_in_words() {
+        let mut of = GuardChallenge {
+            vip: "web".to_owned(),
+            mode: ChallengeMode::Auto,
+            flood_per_second: 1_000,
+            ordered: false,
+            asks: true,
+            unconfirmed_per_second: 9_000.4,
+        };
+        let words = "web: asks sources, 9000 unconfirmed a second; auto, from 1000 unconfirmed a second \
+                     on (as configured)\n";
+        assert_eq!(challenge_words(&of), words);
+        of = GuardChallenge { mode: ChallengeMode::Off, asks: false, ordered: true, ..of };
+        let words = "web: asks nobody, 9000 unconfirmed a second; off (ordered at run time)\n";
+        assert_eq!(challenge_words(&of), words);
     }
 
     #[test]

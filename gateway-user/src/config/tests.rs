@@ -932,6 +932,23 @@ fn lists_are_read_when_the_host_is_asked_and_their_mistakes_shown_by_line() {
 }
 
 #[test]
+fn a_vip_asks_sources_to_prove_themselves_where_its_connections_are_packets() {
+    use gateway_core::fleet::{ChallengeMode, ChallengeSpec};
+    let of = |lines: &str| checked(&guarded(lines, "")).fleet.vips[0].challenge;
+    assert_eq!(of(""), ChallengeSpec::default());
+    let auto = ChallengeSpec { mode: ChallengeMode::Auto, ..ChallengeSpec::default() };
+    assert_eq!(of("guard = true\nsyn_challenge = \"auto\""), auto);
+    let always = of("guard = true\nsyn_challenge = \"always\"\nsyn_flood_per_second = 5");
+    assert_eq!((always.mode, always.flood_per_second), (ChallengeMode::Always, 5));
+    let wrong = |lines: &str, at, parts: &[&str]| has_one(&guarded(lines, ""), at, parts);
+    wrong("syn_challenge = \"auto\"", "5:17", &["vip.syn_challenge", "guard = true"]);
+    wrong("guard = true\nsyn_challenge = \"on\"", "6:17", &["\"off\", \"auto\", \"always\""]);
+    wrong("guard = true\nsyn_flood_per_second = 0", "6:24", &["from 1 to 100000000"]);
+    let proxied = "guard = true\nlayer = \"l7\"\nsyn_challenge = \"auto\"";
+    wrong(proxied, "7:17", &["vip.syn_challenge", "net.ipv4.tcp_syncookies"]);
+}
+
+#[test]
 fn limits_of_sources_are_read_and_bursts_are_a_seconds_worth() {
     let with = |lines: &str| guarded(&format!("guard = true\n[vip.limit]\n{lines}"), "");
     let limit = |lines: &str| checked(&with(lines)).fleet.vips[0].limit.unwrap();

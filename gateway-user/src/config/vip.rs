@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
-use gateway_core::fleet::{Layer, LimitSpec, Mode, Protocol, RateSpec, VipSpec, WeightMode};
+use gateway_core::challenge::{FLOOD_PER_SECOND, FLOOD_PER_SECOND_MAX};
+use gateway_core::fleet::{
+    ChallengeMode, ChallengeSpec, Layer, LimitSpec, Mode, Protocol, RateSpec, VipSpec, WeightMode,
+};
 use gateway_core::limit::LimitError;
 use ipnet::IpNet;
 use toml::Spanned;
@@ -85,6 +88,8 @@ fn read(
     let guard = read_guard(&mut section, gateway);
     let is_ipv6 = addr.as_ref().is_some_and(|addr| addr.get_ref().is_ipv6());
     let limit = read_limit(&mut section, guard, is_ipv6);
+    let is_l4_tcp = layer == Layer::L4 && protocol == Protocol::Tcp;
+    let challenge = read_challenge(&mut section, guard, is_l4_tcp);
     section.finish();
     let spec = addr.zip(pool).map(|(addr, pool)| VipSpec {
         name: name.map_or_else(|| name_of(*addr.get_ref(), protocol), Spanned::into_inner),
@@ -94,6 +99,7 @@ fn read(
         pool,
         guard,
         limit,
+        challenge,
     });
     VipDraft { spec, layer_at }
 }
@@ -109,6 +115,41 @@ fn read_guard(section: &mut Section<'_, '_>, gateway: &GatewaySpec) -> bool {
         );
     }
     guard.into_inner()
+}
+
+/// When sources of SYNs have to prove that they are there.
+fn read_challenge(
+    section: &mut Section<'_, '_>,
+    is_guarded: bool,
+    is_l4_tcp: bool,
+) -> ChallengeSpec {
+    let words = ChallengeMode::ALL.map(|mode| (mode.as_str(), mode));
+    let found = section.word("syn_challenge", &words);
+    let flood_per_second =
+        section.within("syn_flood_per_second", FLOOD_PER_SECOND, 1..=FLOOD_PER_SECOND_MAX);
+    let Some(mode) = found else {
+        return ChallengeSpec { flood_per_second, ..ChallengeSpec::default() };
+    };
+    if *mode.get_ref() != ChallengeMode::Off {
+        let title = "`vip.syn_challenge` asks nobody";
+        if !is_l4_tcp {
+            section.mistake(
+                Mistake::at(mode.span(), title)
+                    .label("only the connections of an L4 VIP of TCP begin by packets that XDP answers")
+                    .help(
+                        "leave it out: before the proxy, this host's own SYN cookies \
+                         (`net.ipv4.tcp_syncookies`) do the same, and datagrams have no handshake",
+                    ),
+            );
+        } else if !is_guarded {
+            section.mistake(
+                Mistake::at(mode.span(), title)
+                    .label("the VIP is not guarded")
+                    .help("add `guard = true` to its `[[vip]]`"),
+            );
+        }
+    }
+    ChallengeSpec { mode: mode.into_inner(), flood_per_second }
 }
 
 /// What each source may send it.

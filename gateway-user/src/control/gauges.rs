@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use gateway_common::layout::Traffic;
+use gateway_common::layout::{GuardCounts, Traffic};
 use gateway_common::verdict::Verdict;
 use gateway_core::clients::ClientClassState;
 use gateway_core::decision::Health;
 use gateway_core::flows::{Durations, FlowTally};
-use gateway_core::state::{BackendState, PoolState, State};
+use gateway_core::state::{BackendState, PoolState, State, VipState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -68,6 +68,7 @@ impl Collector for Gauges {
         page.clients(&state)?;
         page.flows(&state)?;
         page.packets(&counters)?;
+        page.guard(&state, &counters)?;
         page.traffic("vip", &vip_names(&state), &counters.vips)?;
         page.traffic("backend", &backend_names(&state), &counters.backends)
     }
@@ -325,6 +326,50 @@ impl Page<'_> {
                 .map(|(verdict, count)| (vec![("verdict", verdict.as_str().to_owned())], count)),
         )?;
         self.gauge("gateway_flows", "Open L4 flows", [(Vec::new(), counters.flows as f64)])
+    }
+
+    fn guard(&mut self, state: &State, counters: &Counters) -> fmt::Result {
+        let names = vip_names(state);
+        let outcomes = |counts: &GuardCounts| {
+            [
+                ("denied", counts.denied),
+                ("rate_new", counts.rate_new),
+                ("rate_packets", counts.rate_packets),
+                ("challenged", counts.challenged),
+                ("proven", counts.proven),
+            ]
+        };
+        let counted = counters.guarded.iter().flat_map(|(row, counts)| {
+            let vip = names.get(row);
+            outcomes(counts).into_iter().filter_map(move |(outcome, count)| {
+                let mut labels = vip?.clone();
+                labels.push(("outcome", outcome.to_owned()));
+                Some((labels, count))
+            })
+        });
+        self.counter("gateway_guard_packets", "Packets that the guard did something to", counted)?;
+        let confirmed = counters
+            .guarded
+            .iter()
+            .filter_map(|(row, counts)| Some((names.get(row)?.clone(), counts.confirmed)));
+        self.counter(
+            "gateway_vip_flows_confirmed",
+            "L4 flows whose client answered the backend's acceptance",
+            confirmed,
+        )?;
+        let vips = |value: fn(&VipState) -> f64| {
+            state.vips.iter().map(move |vip| (vec![("vip", vip.name.clone())], value(vip)))
+        };
+        self.gauge(
+            "gateway_guard_challenging",
+            "1: sources of SYNs have to prove that they are there",
+            vips(|vip| f64::from(u8::from(vip.challenging))),
+        )?;
+        self.gauge(
+            "gateway_guard_unconfirmed_per_second",
+            "Connections that begin and are not confirmed, and sources that are asked and do not answer",
+            vips(|vip| vip.unconfirmed_per_second),
+        )
     }
 
     fn traffic(&mut self, of: &str, names: &Names, rows: &BTreeMap<u32, Traffic>) -> fmt::Result {

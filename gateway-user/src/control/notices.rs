@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gateway_core::challenge::VipChallenge;
 use gateway_core::decision::Reason;
 use gateway_core::notice::{Notice, What};
 use gateway_core::recovery::{Action, ActionResult, Denial, End};
@@ -24,6 +25,23 @@ pub(super) fn restored(outcome: Result<Restored, OtherVersion>, away: Duration) 
             let reason = error.to_string();
             tracing::warn!(reason, "what was learnt before is lost; learning anew");
         }
+    }
+}
+
+/// Says that a VIP began to ask the sources of SYNs to prove that they are there, or ceased to.
+pub(super) fn flood(of: &VipChallenge) {
+    let VipChallenge { vip, asks, .. } = of;
+    let per_second = of.unconfirmed_per_second.round();
+    let flood_per_second = of.spec.flood_per_second;
+    if *asks {
+        tracing::warn!(
+            vip,
+            per_second,
+            flood_per_second,
+            "a flood of SYNs: sources have to prove themselves"
+        );
+    } else {
+        tracing::info!(vip, per_second, flood_per_second, "the flood of SYNs is over");
     }
 }
 

@@ -34,6 +34,12 @@ pub trait Plane: Send {
     /// number at a time, and reports what that tells of backends.
     fn sweep(&mut self, now: KtimeNs, down: BTreeSet<u32>);
 
+    /// Changes secrets that have been used for long enough, if it is time.
+    ///
+    /// # Errors
+    /// There is no randomness, or they cannot be written; those that there are go on being used.
+    fn turn_keys(&mut self, now: KtimeNs) -> Result<(), PlaneError>;
+
     /// What packets did, since the tables were made.
     ///
     /// # Errors
@@ -68,6 +74,10 @@ impl Plane for HeapPlane {
     }
 
     fn sweep(&mut self, _: KtimeNs, _: BTreeSet<u32>) {}
+
+    fn turn_keys(&mut self, _: KtimeNs) -> Result<(), PlaneError> {
+        Ok(())
+    }
 
     fn counters(&self) -> Result<Counters, PlaneError> {
         Ok(Counters::default())

@@ -9,8 +9,8 @@ use gateway_common::clock::KtimeNs;
 use gateway_core::classes::Profile;
 use gateway_core::decision::Health;
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, HttpSpec, Layer, Mode, PolicySpec, PoolSpec,
-    Protocol, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, ChallengeSpec, HttpSpec, Layer, Mode,
+    PolicySpec, PoolSpec, Protocol, VipSpec, WeightMode,
 };
 use gateway_core::ladder::{Stage, Stages};
 use gateway_core::observation::{RequestOutcome, Seen};
@@ -56,6 +56,7 @@ pub(super) fn fleet(backends: &[&str]) -> Fleet {
         pool: 0,
         guard: false,
         limit: None,
+        challenge: ChallengeSpec::default(),
     };
     Fleet { vips: vec![vip], pools: vec![pool], client_classes: Vec::new() }
 }
@@ -127,6 +128,10 @@ impl Plane for Flaky {
 
     fn sweep(&mut self, now: KtimeNs, down: BTreeSet<u32>) {
         self.heap.sweep(now, down);
+    }
+
+    fn turn_keys(&mut self, now: KtimeNs) -> Result<(), PlaneError> {
+        self.heap.turn_keys(now)
     }
 
     fn counters(&self) -> Result<Counters, PlaneError> {

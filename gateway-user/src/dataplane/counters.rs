@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_common::layout::Traffic;
+use gateway_common::layout::{GuardCounts, Traffic};
 use gateway_common::verdict::{VERDICTS_LEN, Verdict};
 
 /// Counts since the maps were made; they outlive the daemon as the maps do.
@@ -14,6 +14,8 @@ pub struct Counters {
     pub vips: BTreeMap<u32, Traffic>,
     /// Traffic by row of a backend, of those that are there.
     pub backends: BTreeMap<u32, Traffic>,
+    /// What the guard did, by row of a VIP, of those that are there.
+    pub guarded: BTreeMap<u32, GuardCounts>,
     /// Open flows, as the last complete walk of the sweep found them.
     pub flows: u64,
 }

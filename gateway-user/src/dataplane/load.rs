@@ -14,6 +14,7 @@ use gateway_core::tables::{BackendEntry, VipId};
 use super::attach::{self, Attachment};
 use super::error::DataplaneError;
 use super::interface::{self, Interface};
+use super::keys::Keys;
 use super::maps::Maps;
 use super::pins::Pins;
 use super::shape::SHAPES;
@@ -46,6 +47,9 @@ impl Loaded {
         let mut maps = Maps::take(&mut ebpf, options.flows_max)?;
         let settings = settings(options, adopted, &maps)?;
         maps.set_settings(&settings)?;
+        if !adopted {
+            Keys::make(&mut maps)?;
+        }
         let (backends, vips) = (maps.read_backends()?, maps.read_vips()?);
 
         let program = programs::attached(&mut ebpf)?;
@@ -135,7 +139,7 @@ fn settings(options: &Options, adopted: bool, maps: &Maps) -> Result<Settings, D
     })
 }
 
-fn random_seed() -> Result<u64, DataplaneError> {
+pub(super) fn random_seed() -> Result<u64, DataplaneError> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut seed))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::AddAssign;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use aya::{Ebpf, Pod};
 use bytemuck::Zeroable;
 use gateway_common::flows::LINE_WORDS;
 use gateway_common::layout::{
-    Backend, Backend6, Limits, MaglevTable, Pool, Settings, Traffic, Vip, VipKey, VipKey6, Weights,
-    address_flag, backend_flag, map_name, vip_flag,
+    Backend, Backend6, ChallengeKeys, GuardCounts, Limits, MaglevTable, Pool, ProvenKey, Settings,
+    Traffic, Vip, VipKey, VipKey6, Weights, address_flag, backend_flag, map_name, vip_flag,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND,
@@ -48,6 +49,9 @@ pub(super) struct Maps {
     /// The guard's lists, until somebody takes them.
     pub(super) guard: Option<GuardTries>,
     limits: Array<MapData, Limits>,
+    challenge_keys: Array<MapData, ChallengeKeys>,
+    proven: HashMap<MapData, ProvenKey, u64>,
+    guard_counts: PerCpuArray<MapData, GuardCounts>,
     /// `BUCKETS` in memory.
     pub(super) buckets: MappedArray,
     classes6: LpmTrie<MapData, [u8; 16], u32>,
@@ -110,6 +114,9 @@ impl Maps {
                     .map_err(reading(map_name::SETTINGS))?,
             }),
             limits: typed(source, map_name::LIMITS)?,
+            challenge_keys: typed(source, map_name::CHALLENGE_KEYS)?,
+            proven: typed(source, map_name::PROVEN)?,
+            guard_counts: typed(source, map_name::GUARD_COUNTS)?,
             buckets: MappedArray::new(data(source, map_name::BUCKETS)?.fd(), BUCKET_WORDS)
                 .map_err(|source| DataplaneError::Mmap { map: map_name::BUCKETS, source })?,
             classes6: typed(source, map_name::CLIENT_CLASSES6)?,
@@ -328,7 +335,45 @@ impl Maps {
 
     /// Begins the counters of a VIP's row at zero.
     pub(super) fn clear_vip_traffic(&mut self, row: u32) -> Result<(), DataplaneError> {
-        clear(&mut self.vip_traffic, row, map_name::VIP_TRAFFIC)
+        clear(&mut self.vip_traffic, row, map_name::VIP_TRAFFIC)?;
+        clear(&mut self.guard_counts, row, map_name::GUARD_COUNTS)
+    }
+
+    /// Sets one of the keys by which sources are asked to prove that they are there.
+    pub(super) fn set_challenge_key(
+        &mut self,
+        which: usize,
+        key: [u64; 2],
+    ) -> Result<(), DataplaneError> {
+        let name = map_name::CHALLENGE_KEYS;
+        let mut keys = self.challenge_keys.get(&0, 0).map_err(reading(name))?;
+        keys.keys[which] = key;
+        self.challenge_keys
+            .set(0, keys, 0)
+            .map_err(|source| DataplaneError::Write { write: format!("a key to {name}"), source })
+    }
+
+    /// Takes over who has proven to be there.
+    pub(super) fn copy_proven(&mut self, from: &Maps) -> Result<(), DataplaneError> {
+        let name = map_name::PROVEN;
+        for entry in from.proven.iter() {
+            match entry {
+                Ok((source, until_ns)) => {
+                    self.proven.insert(source, until_ns, 0).map_err(|source| {
+                        DataplaneError::Write { write: format!("a source to {name}"), source }
+                    })?;
+                }
+                // Forgotten between finding and reading it.
+                Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(reading(name)(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the guard counted of a VIP's row, over all CPUs.
+    pub(super) fn guard_counts(&self, row: u32) -> Result<GuardCounts, DataplaneError> {
+        self.guard_counts.get(&row, 0).map(sum).map_err(reading(map_name::GUARD_COUNTS))
     }
 
     /// Begins the counters of a backend's row at zero.
@@ -437,23 +482,23 @@ pub(super) fn gone_is_fine(removed: Result<(), MapError>) -> Result<(), MapError
     }
 }
 
-fn clear(
-    traffic: &mut PerCpuArray<MapData, Traffic>,
+fn clear<V: Pod + Default>(
+    counts: &mut PerCpuArray<MapData, V>,
     row: u32,
     map: &'static str,
 ) -> Result<(), DataplaneError> {
     let zero = || {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::from(error))?;
-        Ok(PerCpuValues::try_from(vec![Traffic::default(); cpus])?)
+        Ok(PerCpuValues::try_from(vec![V::default(); cpus])?)
     };
-    zero().and_then(|values| traffic.set(row, values, 0)).map_err(|source| DataplaneError::Write {
+    zero().and_then(|values| counts.set(row, values, 0)).map_err(|source| DataplaneError::Write {
         write: format!("zeroes to row {row} of {map}"),
         source,
     })
 }
 
-fn sum(by_cpu: PerCpuValues<Traffic>) -> Traffic {
-    let mut sum = Traffic::default();
+fn sum<V: Pod + Default + AddAssign>(by_cpu: PerCpuValues<V>) -> V {
+    let mut sum = V::default();
     by_cpu.iter().for_each(|cpu| sum += *cpu);
     sum
 }

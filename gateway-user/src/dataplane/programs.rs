@@ -20,6 +20,7 @@ const CALLED: &[(u32, &str)] = &[
     (program::FRAGMENT, "gateway_fragment"),
     (program::CAPTURE, "gateway_capture"),
     (program::LIMITED, "gateway_limited"),
+    (program::CHALLENGE, "gateway_challenge"),
     (program::IPV6_OPEN, "gateway_v6_open"),
     (program::IPV6_RESET, "gateway_v6_reset"),
     (program::IPV6_ICMP, "gateway_v6_icmp"),

@@ -22,7 +22,7 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 17] = [
+const READ_ONLY: [&str; 18] = [
     map_name::VIPS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
@@ -40,6 +40,7 @@ const READ_ONLY: [&str; 17] = [
     map_name::CLIENT_CLASSES6,
     map_name::DENY6,
     map_name::ALLOW6,
+    map_name::CHALLENGE_KEYS,
 ];
 
 /// Bytes of an Ethernet frame at least, or the kernel does not take it as one.
@@ -76,7 +77,8 @@ impl Rehearsal {
         let live = |name: &str| READ_ONLY.contains(&name).then(|| view.pin_dir().join(name));
         let mut ebpf = load::load(object::BYTES, flows_max, live)?;
         programs::load(&mut ebpf)?;
-        let maps = Maps::open(&mut ebpf, flows_max)?;
+        let mut maps = Maps::open(&mut ebpf, flows_max)?;
+        maps.copy_proven(&view.maps)?;
         maps.flows.copy(&view.maps.flows);
         maps.flow_addrs.copy(&view.maps.flow_addrs);
         maps.rows.copy_live(&view.maps.rows);
@@ -198,20 +200,22 @@ mod tests {
     use super::*;
 
     /// Maps of packets that a rehearsal has a copy of.
-    const COPIED: [&str; 6] = [
+    const COPIED: [&str; 7] = [
         map_name::FLOWS,
         map_name::FLOWS6,
         map_name::TAGS,
         map_name::RETURNS,
         map_name::LIVE,
         map_name::BUCKETS,
+        map_name::PROVEN,
     ];
 
     /// Maps of packets that a rehearsal begins anew.
-    const ANEW: [&str; 13] = [
+    const ANEW: [&str; 14] = [
         map_name::EVENTS,
         map_name::VIP_TRAFFIC,
         map_name::BACKEND_TRAFFIC,
+        map_name::GUARD_COUNTS,
         map_name::VERDICTS,
         map_name::OPENING,
         map_name::OUTER,

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
-    Backend, Backend6, Buckets, CaptureFilter, ClientPrefix, ClientPrefix6, Flow, Flow6, Fragment,
-    Fragment6, FragmentKey, FragmentKey6, Limits, Live, MaglevTable, Opening, Outer, Pool, Returns,
-    Settings, Tags, Traffic, Unsent, Vip, VipKey, VipKey6, Weights, map_name, program,
+    Backend, Backend6, Buckets, CaptureFilter, ChallengeKeys, ClientPrefix, ClientPrefix6, Flow,
+    Flow6, Fragment, Fragment6, FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable,
+    Opening, Outer, Pool, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
+    VipKey6, Weights, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
-    FRAGMENTS_MAX, GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, VIPS_MAX,
+    FRAGMENTS_MAX, GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, PROVEN_MAX, VIPS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
 
@@ -56,6 +57,9 @@ pub(super) const SHAPES: &[Shape] = &[
     shape::<ClientPrefix, u32>(map_name::ALLOW, Entries::Fixed(GUARD_PREFIXES_MAX)),
     shape::<u32, Limits>(map_name::LIMITS, Entries::Fixed(VIPS_MAX)),
     shape::<u32, Buckets>(map_name::BUCKETS, Entries::Fixed(BUCKET_LINES)),
+    shape::<u32, GuardCounts>(map_name::GUARD_COUNTS, Entries::Fixed(VIPS_MAX)),
+    shape::<u32, ChallengeKeys>(map_name::CHALLENGE_KEYS, Entries::Fixed(1)),
+    shape::<ProvenKey, u64>(map_name::PROVEN, Entries::Fixed(PROVEN_MAX)),
     shape::<u32, Settings>(map_name::SETTINGS, Entries::Fixed(1)),
     // Ring buffers have no keys and no values of fixed size.
     shape::<(), ()>(map_name::EVENTS, Entries::Fixed(EVENTS_BYTES)),
@@ -131,6 +135,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 34);
+        assert_eq!(names.len(), 37);
     }
 }

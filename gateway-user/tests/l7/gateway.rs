@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use gateway_common::layout::Weights;
 use gateway_common::limits::{CLASSES_MAX, MAGLEV_SLOTS, NO_BACKEND, WEIGHT_MAX};
 use gateway_core::fleet::{
-    Admission, Algorithm, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PolicySpec,
-    PoolSpec, Protocol, VipSpec, WeightMode,
+    Admission, Algorithm, BackendSpec, CanarySpec, ChallengeSpec, Fleet, HttpSpec, Layer, Mode,
+    PolicySpec, PoolSpec, Protocol, VipSpec, WeightMode,
 };
 use gateway_core::ladder::Stages;
 use gateway_core::observation::{BackendRow, Observation, RequestOutcome, Seen};
@@ -180,6 +180,7 @@ pub(crate) fn snapshot(
         pool: 0,
         guard: false,
         limit: None,
+        challenge: ChallengeSpec::default(),
     });
     let specs = backends.iter().enumerate().map(|(index, &addr)| BackendSpec {
         name: format!("b{index}"),

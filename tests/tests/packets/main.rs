@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, and so do their helpers")]
 
 mod capture;
+mod challenge;
 mod datagrams;
 mod direct;
 mod errors;

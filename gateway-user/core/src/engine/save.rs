@@ -17,7 +17,11 @@ impl Engine {
             pools: pools.map(|(pool, spec)| pool.save(spec, now)).collect(),
             clients: Some(self.clients.save(self.models.version(Task::Clients))),
             // Its lists are not the engine's.
-            guard: SavedGuard { limits: self.limits.clone(), ..SavedGuard::default() },
+            guard: SavedGuard {
+                limits: self.limits.clone(),
+                challenges: self.challenges.orders.clone(),
+                ..SavedGuard::default()
+            },
         }
     }
 
@@ -53,6 +57,7 @@ impl Engine {
             restored.lost.push("clients that make no sense".to_owned());
         }
         self.limits = saved.guard.limits.clone();
+        self.challenges.orders = saved.guard.challenges.clone();
         self.lay_out(now);
         Ok(restored)
     }

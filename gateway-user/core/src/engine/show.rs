@@ -26,7 +26,10 @@ pub(super) fn state(engine: &Engine) -> State {
 }
 
 fn vip(engine: &Engine, spec: &VipSpec, row: u32) -> VipState {
+    let challenge = engine.vip_challenge(spec);
     VipState {
+        challenging: challenge.asks,
+        unconfirmed_per_second: challenge.unconfirmed_per_second,
         name: spec.name.clone(),
         addr: spec.addr,
         protocol: spec.protocol.as_str().to_owned(),

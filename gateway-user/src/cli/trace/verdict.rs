@@ -99,6 +99,14 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
         Verdict::DropRatePackets => {
             "dropped: its source sends more packets to the VIP than `[vip.limit]` lets it"
         }
+        Verdict::SynChallenged => {
+            "answered: its source has to prove that it is there, since the VIP is under a flood of SYNs \
+             or always asks; a client does so by itself and sends its SYN again; \
+             `gateway guard challenges` shows who asks"
+        }
+        Verdict::ChallengeMet => {
+            "taken: it proves that its source is there, whose SYNs pass from now on"
+        }
         Verdict::DropTables => {
             "dropped: the tables contradict each other; a daemon is writing them at this moment, or \
              one is needed that does: try again, else see its log"

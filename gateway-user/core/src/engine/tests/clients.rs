@@ -8,7 +8,7 @@ use super::*;
 use crate::clients::{ClientClass, ClientView};
 use crate::explain::explain;
 use crate::features::client::COUNT;
-use crate::fleet::{Layer, Protocol, VipSpec};
+use crate::fleet::{ChallengeSpec, Layer, Protocol, VipSpec};
 use crate::ladder::{Stage, Stages, Task};
 use crate::observation::ClientWork;
 
@@ -159,6 +159,7 @@ fn a_pool_that_the_proxy_serves_has_one_vector_for_all_clients() {
             pool: 0,
             guard: false,
             limit: None,
+            challenge: ChallengeSpec::default(),
         });
     });
     assert!(written(&bench).is_empty() && !is_split(&bench));

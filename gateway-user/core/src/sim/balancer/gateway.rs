@@ -27,7 +27,8 @@ use crate::fault::FaultWindow;
 use crate::features::client;
 use crate::features::profile::{scaled_to_prompt, traits};
 use crate::fleet::{
-    Admission, BackendSpec, CanarySpec, Fleet, HttpSpec, Layer, Mode, PoolSpec, Protocol, VipSpec,
+    Admission, BackendSpec, CanarySpec, ChallengeSpec, Fleet, HttpSpec, Layer, Mode, PoolSpec,
+    Protocol, VipSpec,
 };
 use crate::ladder::{Stages, Task};
 use crate::load::surplus_of;
@@ -658,6 +659,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
             pool: 0,
             guard: false,
             limit: None,
+            challenge: ChallengeSpec::default(),
         }],
         pools: vec![PoolSpec {
             name: "web".to_owned(),

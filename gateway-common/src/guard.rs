@@ -75,11 +75,17 @@ impl Guarded {
 /// Whether a packet from a client may go on, by the lists.
 #[inline(always)]
 pub fn admit<T: Tables>(tables: &T, vip: &Vip, tuple: &TupleOf<T>) -> Result<(), Verdict> {
-    if tables.lists(List::Deny, tuple) && !is_allowed(tables, tuple) {
+    if is_denied(tables, tuple) {
         tables.count_guarded(vip.index, Guarded::Denied);
         return Err(Verdict::DropDenied);
     }
     Ok(())
+}
+
+/// Whether a source is on the deny list, and not on the allow list.
+#[inline(always)]
+pub(crate) fn is_denied<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> bool {
+    tables.lists(List::Deny, tuple) && !is_allowed(tables, tuple)
 }
 
 /// Asked only of what would be dropped otherwise, so that it costs the others nothing.

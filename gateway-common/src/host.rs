@@ -21,8 +21,7 @@ use crate::guard::{Guarded, List};
 use crate::layout::{
     Backend, Backend6, ChallengeKeys, Flow, Flow6, FlowEvent, FlowKey, Fragment, Fragment6,
     FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable, Opening, Outer, Pool,
-    ProvenKey, Settings, Traffic, Vip, VipKey, VipKey6, Weights, address_flag, setting_flag,
-    vip_flag,
+    ProvenKey, Settings, Traffic, Vip, VipKey, VipKey6, Weights, setting_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
@@ -154,8 +153,7 @@ impl HostTables {
     }
 
     fn serve_at(&mut self, addr: IpAddr, vip: Vip) {
-        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
-        *self.addresses.entry(addr).or_default() |= flags;
+        *self.addresses.entry(addr).or_default() |= vip.address_flags();
     }
 
     /// Sets the class of one client.

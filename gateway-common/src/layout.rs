@@ -169,6 +169,15 @@ pub struct Vip {
     pub flags: u32,
 }
 
+impl Vip {
+    /// The [`address_flag`]s that its address has by it.
+    pub const fn address_flags(&self) -> u32 {
+        let layer = if self.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
+        let guarded = if self.flags & vip_flag::GUARDED != 0 { address_flag::GUARDED } else { 0 };
+        layer | guarded
+    }
+}
+
 /// Flags of a [`Vip`].
 pub mod vip_flag {
     /// The proxy serves it: packets pass to the host.
@@ -189,6 +198,8 @@ pub mod vip_flag {
 pub mod address_flag {
     /// One is of L4, so that the program answers for the address.
     pub const L4: u32 = 1;
+    /// One is guarded, so that whoever is denied there gets no answer from the address either.
+    pub const GUARDED: u32 = 2;
 }
 
 /// A pool as the packet path sees it. Written last, after the rows and the table it names.

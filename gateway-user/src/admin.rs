@@ -46,8 +46,8 @@ use tokio::sync::watch;
 use self::error::AdminError;
 pub use self::forecast::{Ahead, Forecast};
 pub use self::guard::{
-    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardLimit,
-    GuardLimitChange, GuardList,
+    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardKeep,
+    GuardKeepChange, GuardLimit, GuardLimitChange, GuardList,
 };
 pub use self::history::HistoryPart;
 pub use self::label::{Label, Labelled};
@@ -88,6 +88,7 @@ const PAGES: &[&str] = &[
     "/v1/guard",
     "/v1/guard/limit",
     "/v1/guard/challenge",
+    "/v1/guard/keep",
 ];
 
 /// Why the admin address cannot be served.
@@ -165,6 +166,7 @@ fn router(pages: Pages) -> Router {
         .route("/v1/guard", get(guard::show).post(guard::change))
         .route("/v1/guard/limit", post(guard::limit))
         .route("/v1/guard/challenge", post(guard::challenge))
+        .route("/v1/guard/keep", post(guard::keep))
         .fallback(no_such_page)
         .method_not_allowed_fallback(other_method)
         .with_state(Arc::new(pages))

@@ -125,6 +125,15 @@ pub struct Shown {
     pub added: BTreeSet<IpNet>,
 }
 
+/// Whether new flows take no line of a confirmed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// Whether they take none.
+    pub keep_confirmed: bool,
+    /// Whether that was said at run time, rather than by the configuration.
+    pub ordered: bool,
+}
+
 /// Why a list is not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -184,6 +193,7 @@ impl Keeper {
             files: Files::default(),
             deny: added(&saved.deny),
             allow: added(&saved.allow),
+            keep_ordered: saved.keep_confirmed,
             // An earlier daemon may have filled them.
             is_unknown: true,
         };
@@ -224,13 +234,34 @@ impl Keeper {
         self.with(move |lists| Ok(lists.show(list))).await
     }
 
+    /// Says whether new flows take no line of a confirmed one, from now on and over a restart; `None`: as
+    /// the configuration has it.
+    ///
+    /// # Errors
+    /// The kernel refused. The next change or reload makes up for it.
+    pub async fn order_keep(&self, order: Option<bool>) -> Result<Keeps, GuardError> {
+        let ordered = self.with(move |lists| lists.order_keep(order)).await;
+        self.changed.notify_one();
+        ordered
+    }
+
+    /// Whether new flows take no line of a confirmed one.
+    pub fn keeps(&self) -> Keeps {
+        self.lock().keeps()
+    }
+
     /// What outlives the daemon.
     pub fn save(&self) -> SavedGuard {
         let lists = self.lock();
         let of = |added: &BTreeSet<IpNet>| {
             added.iter().map(|net| (net.network(), net.prefix_len())).collect()
         };
-        SavedGuard { deny: of(&lists.deny), allow: of(&lists.allow), ..SavedGuard::default() }
+        SavedGuard {
+            deny: of(&lists.deny),
+            allow: of(&lists.allow),
+            keep_confirmed: lists.keep_ordered,
+            ..SavedGuard::default()
+        }
     }
 
     /// Something else that the guard was told is to be saved at once.
@@ -277,6 +308,8 @@ struct Lists {
     deny: BTreeSet<IpNet>,
     /// Added to the allow list at run time.
     allow: BTreeSet<IpNet>,
+    /// What was said at run time of confirmed flows.
+    keep_ordered: Option<bool>,
     /// Nobody knows what the tries hold.
     is_unknown: bool,
 }
@@ -322,7 +355,7 @@ impl Lists {
         // Until all of it is done.
         self.is_unknown = true;
         let after = List::ALL.map(|list| self.whole(list));
-        self.tries.keep_confirmed(self.files.keep_confirmed).map_err(GuardError::Write)?;
+        self.tries.keep_confirmed(self.keeps().keep_confirmed).map_err(GuardError::Write)?;
         let [deny, allow] = [0, 1].map(|at| (&before[at], &after[at]));
         // In this order nobody is denied in between who is allowed before and after.
         self.insert_all(List::Allow, allow.1.difference(allow.0))?;
@@ -388,6 +421,23 @@ impl Lists {
         }
         let prefixes = self.whole(list).len();
         Ok(Changed { added: new.len(), removed: change.remove.len(), prefixes })
+    }
+
+    fn order_keep(&mut self, order: Option<bool>) -> Result<Keeps, GuardError> {
+        self.keep_ordered = order;
+        let keeps = self.keeps();
+        // Until it is written.
+        let was_unknown = std::mem::replace(&mut self.is_unknown, true);
+        self.tries.keep_confirmed(keeps.keep_confirmed).map_err(GuardError::Write)?;
+        self.is_unknown = was_unknown;
+        Ok(keeps)
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps {
+            keep_confirmed: self.keep_ordered.unwrap_or(self.files.keep_confirmed),
+            ordered: self.keep_ordered.is_some(),
+        }
     }
 
     fn show(&self, list: List) -> Shown {

@@ -21,8 +21,7 @@ use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
     Backend, CaptureFilter, Flow, FlowEvent, FlowKey, GuardCounts, LAYOUT_VERSION, Limits, Live,
-    MaglevTable, Pool, Settings, Traffic, Unsent, Vip, VipKey, Weights, address_flag, backend_flag,
-    map_name, vip_flag,
+    MaglevTable, Pool, Settings, Traffic, Unsent, Vip, VipKey, Weights, backend_flag, map_name,
 };
 use gateway_common::limits::{CLASSES_MAX, FLOW_WAYS, FLOWS_DEFAULT, FLOWS_PER_RETURNS};
 use gateway_common::verdict::Verdict;
@@ -291,9 +290,8 @@ impl Bed {
     /// # Errors
     /// The maps cannot be written.
     pub fn vip_of(&mut self, key: VipKey, vip: Vip) -> Result<()> {
-        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
         let mut addrs = self.hash::<[u8; 4], u32>(map_name::VIP_ADDRS)?;
-        addrs.insert(key.addr, flags, 0).context("setting an address")?;
+        addrs.insert(key.addr, vip.address_flags(), 0).context("setting an address")?;
         self.hash(map_name::VIPS)?.insert(key, vip, 0).context("setting a VIP")
     }
 

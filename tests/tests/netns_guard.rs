@@ -126,11 +126,17 @@ fn lists_change_at_run_time_and_outlive_the_daemon() {
     let error = site.guard("deny remove 10.0.0.0/8").unwrap_err().to_string();
     assert!(error.contains("deny.txt"), "{error}");
 
+    let told = site.guard("keep-confirmed on").unwrap();
+    assert_eq!(told, "confirmed flows keep their places (ordered at run time)\n");
+
     // While no daemon runs, and by the next one.
     gateway.kill().unwrap();
     site.serves(&[CLIENT], &[SECOND]);
     let mut gateway = site.testbed.restart_gateway().unwrap();
     site.serves(&[CLIENT], &[SECOND]);
+    assert!(site.guard("keep-confirmed").unwrap().contains("ordered at run time"));
+    let told = site.guard("keep-confirmed release").unwrap();
+    assert_eq!(told, "a new flow may take any place (as configured)\n");
 
     site.guard("deny add 10.13.0.4").unwrap();
     std::fs::write(&site.deny, "10.13.0.3\n").unwrap();

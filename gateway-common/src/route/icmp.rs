@@ -11,6 +11,7 @@ pub(super) mod ipv6;
 
 use crate::checksum::Delta;
 use crate::flows;
+use crate::guard::is_denied;
 use crate::hash::flow_hash;
 use crate::layout::{Backend, FlowKey, Settings, address_flag, flow_state, vip_flag};
 use crate::packet::{
@@ -124,9 +125,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V4>>(
     tables: &T,
     header: &Header,
 ) -> Result<Step, Verdict> {
-    if !answers_for(tables, header) {
-        return Err(Verdict::PassNotOurs);
-    }
+    admit_echo(tables, &between(header.source_addr, header.target_addr))?;
     let message = frame.bytes::<ICMP_LEN>(message_at(header)).ok_or(Verdict::DropTruncated)?;
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
     // Neither to a group nor from one: RFC 1122, sections 3.2.1.3 and 3.2.2.
@@ -157,6 +156,17 @@ fn answer_echo<F: Frame, T: Tables<Family = V4>>(
     ethernet.set_two::<6>([a, b]);
     ethernet.set_four::<8>([c, d, e, f]);
     Ok(Step::Ended(Routed { verdict: Verdict::EchoAnswered, interface: 0 }))
+}
+
+/// Whether an echo request may be answered here: whoever is denied at a VIP of the address is not told by
+/// it that it is there, and an address without a VIP of L4 is the host's.
+#[inline(always)]
+pub(super) fn admit_echo<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> Result<(), Verdict> {
+    let flags = tables.address_flags(tuple);
+    if flags & address_flag::GUARDED != 0 && is_denied(tables, tuple) {
+        return Err(Verdict::DropDenied);
+    }
+    if flags & address_flag::L4 == 0 { Err(Verdict::PassNotOurs) } else { Ok(()) }
 }
 
 /// Whether an address can be one host's elsewhere: not "this network", not loopback, no group and

@@ -13,8 +13,8 @@ use crate::checksum;
 use crate::clock;
 use crate::flows::{AtomicTable, LINE_WORDS};
 use crate::layout::{
-    Fragment, FragmentKey, GuardCounts, LAYOUT_VERSION, address_flag, algorithm, event_kind,
-    outer_flag, pool_flag, setting_flag,
+    Fragment, FragmentKey, GuardCounts, LAYOUT_VERSION, algorithm, event_kind, outer_flag,
+    pool_flag, setting_flag,
 };
 use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, WEIGHT_MAX};
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
@@ -180,7 +180,8 @@ impl Tables for HeapTables {
     }
 
     fn address_flags(&self, tuple: &FlowKey) -> u32 {
-        if tuple.target_addr == VIP { address_flag::L4 } else { 0 }
+        let vip = Vip { index: 0, pool: 0, flags: self.vip_flags.get() };
+        if tuple.target_addr == VIP { vip.address_flags() } else { 0 }
     }
 
     fn pool(&self, index: u32) -> Option<Pool> {

@@ -54,6 +54,9 @@ pub struct SavedGuard {
     pub deny: Vec<(IpAddr, u8)>,
     /// Added to the allow list.
     pub allow: Vec<(IpAddr, u8)>,
+    /// Whether new flows take no line of a confirmed one; `None`: nothing was said of that.
+    #[serde(default)]
+    pub keep_confirmed: Option<bool>,
     /// What was ordered of limits, by names of VIPs.
     #[serde(default)]
     pub limits: BTreeMap<String, LimitOrder>,

@@ -18,7 +18,7 @@ use super::error::AdminError;
 use super::{Pages, body, token};
 use crate::causes::with_causes;
 use crate::control::ControlError;
-use crate::guard::{Change, GuardError};
+use crate::guard::{Change, GuardError, Keeps};
 use crate::net;
 
 /// The guard as it is.
@@ -34,6 +34,32 @@ pub struct Guard {
     pub limits: Vec<GuardLimit>,
     /// When the VIPs that can ask sources of SYNs to prove that they are there do so.
     pub challenges: Vec<GuardChallenge>,
+    /// Whether new flows take no place of a confirmed one.
+    pub keep: GuardKeep,
+}
+
+/// Whether new flows take no place of a confirmed one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct GuardKeep {
+    /// Whether they take none.
+    pub keep_confirmed: bool,
+    /// Whether that was said at run time, rather than by the configuration.
+    pub ordered: bool,
+}
+
+impl From<Keeps> for GuardKeep {
+    fn from(of: Keeps) -> GuardKeep {
+        GuardKeep { keep_confirmed: of.keep_confirmed, ordered: of.ordered }
+    }
+}
+
+/// Whether new flows are to take no place of a confirmed one from now on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardKeepChange {
+    /// Whether they take none; `None`: what the configuration says.
+    #[serde(default)]
+    pub keep_confirmed: Option<bool>,
 }
 
 /// When a VIP asks sources of SYNs to prove that they are there.
@@ -225,7 +251,8 @@ pub(super) async fn show(State(pages): State<Arc<Pages>>) -> Result<Json<Guard>,
     let challenges = challenges.map_err(|error| unavailable(&error))?;
     let challenges = challenges.into_iter().map(GuardChallenge::from).collect();
     let (guarded, kept) = (guarded(&pages), pages.keeps_state);
-    Ok(Json(Guard { guarded, kept, lists, limits, challenges }))
+    let keep = pages.guard.keeps().into();
+    Ok(Json(Guard { guarded, kept, lists, limits, challenges, keep }))
 }
 
 /// `POST /v1/guard/limit`.
@@ -243,6 +270,19 @@ pub(super) async fn limit(
     tracing::warn!(vip = asked.vip, ?order, "the limit of a VIP's sources changed by an operator");
     pages.guard.touch();
     Ok(Json(limit.into()))
+}
+
+/// `POST /v1/guard/keep`.
+pub(super) async fn keep(
+    State(pages): State<Arc<Pages>>,
+    headers: HeaderMap,
+    asked: Result<Json<GuardKeepChange>, JsonRejection>,
+) -> Result<Json<GuardKeep>, AdminError> {
+    token::check(pages.token_file.as_deref(), &headers)?;
+    let order = body(asked)?.keep_confirmed;
+    let keeps = pages.guard.order_keep(order).await.map_err(|error| refused(&error))?;
+    tracing::warn!(?order, "whether confirmed flows are kept changed by an operator");
+    Ok(Json(keeps.into()))
 }
 
 /// `POST /v1/guard/challenge`.

@@ -9,8 +9,8 @@ use gateway_core::challenge::ChallengeMode;
 
 use super::{AdminArgs, client, say};
 use crate::admin::{
-    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardLimit,
-    GuardLimitChange, GuardList,
+    Guard, GuardChallenge, GuardChallengeChange, GuardChange, GuardChanged, GuardKeep,
+    GuardKeepChange, GuardLimit, GuardLimitChange, GuardList,
 };
 
 #[derive(Debug, Args)]
@@ -39,6 +39,20 @@ enum Part {
     Challenge(ChallengeArgs),
     /// Show when VIPs ask sources of SYNs to prove that they are there, and how many do not.
     Challenges(AdminArgs),
+    /// Say whether new flows take no place of a confirmed one, from now on and over a restart.
+    KeepConfirmed(KeepArgs),
+}
+
+#[derive(Debug, Args)]
+struct KeepArgs {
+    /// `on`, `off`, or `release` for what the configuration says; shows it unless given.
+    #[arg(value_name = "WHETHER", value_parser = ["on", "off", "release"])]
+    whether: Option<String>,
+    /// File that the admin token lies in (`gateway.admin_token_file`).
+    #[arg(long, value_name = "FILE", env = "GATEWAY_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +143,7 @@ pub(super) fn run(args: GuardArgs) -> anyhow::Result<()> {
         Part::Limits(admin) => return show_limits(&admin),
         Part::Challenge(args) => return challenge(&args),
         Part::Challenges(admin) => return show_challenges(&admin),
+        Part::KeepConfirmed(args) => return keep(&args),
     };
     let name = list.as_str().to_owned();
     match what {
@@ -258,6 +273,33 @@ fn challenge_words(of: &GuardChallenge) -> String {
         "{}: {asks}, {:.0} unconfirmed a second; {when} ({by})\n",
         of.vip, of.unconfirmed_per_second
     )
+}
+
+fn keep(args: &KeepArgs) -> anyhow::Result<()> {
+    let admin = args.admin.admin;
+    let keep = match args.whether.as_deref() {
+        None => ask(&args.admin)?.keep,
+        Some(word) => {
+            let keep_confirmed = (word != "release").then_some(word == "on");
+            let asked = GuardKeepChange { keep_confirmed };
+            let body = client::post(admin, "/v1/guard/keep", &asked, args.token_file.as_deref())?;
+            serde_json::from_slice(&body)
+                .with_context(|| format!("{admin} answered something unknown"))?
+        }
+    };
+    if args.admin.json {
+        return say(&format!("{}\n", serde_json::to_string(&keep)?));
+    }
+    say(keep_words(&keep))
+}
+
+fn keep_words(keep: &GuardKeep) -> &'static str {
+    match (keep.keep_confirmed, keep.ordered) {
+        (true, true) => "confirmed flows keep their places (ordered at run time)\n",
+        (true, false) => "confirmed flows keep their places (as configured)\n",
+        (false, true) => "a new flow may take any place (ordered at run time)\n",
+        (false, false) => "a new flow may take any place (as configured)\n",
+    }
 }
 
 fn ask(args: &AdminArgs) -> anyhow::Result<Guard> {

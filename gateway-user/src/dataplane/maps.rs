@@ -15,7 +15,7 @@ use bytemuck::Zeroable;
 use gateway_common::flows::LINE_WORDS;
 use gateway_common::layout::{
     Backend, Backend6, ChallengeKeys, GuardCounts, Limits, MaglevTable, Pool, ProvenKey, Settings,
-    Traffic, Vip, VipKey, VipKey6, Weights, address_flag, backend_flag, map_name, vip_flag,
+    Traffic, Vip, VipKey, VipKey6, Weights, backend_flag, map_name,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND,
@@ -413,8 +413,7 @@ fn write_flags<K: Pod, A: Pod + Eq>(
     for entry in vips.iter() {
         let (key, vip) = entry?;
         if addr_of(&key) == addr {
-            let is_l4 = vip.flags & vip_flag::L7 == 0;
-            *flags.get_or_insert(0) |= if is_l4 { address_flag::L4 } else { 0 };
+            *flags.get_or_insert(0) |= vip.address_flags();
         }
     }
     match flags {

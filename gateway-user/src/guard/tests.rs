@@ -112,6 +112,24 @@ async fn what_is_added_outlives_a_reload_and_what_the_file_says_does_not() {
 }
 
 #[tokio::test]
+async fn whether_confirmed_flows_are_kept_is_as_ordered_until_that_is_taken_back() {
+    let tries = HeapTries::default();
+    let boxed = || Box::new(tries.clone());
+    let keeps = || tries.0.lock().unwrap().keeps_confirmed;
+    let keeper = Keeper::start(boxed(), Files::default(), &SavedGuard::default()).unwrap();
+    let told = keeper.order_keep(Some(true)).await.unwrap();
+    assert_eq!((told, keeps()), (Keeps { keep_confirmed: true, ordered: true }, true));
+    keeper.changed().await;
+    keeper.relist(files(&["10.0.0.0/8"])).await.unwrap();
+    assert!(keeps(), "over a reload");
+
+    let next = Keeper::start(boxed(), Files::default(), &keeper.save()).unwrap();
+    assert!(keeps() && next.keeps().ordered, "over a restart");
+    let told = next.order_keep(None).await.unwrap();
+    assert_eq!((told, keeps()), (Keeps { keep_confirmed: false, ordered: false }, false));
+}
+
+#[tokio::test]
 async fn a_change_that_cannot_be_done_as_a_whole_is_not_begun() {
     let tries = HeapTries::default();
     let boxed = Box::new(tries.clone());

@@ -9,8 +9,7 @@ use gateway_common::flows;
 use gateway_common::guard::List;
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{
-    Backend, Backend6, Flow, Flow6, FlowKey, FlowTuple6, Vip, VipKey6, address_flag, backend_flag,
-    map_name, vip_flag,
+    Backend, Backend6, Flow, Flow6, FlowKey, FlowTuple6, Vip, VipKey6, backend_flag, map_name,
 };
 
 use super::{BACKEND_HOSTS, BACKEND_MAC, Bed, CLIENT_MAC, HASH_SEED};
@@ -60,9 +59,8 @@ impl Bed {
             protocol,
             reserved: 0,
         };
-        let flags = if vip.flags & vip_flag::L7 == 0 { address_flag::L4 } else { 0 };
         let mut addrs = self.hash::<[u8; 16], u32>(map_name::VIP_ADDRS6)?;
-        addrs.insert(key.addr, flags, 0).context("setting an address")?;
+        addrs.insert(key.addr, vip.address_flags(), 0).context("setting an address")?;
         self.hash(map_name::VIPS6)?.insert(key, vip, 0).context("setting a VIP")
     }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use gateway_common::guard::{List, ticks};
 use gateway_common::layout::{Limits, Rate, Vip, vip_flag};
 use gateway_common::verdict::Verdict;
-use gateway_tests::packet::{Tcp, Udp, flag};
+use gateway_tests::packet::{Icmp, Tcp, Udp, flag};
 use gateway_tests::packet_bed::{Bed, Side, vip_key};
 
 use super::{CLIENT, VIP, VIP_L7, addr, check, establish, run, to_vip};
@@ -68,6 +68,27 @@ fn who_is_denied_in_the_middle_of_a_connection_is_cut_off() {
         // The backend is not a client, and what it says goes where it went.
         let answer = Tcp::new(backend, nat, flag::ACK);
         assert_eq!(run(bed, Side::Backend, &answer).verdict, Verdict::ForwardOut);
+    });
+}
+
+#[test]
+fn who_is_denied_gets_no_answer_to_its_ping_of_a_guarded_address() {
+    check("who_is_denied_gets_no_answer_to_its_ping_of_a_guarded_address", |bed| {
+        let ping = |bed: &mut Bed, from: &str, to: &str| {
+            let (from, to) = (*addr(from).ip(), *addr(to).ip());
+            let echo = Icmp::new(from, to, (8, 0), b"?");
+            bed.run(Side::Client, &echo.frame().unwrap()).unwrap().verdict
+        };
+        bed.list(List::Deny, NARROW, 24).unwrap();
+        assert_eq!(ping(bed, CLIENT, VIP), Verdict::EchoAnswered, "not guarded");
+        guard(bed);
+        for vip in [VIP, VIP_L7] {
+            assert_eq!(ping(bed, CLIENT, vip), Verdict::DropDenied);
+        }
+        assert_eq!(ping(bed, NEIGHBOUR, VIP), Verdict::EchoAnswered);
+        assert_eq!(ping(bed, NEIGHBOUR, VIP_L7), Verdict::PassNotOurs);
+        bed.list(List::Allow, NARROW, 24).unwrap();
+        assert_eq!(ping(bed, CLIENT, VIP), Verdict::EchoAnswered);
     });
 }
 

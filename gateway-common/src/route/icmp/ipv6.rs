@@ -4,7 +4,7 @@
 //! discovery above all.
 
 use crate::checksum::Delta;
-use crate::layout::{FlowKey, FlowTuple6, address_flag};
+use crate::layout::{FlowKey, FlowTuple6};
 use crate::packet::ipv6::{self, EXTENSION_UNIT, Header6, ICMPV6, IPV6_LEN, extension};
 use crate::packet::{Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame, Packet, TCP, UDP};
 use crate::rewrite::ipv6::{addresses, ports, relay, set_addresses};
@@ -13,7 +13,7 @@ use crate::verdict::Verdict;
 
 use super::super::one_sided::Through;
 use super::super::{Family, Routed, Step, Tables, V6, answer, ended, next_hop, one_sided};
-use super::{ICMP_LEN, QUOTE_LEN, Sender, TCP_CHECKSUM_END, sender};
+use super::{ICMP_LEN, QUOTE_LEN, Sender, TCP_CHECKSUM_END, admit_echo, sender};
 
 /// Types of ICMPv6 messages.
 pub(in super::super) mod kind {
@@ -83,9 +83,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V6>>(
     packet: &Packet,
 ) -> Result<Step, Verdict> {
     let tuple = V6::tuple(frame, packet)?;
-    if tables.address_flags(&tuple) & address_flag::L4 == 0 {
-        return Err(Verdict::PassNotOurs);
-    }
+    admit_echo(tables, &tuple)?;
     let ethernet = frame.bytes::<ETHERNET_LEN>(0).ok_or(Verdict::DropTruncated)?;
     let is_group = ethernet.two::<0>()[0] & 1 != 0;
     if is_group || !is_one_host(&tuple.source_addr) {

@@ -128,6 +128,7 @@ fn example(path: &str) -> Value {
             json!({ "pool": "web", "path": "/users/1", "body_bytes": 9, "client": "192.0.2.1" })
         }
         "/v1/guard/limit" => json!({ "vip": "site", "new_per_second": 5 }),
+        "/v1/guard/keep" => json!({ "keep_confirmed": true }),
         "/v1/guard/challenge" => json!({ "vip": "site", "mode": "auto" }),
         "/v1/guard" => json!({ "list": "deny", "add": ["192.0.2.0/24"] }),
         "/v1/recover" => json!({ "backend": "a", "act": true }),

@@ -7,7 +7,7 @@ use gateway_common::layout::{Limits, Rate, Settings, Vip, setting_flag, vip_flag
 use gateway_common::packet::{TCP, UDP};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::flag;
-use gateway_tests::packet::ipv6::Packet6;
+use gateway_tests::packet::ipv6::{Icmp6, Packet6};
 use gateway_tests::packet_bed::{self, Bed, Side};
 
 use super::{CLIENT6, VIP6, VIP6_L7, addr, check, establish6, run, to_vip6};
@@ -46,6 +46,22 @@ fn who_is_denied_reaches_no_guarded_vip() {
         assert_eq!(verdict(bed, CLIENT6, "[fd00::99]:80", flag::SYN), Verdict::PassNotOurs);
         let ask = Packet6::udp(addr(CLIENT6), addr(VIP6), b"who?");
         assert_eq!(run(bed, Side::Client, &ask).verdict, Verdict::DropDenied);
+    });
+}
+
+#[test]
+fn who_is_denied_gets_no_answer_to_its_ping_of_a_guarded_address() {
+    check("who_is_denied_gets_no_answer_to_its_ping_of_a_guarded_address", |bed| {
+        let ping = |bed: &mut Bed, vip: &str| {
+            let echo = Icmp6::new(*addr(CLIENT6).ip(), *addr(vip).ip(), (128, 0), b"?");
+            bed.run(Side::Client, &echo.frame().unwrap()).unwrap().verdict
+        };
+        bed.list6(List::Deny, NETWORK, 64).unwrap();
+        assert_eq!(ping(bed, VIP6), Verdict::EchoAnswered, "not guarded");
+        guard(bed, 0);
+        assert_eq!([ping(bed, VIP6), ping(bed, VIP6_L7)], [Verdict::DropDenied; 2]);
+        bed.list6(List::Allow, NETWORK, 64).unwrap();
+        assert_eq!(ping(bed, VIP6), Verdict::EchoAnswered);
     });
 }
 

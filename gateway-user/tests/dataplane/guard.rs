@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
+use gateway_common::clock::KtimeNs;
 use gateway_common::guard::List;
-use gateway_common::layout::{Settings, setting_flag};
+use gateway_common::layout::{ChallengeKeys, Settings, map_name, setting_flag};
 use gateway_user::dataplane::{Dataplane, DataplaneError};
 use ipnet::IpNet;
 
-use crate::lab::with_lab;
-use crate::tables::settings;
+use crate::lab::{Lab, with_lab};
+use crate::tables::{array, settings};
 
 fn net(addr: u32, len: u8) -> IpNet {
     IpNet::new(Ipv4Addr::from(addr).into(), len).unwrap()
@@ -97,5 +98,33 @@ fn whether_confirmed_flows_are_kept_outlives_the_daemon_and_is_all_that_changes(
         assert_eq!(settings(lab), kept, "until it is said anew");
         dataplane.guard_tries().unwrap().keep_confirmed(false).unwrap();
         assert_eq!(settings(lab), before);
+    });
+}
+
+fn keys(lab: &Lab) -> [[u64; 2]; 2] {
+    array::<ChallengeKeys>(lab, map_name::CHALLENGE_KEYS).get(&0, 0).unwrap().keys
+}
+
+#[test]
+fn keys_of_challenges_are_made_with_the_maps_and_each_is_changed_while_it_rests() {
+    with_lab(|lab| {
+        let dataplane = Dataplane::open(&lab.options()).unwrap();
+        let [even, odd] = keys(lab);
+        assert!(even != odd && even != [0; 2] && odd != [0; 2]);
+        drop(dataplane);
+
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        assert_eq!(keys(lab), [even, odd], "cookies of before are taken");
+        // Steps of 2^34 ns, 256 of them for each key.
+        let mut turn = |step: u64| {
+            dataplane.turn_keys(KtimeNs(step << 34)).unwrap();
+            keys(lab)
+        };
+        let [first, changed] = turn(5);
+        assert!(first == even && changed != odd);
+        assert_eq!(turn(9), [even, changed], "once in a rest");
+        assert_eq!(turn(256), [even, changed], "both are needed in the first step");
+        let [changed_too, second] = turn(257);
+        assert!(changed_too != even && second == changed);
     });
 }

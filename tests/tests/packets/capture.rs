@@ -6,12 +6,12 @@ use aya::maps::MapData;
 use aya::maps::perf::{PerfEvent, PerfEventArrayBuffer};
 use aya::util::online_cpus;
 use gateway_common::capture::ANY;
-use gateway_common::layout::{CaptureFilter, Captured};
+use gateway_common::layout::{CaptureFilter, Captured, Vip, vip_flag};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::{Tcp, flag};
 use gateway_tests::packet_bed::{Bed, Side};
 
-use super::{CLIENT, VIP_L7, addr, check, establish, open, run, steer_to, to_vip};
+use super::{CLIENT, VIP, VIP_L7, addr, check, establish, open, run, steer_to, to_vip};
 
 /// All packets, for ever.
 const ALL: CaptureFilter = CaptureFilter {
@@ -54,6 +54,26 @@ impl Buffers {
         taken.sort_by_key(|(known, _)| known.at_ns);
         taken
     }
+}
+
+#[test]
+fn what_the_guard_did_is_captured_by_vip() {
+    check("what_the_guard_did_is_captured_by_vip", |bed| {
+        let mut buffers = Buffers::open(bed);
+        let flags = vip_flag::GUARDED | vip_flag::CHALLENGED;
+        bed.vip(addr(VIP), Vip { index: 7, pool: 0, flags }).unwrap();
+        bed.capture(CaptureFilter { vip: 7, ..ALL }).unwrap();
+        let asked = run(bed, Side::Client, &to_vip(CLIENT, flag::SYN));
+        let number = gateway_tests::packet::see(&asked.frame).unwrap().tcp.acknowledged;
+        let proof = run(bed, Side::Client, &to_vip(CLIENT, flag::RST).at(number, 0));
+        let taken = buffers.take();
+        let ends = [Verdict::SynChallenged, Verdict::ChallengeMet];
+        assert_eq!(taken.len(), ends.len());
+        for ((known, bytes), (ran, end)) in taken.iter().zip([asked, proof].iter().zip(ends)) {
+            assert_eq!((known.verdict, known.vip, known.backend), (end as u32, 7, ANY));
+            assert_eq!(bytes[..known.len as usize], ran.frame);
+        }
+    });
 }
 
 #[test]

@@ -861,20 +861,13 @@ pub struct Fragment6 {
     pub until_ns: u64,
     /// The [`Verdict`](crate::verdict::Verdict) that it ended in.
     pub verdict: u32,
-    /// Interface that it left by.
-    pub interface: u32,
-    /// The source address that it left with.
+    /// How it left: without headers around it, in [`mode::NAT`], with the addresses below as its own. Its
+    /// length is the most that others may have.
+    pub outer: Outer,
+    /// The source address that it left with; zero where it left in another packet.
     pub source_addr: [u8; 16],
-    /// The target address that it left with.
+    /// The target address that it left with; zero where it left in another packet.
     pub target_addr: [u8; 16],
-    /// Link address of that interface.
-    pub link_source: [u8; 6],
-    /// Link address of the next hop.
-    pub link_target: [u8; 6],
-    /// Its length, which is the most that others may have, from the IPv6 header on.
-    pub ip_len: u16,
-    /// Spelled out.
-    pub reserved: u16,
 }
 
 /// Key of `CLIENT_CLASSES`, in the form of the kernel's longest-prefix tries.
@@ -1038,7 +1031,7 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 12);
     assert!(size_of::<Fragment>() == 56);
     assert!(size_of::<FragmentKey6>() == 36);
-    assert!(size_of::<Fragment6>() == 64);
+    assert!(size_of::<Fragment6>() == 88);
 };
 
 #[cfg(feature = "aya")]

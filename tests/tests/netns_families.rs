@@ -182,22 +182,42 @@ fn guess_no_mtu(testbed: &Testbed) {
     }
 }
 
+/// The client hears of what fits, from the VIP.
+fn a_client_learns(families: (Family, Family), tunnel: &str) {
+    let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
+    guess_no_mtu(&testbed);
+    let _backends = start_backends(&testbed, 1);
+    let _decap = start_decap(&testbed, tunnel, 1, families.1);
+    // The backend asks for whole segments all the same.
+    let backend = testbed.backend(1);
+    backend.ip("route replace default via 10.11.1.1 advmss 1460").unwrap();
+    backend.ip("-6 route replace default via fd00:11:1::1 advmss 1440").unwrap();
+    let gateway = testbed.start_gateway(&config_of_one(&testbed, families, tunnel)).unwrap();
+    upload(&testbed, testbed.l4_vip_of(families.0, 1));
+    wait_for("an error of the gateway's", PATIENCE, || {
+        Ok((verdict(&gateway, "too_big_answered") > 0).then_some(()))
+    })
+    .unwrap();
+}
+
 #[test]
-fn a_client_learns_what_headers_of_ipv6_leave_room_for() {
-    for tunnel in ["ipip", "gue"] {
-        let Some(testbed) = Testbed::of_family_or_skip(V6, 1) else { return };
-        guess_no_mtu(&testbed);
-        let _backends = start_backends(&testbed, 1);
-        let _decap = start_decap(&testbed, tunnel, 1, V6);
-        // The backend asks for whole segments all the same.
-        testbed.backend(1).ip("route replace default via 10.11.1.1 advmss 1460").unwrap();
-        let gateway = testbed.start_gateway(&config_of_one(&testbed, (V4, V6), tunnel)).unwrap();
-        upload(&testbed, testbed.l4_vip_of(V4, 1));
-        wait_for("an error of the gateway's", PATIENCE, || {
-            Ok((verdict(&gateway, "too_big_answered") > 0).then_some(()))
-        })
-        .unwrap();
-    }
+fn a_client_of_ipv4_learns_what_ip_in_ipv6_leaves_room_for() {
+    a_client_learns((V4, V6), "ipip");
+}
+
+#[test]
+fn a_client_of_ipv4_learns_what_gue_over_ipv6_leaves_room_for() {
+    a_client_learns((V4, V6), "gue");
+}
+
+#[test]
+fn a_client_of_ipv6_learns_what_ip_in_ipv4_leaves_room_for() {
+    a_client_learns((V6, V4), "ipip");
+}
+
+#[test]
+fn a_client_of_ipv6_learns_what_gue_over_ipv6_leaves_room_for() {
+    a_client_learns((V6, V6), "gue");
 }
 
 /// A router beyond the gateway tells, within another packet, of what the backend sent by itself.

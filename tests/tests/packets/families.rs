@@ -1,12 +1,14 @@
 //! Packets in packets, where the one or the other is IPv6: VIPs of each family, with backends of each.
 
+use std::net::SocketAddrV6;
+
 use gateway_common::layout::{Backend, Vip, VipKey, mode, program};
 use gateway_common::packet::{TCP, UDP};
 use gateway_common::verdict::Verdict;
 use gateway_tests::packet::fragments::{cut, join};
-use gateway_tests::packet::ipv6::{IP, Icmp6, Packet6, see6};
+use gateway_tests::packet::ipv6::{IP, Icmp6, Packet6, fragments as fragments6, see6};
 use gateway_tests::packet::tunnel::{self, Around};
-use gateway_tests::packet::{Icmp, TTL, Tcp, Udp, flag, see};
+use gateway_tests::packet::{Icmp, Tcp, Udp, flag, see};
 use gateway_tests::packet_bed::{
     self, Action, BACKEND_MAC, BACKEND_SIDE, BACKEND_SIDE6, Bed, ROUTER, ROUTER6, Ran, Side,
     vip_key,
@@ -20,6 +22,14 @@ const CLIENT6: &str = "[2001:db8:1:2:3:4:5:6]:4321";
 /// Backends of each family, at the VIP's port.
 const BACKEND: &str = "10.2.0.10:80";
 const BACKEND6: &str = "[fd00:0:0:1::a]:80";
+
+fn vip6() -> SocketAddrV6 {
+    VIP6.parse().unwrap()
+}
+
+fn client6() -> SocketAddrV6 {
+    CLIENT6.parse().unwrap()
+}
 
 /// Who gets packets of whom, and how. IPv4 in IPv4 is the subject of `direct`.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +50,9 @@ impl Case {
     /// A segment of the client whose port is this, with a mark of congestion and a class of service.
     fn segment(self, port: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
         if self.is_ipv6 {
-            let mut client: std::net::SocketAddrV6 = CLIENT6.parse().unwrap();
+            let mut client = client6();
             client.set_port(port);
-            let packet = Packet6::tcp(client, VIP6.parse().unwrap(), flags).payload(payload);
+            let packet = Packet6::tcp(client, vip6(), flags).payload(payload);
             return Packet6 { class: 0xb9, ..packet }.frame().unwrap();
         }
         let mut client = addr(CLIENT);
@@ -107,7 +117,7 @@ fn check(name: &str, cases: impl Iterator<Item = Case>, test: impl Fn(&mut Bed, 
             for (protocol, index) in [(TCP, 1), (UDP, 3)] {
                 let vip = Vip { index, pool: 0, flags: 0 };
                 bed.vip_of(VipKey { protocol, ..vip_key(addr(VIP)) }, vip).unwrap();
-                bed.vip6(VIP6.parse().unwrap(), protocol, vip).unwrap();
+                bed.vip6(vip6(), protocol, vip).unwrap();
             }
             case.put_backend(bed, case.backend(), GENERATION);
             steer_to(bed, 0);
@@ -152,7 +162,7 @@ fn datagrams_go_within_others_too() {
         for _ in 0..2 {
             let sent = match case.is_ipv6 {
                 true => {
-                    let ends = (CLIENT6.parse().unwrap(), VIP6.parse().unwrap());
+                    let ends = (client6(), vip6());
                     Packet6::udp(ends.0, ends.1, b"a datagram").frame().unwrap()
                 }
                 false => Udp::new(addr(CLIENT), addr(VIP), b"a datagram").frame().unwrap(),
@@ -227,14 +237,15 @@ fn what_does_not_fit_with_outer_headers_is_not_sent() {
             forwarded(bed, &case.of_len(most), case);
             let long = case.of_len(most + 1);
             let ran = bed.run(Side::Client, &long).unwrap();
+            assert_eq!(ran.verdict, Verdict::TooBigAnswered);
+            let [high, low] = (most as u16).to_be_bytes();
             if case.is_ipv6 {
-                assert_eq!((ran.verdict, ran.action), (Verdict::DropTooBig, Action::Drop));
-                assert_eq!(ran.frame, long, "a packet that stays is not changed");
+                let (_, heard) = Icmp6::see(&ran.frame).unwrap();
+                assert_eq!((heard.kind, heard.rest), ((2, 0), [0, 0, high, low]));
+                assert_eq!((heard.source, heard.target), (*vip6().ip(), *client6().ip()));
                 continue;
             }
-            assert_eq!(ran.verdict, Verdict::TooBigAnswered);
             let heard = Icmp::see(&ran.frame).unwrap().icmp;
-            let [high, low] = (most as u16).to_be_bytes();
             assert_eq!((heard.kind, heard.rest), ((3, 4), [0, 0, high, low]));
             assert_eq!((heard.source, heard.target), (*addr(VIP).ip(), *addr(CLIENT).ip()));
         }
@@ -247,8 +258,7 @@ fn a_packet_at_the_end_of_its_life_begins_nothing() {
         let mut last = case.segment(4_321, flag::SYN, b"");
         last[IP + if case.is_ipv6 { 7 } else { 8 }] = 1;
         let ran = bed.run(Side::Client, &last).unwrap();
-        let wanted = if case.is_ipv6 { Verdict::DropTtl } else { Verdict::TtlAnswered };
-        assert_eq!((ran.verdict, bed.flows().len()), (wanted, 0));
+        assert_eq!((ran.verdict, bed.flows().len()), (Verdict::TtlAnswered, 0));
     });
 }
 
@@ -336,35 +346,51 @@ fn without_the_program_that_makes_room_nothing_is_half_done() {
     });
 }
 
+/// A datagram of a client, and its fragments.
+fn cut_datagram(case: Case, id: u16) -> (Vec<u8>, Vec<Vec<u8>>) {
+    if case.is_ipv6 {
+        let sent = Packet6::udp(client6(), vip6(), &[0x5a; 4_000]).frame().unwrap();
+        let pieces = fragments6::cut(&sent, 1_376, u32::from(id)).unwrap();
+        return (sent, pieces);
+    }
+    let sent = Udp::new(addr(CLIENT), addr(VIP), &[0x5a; 4_000]).frame().unwrap();
+    let pieces = cut(&sent, 1_400, id).unwrap();
+    (sent, pieces)
+}
+
 #[test]
-fn fragments_go_to_a_backend_of_ipv6_in_the_same_headers() {
-    let of_ipv4 = cases().filter(|case| !case.is_ipv6);
-    check("fragments_go_to_a_backend_of_ipv6_in_the_same_headers", of_ipv4, |bed, case| {
+fn fragments_go_to_the_backend_in_the_same_headers() {
+    check("fragments_go_to_the_backend_in_the_same_headers", cases(), |bed, case| {
         // The first of the flow, and one of a flow that is there.
         for id in [7, 8] {
-            let sent = Udp::new(addr(CLIENT), addr(VIP), &[0x5a; 4_000]);
-            let fragments = cut(&sent.frame().unwrap(), 1_400, id).unwrap();
+            let (sent, fragments) = cut_datagram(case, id);
             let (mut around, inner): (Vec<_>, Vec<_>) =
                 fragments.iter().map(|fragment| forwarded(bed, fragment, case)).unzip();
             around.dedup();
             assert_eq!(around.len(), 1, "all of them in the same headers");
-            let got = Udp::see(&join(&inner).unwrap()).unwrap();
-            assert_eq!(got, Udp { ttl: TTL - 1, ..sent });
-
-            // Somebody else has its row by now.
-            case.put_backend(bed, case.backend(), GENERATION + u32::from(id));
-            let ran = bed.run(Side::Client, &fragments[1]).unwrap();
-            assert_eq!((ran.verdict, ran.action), (Verdict::DropBackendGone, Action::Drop));
-            case.put_backend(bed, case.backend(), GENERATION);
+            let got = if case.is_ipv6 { fragments6::join(&inner) } else { join(&inner) };
+            let payload = sent.len() - 4_000..;
+            assert_eq!(got.unwrap()[payload.clone()], sent[payload]);
         }
+    });
+}
+
+#[test]
+fn a_later_fragment_follows_no_row_to_its_next_owner() {
+    let to_ipv6 = cases().filter(|case| case.to_ipv6);
+    check("a_later_fragment_follows_no_row_to_its_next_owner", to_ipv6, |bed, case| {
+        let (_, fragments) = cut_datagram(case, 7);
+        forwarded(bed, &fragments[0], case);
+        case.put_backend(bed, case.backend(), GENERATION + 1);
+        let ran = bed.run(Side::Client, &fragments[1]).unwrap();
+        assert_eq!((ran.verdict, ran.action), (Verdict::DropBackendGone, Action::Drop));
     });
 }
 
 /// What became of an error about `quoted`, sent to the VIP, and the error as it is to be found within.
 fn error(bed: &mut Bed, case: Case, quoted: &[u8]) -> (Ran, Vec<u8>) {
     let error = if case.is_ipv6 {
-        let vip: std::net::SocketAddrV6 = VIP6.parse().unwrap();
-        let error = Icmp6::new(ROUTER6, *vip.ip(), (2, 0), quoted);
+        let error = Icmp6::new(ROUTER6, *vip6().ip(), (2, 0), quoted);
         Icmp6 { rest: [0, 0, 5, 0], ..error }.frame().unwrap()
     } else {
         let error = Icmp::new(ROUTER, *addr(VIP).ip(), (3, 4), quoted);
@@ -379,7 +405,7 @@ fn an_error_about_what_the_backend_sent_reaches_it_within_another_packet() {
     check(name, cases(), |bed, case| {
         forwarded(bed, &case.segment(4_321, flag::SYN, b""), case);
         let answer = if case.is_ipv6 {
-            let ends = (VIP6.parse().unwrap(), CLIENT6.parse().unwrap());
+            let ends = (vip6(), client6());
             Packet6::tcp(ends.0, ends.1, flag::ACK).payload(b"an answer").frame().unwrap()
         } else {
             let answer = Tcp::new(addr(VIP), addr(CLIENT), flag::ACK);

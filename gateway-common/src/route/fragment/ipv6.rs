@@ -3,7 +3,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::layout::{FlowTuple6, Fragment6, FragmentKey6, address_flag};
+use crate::layout::{FlowTuple6, Fragment6, FragmentKey6, Outer, address_flag, mode};
 use crate::packet::ipv6::{self, Header6, IPV6_LEN};
 use crate::packet::{Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame};
 use crate::rewrite::Hop;
@@ -59,6 +59,11 @@ pub(in super::super) fn remember<F: Frame, T: Tables<Family = V6>>(
 ) {
     let fragment = match step {
         Ok(Step::Ended(routed)) => sent(frame, routed),
+        Ok(Step::Encapsulates) => tables.outer().map(|outer| Fragment6 {
+            verdict: Verdict::ForwardIn as u32,
+            outer,
+            ..Fragment6::zeroed()
+        }),
         // The host gets all of it. Of what is none of our business anyway nothing need be kept.
         Err(verdict @ (Verdict::PassNotOurs | Verdict::PassToProxy)) if serves(tables, key) => {
             Some(Fragment6 { verdict: *verdict as u32, ..Fragment6::zeroed() })
@@ -79,13 +84,16 @@ fn sent<F: Frame>(frame: &F, routed: &Routed) -> Option<Fragment6> {
     let ([g, h], [i, j, k, l]) = (ethernet.two::<6>(), ethernet.four::<8>());
     Some(Fragment6 {
         verdict: routed.verdict as u32,
-        interface: routed.interface,
+        outer: Outer {
+            interface: routed.interface,
+            link_source: [g, h, i, j, k, l],
+            link_target: [a, b, c, d, e, f],
+            // It was decoded, so this is no more than a packet may have.
+            inner_len: u16::from_be_bytes(ip.two::<4>()).wrapping_add(IPV6_LEN as u16),
+            ..Outer::zeroed()
+        },
         source_addr: ipv6::source_addr(ip),
         target_addr: ipv6::target_addr(ip),
-        link_source: [g, h, i, j, k, l],
-        link_target: [a, b, c, d, e, f],
-        // It was decoded, so this is no more than a packet may have.
-        ip_len: u16::from_be_bytes(ip.two::<4>()).wrapping_add(IPV6_LEN as u16),
         ..Fragment6::zeroed()
     })
 }
@@ -120,11 +128,16 @@ fn follow<F: Frame, T: Tables<Family = V6>>(
         return Err(Verdict::DropTtl);
     }
     // The way had room for the first. All but the last are of one length, unless somebody plays.
-    if header.ip_len > first.ip_len {
+    let outer = first.outer;
+    if header.ip_len > outer.inner_len {
         return Err(Verdict::DropTooBig);
     }
+    if outer.mode != mode::NAT {
+        tables.set_outer(&Outer { inner_len: header.ip_len, tos: header.tos, ..outer });
+        return Ok(Step::Encapsulates);
+    }
     let hop =
-        Hop { interface: first.interface, source: first.link_source, target: first.link_target };
+        Hop { interface: outer.interface, source: outer.link_source, target: outer.link_target };
     let ip = frame.bytes::<IPV6_LEN>(ETHERNET_LEN).ok_or(Verdict::DropTruncated)?;
     set_addresses(ip, &between(first.source_addr, first.target_addr));
     relay(frame, &hop)?;

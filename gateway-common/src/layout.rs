@@ -14,7 +14,7 @@ use crate::limits::{CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS_STORED, RETURN_WAYS};
 use crate::packet::Packet;
 
 /// Version of all layouts in this file, kept in [`Settings`].
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Names of the maps, as `bpftool map` shows them and as they are pinned.
 pub mod map_name {

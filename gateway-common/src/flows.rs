@@ -445,12 +445,11 @@ impl Claim {
         table.flow(self.index).map_or(0, |line| line.load::<GENERATION>() as u32)
     }
 
-    /// Protocol of the flow whose it was.
+    /// Client side of the flow whose it was.
     #[inline(always)]
-    pub fn protocol<T: FlowTable>(&self, table: &T) -> u8 {
-        let key =
-            |line: T::Line| bytemuck::cast::<_, FlowKey>([line.load::<0>(), line.load::<1>()]);
-        table.flow(self.index).map_or(0, |line| key(line).protocol)
+    pub fn key<T: FlowTable>(&self, table: &T) -> Option<FlowKey> {
+        let line = table.flow(self.index)?;
+        Some(bytemuck::cast([line.load::<0>(), line.load::<1>()]))
     }
 
     /// Lets everybody find the flow, under the key that it holds and whose hash this is. Phase and

@@ -8,9 +8,11 @@ mod family;
 pub mod fuzzed;
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::atomic::AtomicU64;
 
 use bytemuck::Zeroable;
@@ -21,7 +23,7 @@ use crate::guard::{Guarded, List};
 use crate::layout::{
     Backend, Backend6, ChallengeKeys, Flow, Flow6, FlowEvent, FlowKey, Fragment, Fragment6,
     FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable, Opening, Outer, Pool,
-    ProvenKey, Settings, Traffic, Vip, VipKey, VipKey6, Weights, setting_flag,
+    PortKey, ProvenKey, Settings, Traffic, Vip, VipKey, VipKey6, Weights, setting_flag, vip_flag,
 };
 use crate::packet::{Packet, SliceFrame};
 use crate::rewrite::Hop;
@@ -44,18 +46,33 @@ pub struct Way {
 
 impl Way {
     fn leads_to(&self, target: IpAddr) -> bool {
-        match (self.addr, target) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let differing = ours.to_bits() ^ theirs.to_bits();
-                differing.leading_zeros() >= self.len
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let differing = ours.to_bits() ^ theirs.to_bits();
-                differing.leading_zeros() >= self.len
-            }
-            _ => false,
-        }
+        is_in(self.addr, self.len, target)
     }
+}
+
+/// Whether an address is in a prefix.
+fn is_in(prefix: IpAddr, len: u32, addr: IpAddr) -> bool {
+    match (prefix, addr) {
+        (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+            let differing = ours.to_bits() ^ theirs.to_bits();
+            differing.leading_zeros() >= len
+        }
+        (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+            let differing = ours.to_bits() ^ theirs.to_bits();
+            differing.leading_zeros() >= len
+        }
+        _ => false,
+    }
+}
+
+/// A VIP of many addresses or ports. The number of its prefix's set is its place in the list of all.
+#[derive(Clone, Debug)]
+struct WideHere {
+    addr: IpAddr,
+    prefix_len: u32,
+    ports: RangeInclusive<u16>,
+    protocol: u8,
+    vip: Vip,
 }
 
 /// A backend's row in all maps.
@@ -83,6 +100,7 @@ pub struct HostTables {
     pub challenge_keys: ChallengeKeys,
     vips: HashMap<VipKey, Vip>,
     vips6: HashMap<VipKey6, Vip>,
+    wide: Vec<WideHere>,
     addresses: HashMap<IpAddr, u32>,
     classes: HashMap<IpAddr, u8>,
     listed: HashSet<(List, IpAddr)>,
@@ -118,6 +136,7 @@ impl HostTables {
             challenge_keys: ChallengeKeys { keys: [[1, 2], [3, 4]] },
             vips: HashMap::new(),
             vips6: HashMap::new(),
+            wide: Vec::new(),
             addresses: HashMap::new(),
             classes: HashMap::new(),
             listed: HashSet::new(),
@@ -154,6 +173,18 @@ impl HostTables {
 
     fn serve_at(&mut self, addr: IpAddr, vip: Vip) {
         *self.addresses.entry(addr).or_default() |= vip.address_flags();
+    }
+
+    /// Sets a VIP of all addresses of a prefix and all ports of a range.
+    pub fn set_wide_vip(
+        &mut self,
+        (addr, prefix_len): (IpAddr, u32),
+        ports: RangeInclusive<u16>,
+        protocol: u8,
+        vip: Vip,
+    ) {
+        self.settings.flags |= setting_flag::WIDE_VIPS;
+        self.wide.push(WideHere { addr, prefix_len, ports, protocol, vip });
     }
 
     /// Sets the class of one client.
@@ -351,6 +382,32 @@ impl<V: HostFamily> Tables for At<'_, V> {
         V::vip(self.0, tuple)
     }
 
+    fn vip_set(&self, tuple: &V::Tuple) -> Option<u32> {
+        let target = V::target_addr(tuple);
+        let all = self.0.wide.iter().zip(0..);
+        let those = all.filter(|(one, _)| is_in(one.addr, one.prefix_len, target));
+        let (longest, set) = those.max_by_key(|(one, _)| one.prefix_len)?;
+        let has = |one: &&WideHere| {
+            one.prefix_len <= longest.prefix_len && is_in(one.addr, one.prefix_len, target)
+        };
+        let mut of_set = self.0.wide.iter().filter(has);
+        let is_guarded = of_set.any(|one| one.vip.flags & vip_flag::GUARDED != 0);
+        Some(if is_guarded { set | PortKey::GUARDED } else { set })
+    }
+
+    fn vip_of_set(&self, asked: &PortKey) -> Option<Vip> {
+        let &WideHere { addr, prefix_len, .. } = self.0.wide.get(asked.set as usize)?;
+        let port = u16::from_be_bytes(asked.port);
+        let takes = |one: &&WideHere| {
+            one.protocol == asked.protocol
+                && one.ports.contains(&port)
+                && one.prefix_len <= prefix_len
+                && is_in(one.addr, one.prefix_len, addr)
+        };
+        let those = self.0.wide.iter().filter(takes);
+        those.min_by_key(|one| (Reverse(one.prefix_len), one.ports.len())).map(|one| one.vip)
+    }
+
     fn address_flags(&self, tuple: &V::Tuple) -> u32 {
         self.0.addresses.get(&V::target_addr(tuple)).copied().unwrap_or(0)
     }
@@ -376,9 +433,9 @@ impl<V: HostFamily> Tables for At<'_, V> {
         row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<V::Tuple> {
-        V::towards(self.0, row, backend, nat_port, protocol)
+        V::towards(self.0, row, backend, nat_port, key)
     }
 
     fn client(&self, found: &Found<Self::Line>) -> Option<V::Tuple> {

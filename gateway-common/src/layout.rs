@@ -101,6 +101,12 @@ pub mod map_name {
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
     /// One row a CPU: [`super::FragmentKey6`].
     pub const FRAGMENT_KEY6: &str = "FRAGMENT_KEY6";
+    /// Prefix of IPv4 → number of the set of those VIPs of many ports or addresses that it has.
+    pub const VIP_NETS: &str = "VIP_NETS";
+    /// The same of IPv6. No two sets of either have one number.
+    pub const VIP_NETS6: &str = "VIP_NETS6";
+    /// [`super::PortKey`], of whose bits as many count as a port's block has → [`super::WideVip`].
+    pub const VIP_PORTS: &str = "VIP_PORTS";
 }
 
 /// What a packet is sent to. Aligned so that it is copied and compared as one word.
@@ -178,6 +184,53 @@ impl Vip {
     }
 }
 
+/// A port in a set of VIPs: data of a key of `VIP_PORTS`. What counts of it are its first 48 bits, where
+/// the VIP has all ports, and up to 64, where it has one.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+pub struct PortKey {
+    /// Number of the set.
+    pub set: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Spelled out: its bits count.
+    pub reserved: u8,
+    /// Port.
+    pub port: [u8; 2],
+}
+
+impl PortKey {
+    /// Beside the number of a set in `VIP_NETS` and `VIP_NETS6`: a VIP of it is guarded. So an echo request,
+    /// which has no port to look one up by, is known to be to an address where sources may be denied.
+    pub const GUARDED: u32 = 1 << 31;
+    /// Bits before the port.
+    pub const BITS_BEFORE_PORT: u32 = 48;
+    /// All of its bits.
+    pub const BITS: u32 = 64;
+
+    /// A port in a set, as `VIP_NETS` or `VIP_NETS6` has it.
+    #[inline(always)]
+    pub const fn new(set: u32, protocol: u8, port: [u8; 2]) -> PortKey {
+        PortKey { set: set & !PortKey::GUARDED, protocol, reserved: 0, port }
+    }
+}
+
+/// A VIP of many ports or addresses, in a block of its ports. What it is by configuration is there for
+/// the daemon, which knows by it what an earlier one served.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct WideVip {
+    /// As packets see it.
+    pub vip: Vip,
+    /// Its first port, host order.
+    pub port_first: u16,
+    /// Its last port, host order.
+    pub port_last: u16,
+    /// Bits of its prefix, which may be fewer than those of the prefix whose set this is: a longer one
+    /// has all that the shorter ones around it have.
+    pub prefix_len: u32,
+}
+
 /// Flags of a [`Vip`].
 pub mod vip_flag {
     /// The proxy serves it: packets pass to the host.
@@ -252,7 +305,7 @@ pub struct Backend {
     /// return to, in the encapsulating ones the source of the outer header. Zero where
     /// [`backend_flag::IPV6`] is set.
     pub nat_addr: [u8; 4],
-    /// Port.
+    /// Port; 0: the one that the client asked for.
     pub port: [u8; 2],
     /// [`backend_flag`]s, and its [`mode`].
     pub flags: u16,
@@ -279,6 +332,16 @@ impl Backend {
     #[inline(always)]
     pub const fn is_tunnelled(&self) -> bool {
         self.flags & backend_flag::TUNNELLED != 0
+    }
+
+    /// The port that it is asked at for a flow whose client side this is.
+    #[inline(always)]
+    pub fn port_for(&self, key: &FlowKey) -> [u8; 2] {
+        let own = u16::from_ne_bytes(self.port);
+        // All bits where the own one is 0, else none. As a condition the verifier would go both ways at
+        // each of the many places that ask: by a quarter more for the program of new flows.
+        let mask = ((own as u32).wrapping_sub(1) >> 16) as u16;
+        (own | u16::from_ne_bytes(key.target_port) & mask).to_ne_bytes()
     }
 }
 
@@ -914,6 +977,9 @@ pub struct Settings {
 pub mod setting_flag {
     /// New flows take no line of a confirmed one; they take ports of half-open ones.
     pub const KEEP_CONFIRMED: u32 = 1;
+    /// There are VIPs of many ports or addresses, so that a packet whose address and port are no VIP's
+    /// is looked up in `VIP_NETS` or `VIP_NETS6`, and in `VIP_PORTS`.
+    pub const WIDE_VIPS: u32 = 2;
 }
 
 /// Packets and bytes, per CPU.
@@ -1032,6 +1098,8 @@ const _: () = {
     assert!(size_of::<Fragment>() == 56);
     assert!(size_of::<FragmentKey6>() == 36);
     assert!(size_of::<Fragment6>() == 88);
+    assert!(size_of::<PortKey>() == 8);
+    assert!(size_of::<WideVip>() == 20);
 };
 
 #[cfg(feature = "aya")]
@@ -1070,6 +1138,8 @@ mod pod {
         Backend6,
         Flow6,
         ClientPrefix6,
-        Unsent
+        Unsent,
+        PortKey,
+        WideVip
     );
 }

@@ -3,6 +3,10 @@
 /// VIPs (address, port, protocol) that one gateway serves.
 pub const VIPS_MAX: u32 = 256;
 
+/// Blocks of ports of VIPs with many ports or addresses: a range of ports is up to 30 of them, and a
+/// prefix has those of the shorter prefixes around it, too. Memory is taken by what is put in alone.
+pub const VIP_PORTS_MAX: u32 = 65_536;
+
 /// Pools of one gateway. Each has two Maglev tables of 128 KiB: one in use, one to build aside.
 pub const POOLS_MAX: u32 = 64;
 

@@ -25,8 +25,8 @@ use crate::guard::{self, Guarded, Limited, List};
 use crate::hash::flow_hash;
 use crate::layout::{
     Backend, Backend6, ChallengeKeys, Flow, FlowControl, FlowEvent, FlowKey, FlowTuple6, Limits,
-    MaglevTable, Opening, Outer, Pool, ProvenKey, Settings, Traffic, Vip, Weights, backend_flag,
-    flow_state, mode, vip_flag,
+    MaglevTable, Opening, Outer, Pool, PortKey, ProvenKey, Settings, Traffic, Vip, Weights,
+    address_flag, backend_flag, flow_state, mode, setting_flag, vip_flag,
 };
 use crate::packet::{self, Frame, Packet, Segment, ipv6};
 use crate::rewrite::Hop;
@@ -54,8 +54,12 @@ pub trait Tables: FlowTable {
 
     /// What the packet path needs to know once.
     fn settings(&self) -> Option<&Settings>;
-    /// The VIP that a packet of this five-tuple is sent to.
+    /// The VIP of one address and one port that a packet of this five-tuple is sent to.
     fn vip(&self, tuple: &TupleOf<Self>) -> Option<Vip>;
+    /// What the VIPs of many ports or addresses are known by that have the address it is sent to.
+    fn vip_set(&self, tuple: &TupleOf<Self>) -> Option<u32>;
+    /// Which of such a set a port is of.
+    fn vip_of_set(&self, asked: &PortKey) -> Option<Vip>;
     /// [`address_flag`]s of the address that it is sent to.
     ///
     /// [`address_flag`]: crate::layout::address_flag
@@ -66,13 +70,14 @@ pub trait Tables: FlowTable {
     fn maglev(&self, table: u32) -> Option<&MaglevTable>;
     /// A backend's row, which may be free.
     fn backend(&self, row: u32) -> Option<Backend>;
-    /// The five-tuple of packets from the gateway to a backend, which is in this row.
+    /// The five-tuple of packets from the gateway to a backend, which is in this row, of the flow whose
+    /// client side this is.
     fn towards(
         &self,
         row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<TupleOf<Self>>;
     /// The five-tuple of what a flow's client sends, unless it is another flow's by now.
     fn client(&self, found: &Found<Self::Line>) -> Option<TupleOf<Self>>;
@@ -264,7 +269,7 @@ fn steer<F: Frame, T: Tables, const IS_FRAGMENT: bool>(
         return Ok(ended(Verdict::ForwardOut, &hop));
     }
 
-    let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
+    let vip = vip_of(tables, settings, &tuple, &packet.key).ok_or(Verdict::PassNotOurs)?;
     if vip.flags & vip_flag::GUARDED != 0 {
         guard::admit(tables, &vip, &tuple)?;
         // Before its flow is looked for, so that a flood costs no look-up of what it hits.
@@ -292,7 +297,7 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
     let settings = tables.settings().ok_or(Verdict::DropTables)?;
     packet.key = T::Family::key(&tuple, settings.hash_seed);
     let hash = flow_hash(&packet.key, settings.hash_seed);
-    let vip = tables.vip(&tuple).ok_or(Verdict::PassNotOurs)?;
+    let vip = vip_of(tables, settings, &tuple, &packet.key).ok_or(Verdict::PassNotOurs)?;
     // Before it is answered, so that nobody is answered more than that in another's name.
     guard::limit(tables, settings, &vip, &tuple, Limited::Packet)?;
     if vip.flags & vip_flag::CHALLENGED != 0
@@ -313,6 +318,45 @@ fn limited_journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, V
         guard::limit(tables, settings, &vip, &tuple, Limited::Flow)?;
     }
     step
+}
+
+/// The VIP that a packet of this five-tuple, and of this key, is sent to: that of its address and port
+/// alone, else where there are others the one of the longest prefix, and of those the one of the fewest
+/// ports.
+#[inline(always)]
+pub fn vip_of<T: Tables>(
+    tables: &T,
+    settings: &Settings,
+    tuple: &TupleOf<T>,
+    key: &FlowKey,
+) -> Option<Vip> {
+    if let Some(vip) = tables.vip(tuple) {
+        return Some(vip);
+    }
+    if settings.flags & setting_flag::WIDE_VIPS == 0 {
+        return None;
+    }
+    let set = tables.vip_set(tuple)?;
+    tables.vip_of_set(&PortKey::new(set, key.protocol, key.target_port))
+}
+
+/// Whether the program answers for the address that a packet of this five-tuple is sent to, as one of a
+/// VIP of L4, which the host need not have.
+#[inline(always)]
+fn serves<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> bool {
+    flags_of_address(tables, tuple) & address_flag::L4 != 0
+}
+
+/// The [`address_flag`]s of the address that a packet of this five-tuple is sent to, by all VIPs that have it.
+#[inline(always)]
+fn flags_of_address<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> u32 {
+    let exact = tables.address_flags(tuple);
+    let settings = tables.settings().map_or(0, |settings| settings.flags);
+    if settings & setting_flag::WIDE_VIPS == 0 {
+        return exact;
+    }
+    let guarded = |set| if set & PortKey::GUARDED != 0 { address_flag::GUARDED } else { 0 };
+    tables.vip_set(tuple).map_or(exact, |set| exact | address_flag::L4 | guarded(set))
 }
 
 /// The journey of a packet for a VIP, along its flow or up to where one begins.
@@ -397,7 +441,7 @@ fn flow_of_backend<T: Tables>(tables: &T, tuple: &TupleOf<T>, hash: u64) -> Opti
 fn back_tuple_of<T: Tables>(tables: &T, flow: &Flow) -> Option<TupleOf<T>> {
     let backend = backend_of(tables, &flow.control, flow.generation).ok()?;
     let FlowControl { backend: row, nat_port, .. } = flow.control;
-    let to = tables.towards(row as u32, &backend, nat_port, flow.key.protocol)?;
+    let to = tables.towards(row as u32, &backend, nat_port, &flow.key)?;
     Some(T::Family::reverse(&to))
 }
 
@@ -473,41 +517,43 @@ fn next_hop<T: Tables>(
     tables.next_hop(packet, to, now_ns)
 }
 
-/// The five-tuple of packets from the gateway to a backend of IPv4.
+/// The five-tuple of packets from the gateway to a backend of IPv4, of the flow whose client side this
+/// is.
 #[inline(always)]
-pub const fn towards(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
+pub fn towards(backend: &Backend, nat_port: [u8; 2], key: &FlowKey) -> FlowKey {
     FlowKey {
         source_addr: backend.nat_addr,
         target_addr: backend.addr,
         source_port: nat_port,
-        target_port: backend.port,
-        protocol,
+        target_port: backend.port_for(key),
+        protocol: key.protocol,
         reserved: [0; 3],
     }
 }
 
 /// The same of IPv6, with the backend's row of `BACKENDS6`.
 #[inline(always)]
-pub const fn towards6(
+pub fn towards6(
     backend: &Backend,
     addrs: &Backend6,
     nat_port: [u8; 2],
-    protocol: u8,
+    key: &FlowKey,
 ) -> FlowTuple6 {
     FlowTuple6 {
         source_addr: addrs.nat_addr,
         target_addr: addrs.addr,
         source_port: nat_port,
-        target_port: backend.port,
-        protocol,
+        target_port: backend.port_for(key),
+        protocol: key.protocol,
         reserved: [0; 3],
     }
 }
 
-/// The five-tuple of what a backend of IPv4 sends to one of the gateway's source ports.
+/// The five-tuple of what a backend of IPv4 sends to one of the gateway's source ports, of the flow
+/// whose client side this is.
 #[inline(always)]
-pub fn back_key(backend: &Backend, nat_port: [u8; 2], protocol: u8) -> FlowKey {
-    V4::reverse(&towards(backend, nat_port, protocol))
+pub fn back_key(backend: &Backend, nat_port: [u8; 2], key: &FlowKey) -> FlowKey {
+    V4::reverse(&towards(backend, nat_port, key))
 }
 
 /// The same of IPv6. What the flow table knows it by is [`crate::hash::flow_key6`].
@@ -516,9 +562,9 @@ pub fn back_tuple6(
     backend: &Backend,
     addrs: &Backend6,
     nat_port: [u8; 2],
-    protocol: u8,
+    key: &FlowKey,
 ) -> FlowTuple6 {
-    V6::reverse(&towards6(backend, addrs, nat_port, protocol))
+    V6::reverse(&towards6(backend, addrs, nat_port, key))
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::capture::{ANY, wants};
 use gateway_common::layout::{CaptureFilter, Captured, Vip};
 use gateway_common::packet::{Frame, ipv6};
-use gateway_common::route::{Routed, Tables, V4, V6};
+use gateway_common::route::{self, Routed, Tables, V4, V6};
 
 use crate::cursor::XdpFrame;
 use crate::maps;
@@ -96,5 +96,7 @@ fn find<V: MapFamily>(ctx: &XdpContext, frame: &XdpFrame) -> Option<Vip> {
     let header = V::header(frame).ok()?;
     let packet = V::transport(frame, &header).ok()?;
     let tuple = V::tuple(frame, &packet).ok()?;
-    MapTables::<V>::new(ctx).vip(&tuple)
+    let tables = MapTables::<V>::new(ctx);
+    let settings = tables.settings()?;
+    route::vip_of(&tables, settings, &tuple, &V::key(&tuple, settings.hash_seed))
 }

@@ -9,8 +9,8 @@ use gateway_common::hop::{HopRow, HopRow6};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, Captured, ChallengeKeys, Flow, Flow6, FlowEvent,
     Fragment, Fragment6, FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable,
-    Opening, Outer, Pool, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
-    VipKey6, Weights, program,
+    Opening, Outer, Pool, PortKey, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip,
+    VipKey, VipKey6, Weights, WideVip, program,
 };
 use gateway_common::limits;
 use gateway_common::verdict::VERDICTS_LEN;
@@ -26,6 +26,11 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 pub static VIPS: HashMap<VipKey, Vip, { limits::VIPS_MAX as usize }> = HashMap::new();
 #[btf_map(name = "VIP_ADDRS")]
 pub static VIP_ADDRS: HashMap<[u8; 4], u32, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "VIP_NETS")]
+pub static VIP_NETS: LpmTrie<[u8; 4], u32, { limits::VIPS_MAX as usize }> = LpmTrie::new();
+#[btf_map(name = "VIP_PORTS")]
+pub static VIP_PORTS: LpmTrie<PortKey, WideVip, { limits::VIP_PORTS_MAX as usize }> =
+    LpmTrie::new();
 #[btf_map(name = "POOLS")]
 pub static POOLS: Array<Pool, { limits::POOLS_MAX as usize }> = Array::new();
 #[btf_map(name = "MAGLEV")]
@@ -103,6 +108,8 @@ pub static VERDICTS: PerCpuArray<u64, { VERDICTS_LEN as usize }> = PerCpuArray::
 pub static VIPS6: HashMap<VipKey6, Vip, { limits::VIPS_MAX as usize }> = HashMap::new();
 #[btf_map(name = "VIP_ADDRS6")]
 pub static VIP_ADDRS6: HashMap<[u8; 16], u32, { limits::VIPS_MAX as usize }> = HashMap::new();
+#[btf_map(name = "VIP_NETS6")]
+pub static VIP_NETS6: LpmTrie<[u8; 16], u32, { limits::VIPS_MAX as usize }> = LpmTrie::new();
 #[btf_map(name = "BACKENDS6")]
 pub static BACKEND_ROWS6: Array<Backend6, BACKENDS> = Array::new();
 #[btf_map(name = "FLOWS6")]

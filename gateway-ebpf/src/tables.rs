@@ -15,6 +15,7 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
 };
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_tail,
 };
@@ -23,8 +24,8 @@ use gateway_common::capture::ANY;
 use gateway_common::flows::{FlowTable, Found};
 use gateway_common::guard::{Guarded, List};
 use gateway_common::layout::{
-    Backend, ChallengeKeys, FlowEvent, Limits, MaglevTable, Opening, Outer, Pool, ProvenKey,
-    Settings, Traffic, Vip, Weights, setting_flag,
+    Backend, ChallengeKeys, FlowEvent, FlowKey, Limits, MaglevTable, Opening, Outer, Pool, PortKey,
+    ProvenKey, Settings, Traffic, Vip, Weights, setting_flag,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -48,9 +49,14 @@ pub trait MapFamily: Family {
     const LIMITED: u32;
 
     fn vip(tuple: &Self::Tuple) -> Option<Vip>;
+    fn vip_set(tuple: &Self::Tuple) -> Option<u32>;
     fn address_flags(tuple: &Self::Tuple) -> u32;
-    fn towards(row: u32, backend: &Backend, nat_port: [u8; 2], protocol: u8)
-    -> Option<Self::Tuple>;
+    fn towards(
+        row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        key: &FlowKey,
+    ) -> Option<Self::Tuple>;
     fn client(found: &Found<MapLine>) -> Option<Self::Tuple>;
     fn set_client(index: u32, tuple: &Self::Tuple);
     fn class(tuple: &Self::Tuple) -> u8;
@@ -220,6 +226,17 @@ impl<V: MapFamily> Tables for MapTables<V> {
     }
 
     #[inline(always)]
+    fn vip_set(&self, tuple: &V::Tuple) -> Option<u32> {
+        V::vip_set(tuple)
+    }
+
+    #[inline(always)]
+    fn vip_of_set(&self, asked: &PortKey) -> Option<Vip> {
+        let key = Key::new(PortKey::BITS, *asked);
+        maps::VIP_PORTS.get(&key).map(|wide| wide.vip)
+    }
+
+    #[inline(always)]
     fn address_flags(&self, tuple: &V::Tuple) -> u32 {
         V::address_flags(tuple)
     }
@@ -250,9 +267,9 @@ impl<V: MapFamily> Tables for MapTables<V> {
         row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<V::Tuple> {
-        V::towards(row, backend, nat_port, protocol)
+        V::towards(row, backend, nat_port, key)
     }
 
     #[inline(always)]

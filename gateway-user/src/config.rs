@@ -20,14 +20,17 @@ mod source;
 mod target;
 mod value;
 mod vip;
+mod vip_address;
 mod way;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use gateway_common::limits::{BACKENDS_MAX, POOLS_MAX, VIPS_MAX};
+use gateway_common::limits::{BACKENDS_MAX, POOLS_MAX, VIP_PORTS_MAX, VIPS_MAX};
+use gateway_core::directory::vip_id;
 use gateway_core::fleet::{Fleet, Layer, VipSpec};
+use gateway_core::wide;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -67,6 +70,8 @@ pub struct Checked {
     routes: Vec<RouteWanted>,
     /// Programs that are to be run.
     programs: Vec<Spanned<PathBuf>>,
+    /// Where the address of each VIP is.
+    vips_at: Vec<Span>,
 }
 
 /// A backend that XDP sends packets to, whose way the host is asked for.
@@ -232,6 +237,7 @@ fn read(table: &Spanned<DeTable<'_>>, log: &Log) -> Draft {
     vip::check_together(log, &gateway, &vips, &pools);
     guard::check_used(log, &gateway, &guard, &vips);
     check_limits(&top, &pools, vips.len());
+    check_ports(&top, &vips);
     top.finish();
     Draft { gateway, guard, interfaces_at, pools, vips, client_classes }
 }
@@ -278,18 +284,42 @@ fn check_limits(top: &Section<'_, '_>, pools: &[PoolDraft], vips: usize) {
     }
 }
 
+/// That the blocks of ports fit which VIPs with ranges or prefixes take.
+fn check_ports(top: &Section<'_, '_>, vips: &[VipDraft]) {
+    let count = wide::count(vips.iter().filter_map(|vip| vip.spec.as_ref()).map(vip_id));
+    if count > VIP_PORTS_MAX as usize {
+        top.mistake(
+            Mistake::at(top.span(), format!("VIPs take {count} blocks of ports"))
+                .label(format!("one gateway has room for {VIP_PORTS_MAX}"))
+                .help(
+                    "take fewer ranges, or prefixes within fewer others, whose ports each has too",
+                ),
+        );
+    }
+}
+
 impl Draft {
     /// The checked whole. Called when nothing was noted, so every part is there.
     fn finish(self, sources: Sources) -> Result<Checked, Mistakes> {
         let Draft { gateway, guard, interfaces_at, pools, vips, client_classes } = self;
         let routes = routes_wanted(&pools, &vips);
         let programs = pools.iter().filter_map(|pool| pool.program.clone()).collect();
+        let vips_at = vips.iter().map(|vip| vip.addr_at.clone()).collect();
         let vips: Option<Vec<_>> = vips.into_iter().map(|vip| vip.spec).collect();
         let pools: Option<Vec<_>> = pools.into_iter().map(|pool| pool.spec).collect();
         match vips.zip(pools) {
             Some((vips, pools)) => {
                 let fleet = Fleet { vips, pools, client_classes };
-                Ok(Checked { gateway, fleet, guard, sources, interfaces_at, routes, programs })
+                Ok(Checked {
+                    gateway,
+                    fleet,
+                    guard,
+                    sources,
+                    interfaces_at,
+                    routes,
+                    programs,
+                    vips_at,
+                })
             }
             None => {
                 let whole = Mistake::at(0..0, "a VIP or pool is wrong in a way not known here");

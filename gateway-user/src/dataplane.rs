@@ -35,6 +35,7 @@ mod pins;
 pub mod programs;
 mod rehearsal;
 mod rows;
+mod settings;
 mod shape;
 mod sweep;
 mod sys;
@@ -50,9 +51,10 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use gateway_common::clock::KtimeNs;
-use gateway_common::layout::{Vip, backend_flag};
+use gateway_common::layout::{Vip, WideVip, backend_flag};
 use gateway_core::rows::Rows;
 use gateway_core::tables::{BackendEntry, Tables, VipId, Write};
+use gateway_core::wide::Wide;
 
 pub use self::addresses::FlowAddrs;
 pub use self::attach::{AttachMode, Attachment};
@@ -134,6 +136,8 @@ pub struct Dataplane {
     /// them by system calls.
     backends: BTreeMap<u32, BackendEntry>,
     vips: BTreeMap<VipId, Vip>,
+    /// The same of `VIP_PORTS`.
+    wide: Wide,
     /// Rows of backends that are down.
     down: BTreeSet<u32>,
     hash_seed: u64,
@@ -178,6 +182,7 @@ impl Dataplane {
             adopted,
             backends: loaded.backends,
             vips: loaded.vips,
+            wide: loaded.wide,
             down: BTreeSet::new(),
             hash_seed: loaded.hash_seed,
             sweeper: Sweeper::new(adopted),
@@ -251,7 +256,7 @@ impl Dataplane {
     ///
     /// If a map cannot be read.
     pub fn counters(&self) -> Result<Counters, DataplaneError> {
-        let vips: BTreeSet<u32> = self.vips.values().map(|vip| vip.index).collect();
+        let vips: BTreeSet<u32> = self.vip_rows().collect();
         let vip = |row| Ok((row, self.maps.vip_traffic(row)?));
         let backend = |&row: &u32| Ok((row, self.maps.backend_traffic(row)?));
         let guarded = |&row: &u32| Ok((row, self.maps.guard_counts(row)?));
@@ -315,11 +320,19 @@ impl Dataplane {
                 }
                 self.maps.clear_backend_traffic(*row)
             }
-            Write::Vip(_, vip) if self.vips.values().all(|other| other.index != vip.index) => {
+            Write::Vip(_, vip) | Write::VipPorts(_, _, WideVip { vip, .. })
+                if self.vip_rows().all(|row| row != vip.index) =>
+            {
                 self.maps.clear_vip_traffic(vip.index)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Rows of VIPs; of some more than once.
+    fn vip_rows(&self) -> impl Iterator<Item = u32> {
+        let wide = self.wide.blocks.values().map(|wide| wide.vip.index);
+        self.vips.values().map(|vip| vip.index).chain(wide)
     }
 
     fn remember(&mut self, write: &Write) {
@@ -335,6 +348,12 @@ impl Dataplane {
             }
             Write::RemoveVip(key) => {
                 self.vips.remove(key);
+            }
+            Write::VipPorts(bits, key, vip) => {
+                self.wide.blocks.insert((*bits, *key), *vip);
+            }
+            Write::RemoveVipPorts(bits, key) => {
+                self.wide.blocks.remove(&(*bits, *key));
             }
             _ => {}
         }

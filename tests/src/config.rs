@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use gateway_core::fleet::{VipAddr, backend_at};
+
 /// A whole configuration; [`toml`](GatewayConfig::toml) is its text.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayConfig {
@@ -19,8 +21,8 @@ pub struct GatewayConfig {
 pub struct Vip {
     /// Name.
     pub name: String,
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Addresses and ports.
+    pub addr: VipAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// `l4` or `l7`.
@@ -51,7 +53,7 @@ pub struct Pool {
 pub struct Backend {
     /// Name.
     pub name: String,
-    /// Address and port.
+    /// Address and port; port 0: the one that the client asked for.
     pub addr: SocketAddr,
     /// Further lines, such as `admission = "draining"`.
     pub lines: String,
@@ -97,6 +99,7 @@ impl Pool {
         // Writing to a string does not fail.
         let _ = writeln!(text, "[[pool]]\nname = {name:?}\nweights = {weights:?}\n{lines}\n");
         for Backend { name, addr, lines } in &self.backends {
+            let addr = backend_at(*addr);
             let _ = writeln!(
                 text,
                 "[[pool.backend]]\nname = {name:?}\naddress = \"{addr}\"\n{lines}\n"
@@ -110,14 +113,14 @@ impl Pool {
 impl GatewayConfig {
     /// One VIP of TCP named `web` over one pool named `web`.
     pub fn one_pool(
-        addr: SocketAddr,
+        addr: impl Into<VipAddr>,
         layer: &'static str,
         weights: &'static str,
         backends: Vec<Backend>,
     ) -> GatewayConfig {
         let web = "web".to_owned();
         let (name, pool, lines) = (web.clone(), web.clone(), String::new());
-        let vip = Vip { name, addr, protocol: "tcp", layer, pool, lines };
+        let vip = Vip { name, addr: addr.into(), protocol: "tcp", layer, pool, lines };
         let pool = Pool {
             name: web,
             weights,

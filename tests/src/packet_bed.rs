@@ -5,6 +5,7 @@
 //! neighbours. Two pairs of virtual cards lead to clients and to backends; nobody is behind them.
 
 mod ipv6;
+mod wide;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;

@@ -200,7 +200,7 @@ fn start_gateway<'a>(testbed: &'a Testbed, plan: &Plan) -> Result<GatewayNode<'a
         let (name, pool) = (stream.name.to_owned(), stream.name.to_owned());
         vips.push(Vip {
             name: name.clone(),
-            addr,
+            addr: addr.into(),
             protocol: "tcp",
             layer: stream.layer,
             pool,

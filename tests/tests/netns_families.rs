@@ -132,8 +132,11 @@ fn one_pool_of_both_families_serves_vips_of_both() {
     let members = vec![testbed.backend_of(V4, 1, PORT), testbed.backend_of(V6, 2, PORT)];
     let mut config = GatewayConfig::one_pool(old, "l4", "equal", members);
     config.pools[0].lines = "mode = \"dsr-gue\"".to_owned();
-    let other =
-        gateway_tests::config::Vip { name: "new".to_owned(), addr: new, ..config.vips[0].clone() };
+    let other = gateway_tests::config::Vip {
+        name: "new".to_owned(),
+        addr: new.into(),
+        ..config.vips[0].clone()
+    };
     config.vips.push(other);
     let gateway = testbed.start_gateway(&config).unwrap();
     for vip in [old, new] {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,10 +89,10 @@ fn a_running_daemon_keeps_what_reloads_need_on_every_thread() {
         backends: vec![testbed.backend_at(2, 8080)],
         ..config.pools[0].clone()
     });
-    let vip = |number, layer, addr| Vip {
+    let vip = |number, layer, addr: SocketAddr| Vip {
         protocol: "tcp",
         name: format!("vip{number}"),
-        addr,
+        addr: addr.into(),
         layer,
         pool: "more".to_owned(),
         lines: String::new(),

@@ -72,7 +72,7 @@ fn the_proxy_joins_the_families() {
     let (old, new) = (testbed.l7_vip(1).unwrap(), testbed.l7_vip_ipv6(1).unwrap());
     let mut all = vec![testbed.backend_at(1, 8080), testbed.backend_at_ipv6(2, 8080)];
     let mut config = GatewayConfig::one_pool(old, "l7", "equal", all.clone());
-    let other = Vip { name: "new".to_owned(), addr: new, ..config.vips[0].clone() };
+    let other = Vip { name: "new".to_owned(), addr: new.into(), ..config.vips[0].clone() };
     config.vips.push(other);
     config.pools[0].sections = HTTP_PROBE.to_owned();
     let mut gateway = testbed.start_gateway(&config).unwrap();

@@ -22,7 +22,7 @@ pub(super) trait HostFamily: Family<FragmentKey: Eq + Hash> {
         row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<Self::Tuple>;
     fn client(tables: &HostTables, index: u32, flow: &Flow) -> Option<Self::Tuple>;
     fn set_client(tables: &HostTables, index: u32, tuple: &Self::Tuple);
@@ -49,9 +49,9 @@ impl HostFamily for V4 {
         _row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<FlowKey> {
-        Some(towards(backend, nat_port, protocol))
+        Some(towards(backend, nat_port, key))
     }
 
     fn client(_tables: &HostTables, _index: u32, flow: &Flow) -> Option<FlowKey> {
@@ -91,10 +91,10 @@ impl HostFamily for V6 {
         row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<FlowTuple6> {
         let addrs = tables.rows.get(row as usize)?.ipv6;
-        Some(towards6(backend, &addrs, nat_port, protocol))
+        Some(towards6(backend, &addrs, nat_port, key))
     }
 
     fn client(tables: &HostTables, index: u32, flow: &Flow) -> Option<FlowTuple6> {

@@ -29,7 +29,7 @@ pub(super) fn from_client<F: Frame, T: Tables>(
     let row = flow.control.backend as u32;
     // Asked twice rather than kept meanwhile; see `crate::packet::ipv6::tuple`.
     let to = || {
-        let to = tables.towards(row, &backend, flow.control.nat_port, flow.key.protocol);
+        let to = tables.towards(row, &backend, flow.control.nat_port, &flow.key);
         to.ok_or(Verdict::DropTables)
     };
     let now_ns = tables.now_coarse_ns();

@@ -17,8 +17,8 @@ use crate::packet::{self, Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame, Header, I
 use crate::rewrite::{Hop, rewrite_header};
 use crate::verdict::Verdict;
 
-use super::icmp::serves;
-use super::{Step, Tables, V4, ended, steer, stopped};
+use super::icmp::between;
+use super::{Step, Tables, V4, ended, serves, steer, stopped};
 
 /// How long later fragments may follow the first: what RFC 791, section 3.2, lets a receiver wait.
 pub const FRAGMENT_LIFE_NS: u64 = 15_000_000_000;
@@ -81,7 +81,7 @@ pub(super) fn remember<F: Frame, T: Tables<Family = V4>>(
         },
         // The host gets all of it. Of what is none of our business anyway nothing need be kept.
         Err(verdict @ (Verdict::PassNotOurs | Verdict::PassToProxy))
-            if serves(tables, key.source_addr, key.target_addr) =>
+            if serves(tables, &between(key.source_addr, key.target_addr)) =>
         {
             (*verdict, Outer::zeroed())
         }
@@ -119,7 +119,7 @@ fn follow<F: Frame, T: Tables<Family = V4>>(
 ) -> Result<Step, Verdict> {
     let first = tables.fragment(key).filter(|first| tables.now_coarse_ns() < first.until_ns);
     let Some(Fragment { outer, verdict, .. }) = first else {
-        let is_ours = serves(tables, header.source_addr, header.target_addr);
+        let is_ours = serves(tables, &between(header.source_addr, header.target_addr));
         return Err(if is_ours { Verdict::DropFragment } else { Verdict::PassNotOurs });
     };
     let verdict = forwarded(verdict)?;

@@ -23,8 +23,8 @@ use crate::verdict::Verdict;
 
 use super::one_sided::Through;
 use super::{
-    Family, Routed, Step, Tables, TupleOf, V4, backend_of, ended, flow_of_backend, is_nat_port,
-    lives, next_hop, one_sided,
+    Family, Routed, Step, Tables, TupleOf, V4, backend_of, ended, flags_of_address,
+    flow_of_backend, is_nat_port, lives, next_hop, one_sided, serves, vip_of,
 };
 
 /// Bytes of an ICMP header.
@@ -92,22 +92,12 @@ fn broken<T: Tables<Family = V4>>(tables: &T, header: &Header) -> Verdict {
 /// Whether a message is to an L4 VIP's address, which the host need not have.
 #[inline(always)]
 fn answers_for<T: Tables<Family = V4>>(tables: &T, header: &Header) -> bool {
-    serves(tables, header.source_addr, header.target_addr)
-}
-
-/// Whether an address to which another sends is one of a VIP of L4.
-#[inline(always)]
-pub(super) fn serves<T: Tables<Family = V4>>(
-    tables: &T,
-    source_addr: [u8; 4],
-    target_addr: [u8; 4],
-) -> bool {
-    tables.address_flags(&between(source_addr, target_addr)) & address_flag::L4 != 0
+    serves(tables, &between(header.source_addr, header.target_addr))
 }
 
 /// The five-tuple of a message, which has no ports.
 #[inline(always)]
-fn between(source_addr: [u8; 4], target_addr: [u8; 4]) -> FlowKey {
+pub(super) fn between(source_addr: [u8; 4], target_addr: [u8; 4]) -> FlowKey {
     FlowKey {
         source_addr,
         target_addr,
@@ -162,7 +152,7 @@ fn answer_echo<F: Frame, T: Tables<Family = V4>>(
 /// it that it is there, and an address without a VIP of L4 is the host's.
 #[inline(always)]
 pub(super) fn admit_echo<T: Tables>(tables: &T, tuple: &TupleOf<T>) -> Result<(), Verdict> {
-    let flags = tables.address_flags(tuple);
+    let flags = flags_of_address(tables, tuple);
     if flags & address_flag::GUARDED != 0 && is_denied(tables, tuple) {
         return Err(Verdict::DropDenied);
     }
@@ -241,7 +231,7 @@ fn sender<T: Tables>(
         let client = tables.client(&found).ok_or(Verdict::DropNoFlow)?;
         return Ok(Sender::Behind(T::Family::reverse(&client)));
     }
-    let vip = tables.vip(&answered).ok_or(Verdict::PassNotOurs)?;
+    let vip = vip_of(tables, settings, &answered, &key).ok_or(Verdict::PassNotOurs)?;
     let is_l7 = vip.flags & vip_flag::L7 != 0;
     let flow = match flows::find(tables, &key, hash) {
         Some(found) if !is_l7 || lives(tables, &found.flow) => found.flow,
@@ -256,7 +246,7 @@ fn sender<T: Tables>(
     if flow.control.is_one_sided() {
         return Ok(Sender::Direct { row, backend, hash });
     }
-    let to = tables.towards(row, &backend, flow.control.nat_port, flow.key.protocol);
+    let to = tables.towards(row, &backend, flow.control.nat_port, &flow.key);
     Ok(Sender::Behind(to.ok_or(Verdict::DropTables)?))
 }
 

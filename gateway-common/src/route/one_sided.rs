@@ -72,7 +72,7 @@ pub(super) fn next_hop<T: Tables>(
     let overhead = overhead(backend.mode(), T::Family::IS_IPV6);
     let ip_len = packet.ip_len.saturating_add(overhead as u16);
     // From the gateway's own address, so that all clients share one answer.
-    let to = tables.towards(row, backend, [0; 2], packet.key.protocol);
+    let to = tables.towards(row, backend, [0; 2], &packet.key);
     let to = to.ok_or(Verdict::DropTables)?;
     super::next_hop(tables, &Packet { ip_len, ..*packet }, &to, now_ns)
 }

@@ -9,8 +9,8 @@ use crate::draw::{self, Members};
 use crate::flows::{self, Claim, Found, Line, Seen};
 use crate::hash::{flow_hash, mix};
 use crate::layout::{
-    Backend, Flow, FlowControl, MaglevTable, Opening, Pool, Settings, Traffic, Vip, flow_state,
-    mode, phase,
+    Backend, Flow, FlowControl, FlowKey, MaglevTable, Opening, Pool, Settings, Traffic, Vip,
+    flow_state, mode, phase,
 };
 use crate::limits::{CLASSES_MAX, NAT_PORT_TRIES, NO_BACKEND};
 use crate::packet::{Frame, Packet, UDP};
@@ -84,7 +84,7 @@ fn journey<F: Frame, T: Tables>(frame: &F, tables: &T) -> Result<Step, Verdict> 
         let through = Through { row, backend, hop };
         return one_sided::send(tables, frame, packet, &through, opening.hash);
     }
-    let to = tables.towards(row, &backend, nat_port, packet.key.protocol);
+    let to = tables.towards(row, &backend, nat_port, &packet.key);
     T::Family::rewrite(frame, packet, &to.ok_or(Verdict::DropTables)?, &hop)?;
     Ok(ended(Verdict::ForwardIn, &hop))
 }
@@ -126,14 +126,14 @@ fn begin<F: Frame, T: Tables>(
     let hop = if is_one_sided {
         one_sided::next_hop(tables, packet, row, &backend, now_ns)?
     } else {
-        let to = tables.towards(row, &backend, [0; 2], packet.key.protocol);
+        let to = tables.towards(row, &backend, [0; 2], &packet.key);
         next_hop(tables, packet, &to.ok_or(Verdict::DropTables)?, now_ns)?
     };
     let claim = flows::claim(tables, hash, opening.seen(), now_ns).ok_or(Verdict::DropTableFull)?;
     let claimed = if is_one_sided {
         Ok([0; 2])
     } else {
-        claim_port(tables, settings, &claim, row, &backend, packet.key.protocol)
+        claim_port(tables, settings, &claim, row, &backend, &packet.key)
     };
     let nat_port = match claimed {
         Ok(nat_port) => nat_port,
@@ -196,8 +196,8 @@ fn retire<T: Tables>(tables: &T, settings: &Settings, claim: &Claim) {
     // the sweep frees such ways back.
     let Ok(backend) = backend_of(tables, &claim.before, claim.generation(tables)) else { return };
     let FlowControl { backend: row, nat_port, .. } = claim.before;
-    let protocol = claim.protocol(tables);
-    let Some(to) = tables.towards(row as u32, &backend, nat_port, protocol) else { return };
+    let Some(key) = claim.key(tables) else { return };
+    let Some(to) = tables.towards(row as u32, &backend, nat_port, &key) else { return };
     flows::release_return(tables, back_hash::<T>(settings, &to), claim.index);
 }
 
@@ -271,7 +271,7 @@ fn claim_port<T: Tables>(
     claim: &Claim,
     row: u32,
     backend: &Backend,
-    protocol: u8,
+    key: &FlowKey,
 ) -> Result<[u8; 2], Verdict> {
     if settings.nat_port_first == 0 || settings.nat_port_last < settings.nat_port_first {
         return Err(Verdict::DropTables);
@@ -280,7 +280,7 @@ fn claim_port<T: Tables>(
     for attempt in 0..NAT_PORT_TRIES {
         let offset = (tables.next_port(row) % ports) as u16;
         let port = settings.nat_port_first.wrapping_add(offset).to_be_bytes();
-        let to = tables.towards(row, backend, port, protocol).ok_or(Verdict::DropTables)?;
+        let to = tables.towards(row, backend, port, key).ok_or(Verdict::DropTables)?;
         let hash = back_hash::<T>(settings, &to);
         // Ports are tried in turn, so this one is had since they all were: what is half open still is
         // a flood's, or lost.

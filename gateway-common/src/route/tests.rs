@@ -20,6 +20,8 @@ use crate::limits::{CLASSES_MAX, CONTROL_CLASS, CONTROL_SHARE_WHOLE, FLOWS_MIN, 
 use crate::packet::{ETHERNET_LEN, IPV4_LEN_MIN, SliceFrame, TCP, tcp_flag};
 
 const VIP: [u8; 4] = [10, 0, 0, 100];
+/// A VIP of all ports, where the settings say that there are such.
+const WIDE_VIP: [u8; 4] = [10, 0, 0, 101];
 const CLIENT: [u8; 4] = [192, 168, 7, 7];
 const NAT: [u8; 4] = [10, 1, 0, 1];
 const BACKEND_ADDR: [u8; 4] = [10, 1, 0, 10];
@@ -54,6 +56,8 @@ struct HeapTables {
     opening: Cell<Option<&'static Opening>>,
     /// Of both rows, with their other flags.
     mode: Cell<u16>,
+    /// Of both rows.
+    backend_port: Cell<u16>,
     outer: Cell<Option<Outer>>,
     fragments: RefCell<Vec<(FragmentKey, Fragment)>>,
     events: RefCell<Vec<FlowEvent>>,
@@ -98,6 +102,7 @@ impl HeapTables {
             flows: flow_table(),
             opening: Cell::default(),
             mode: Cell::new(mode::NAT),
+            backend_port: Cell::new(8_080),
             outer: Cell::default(),
             fragments: RefCell::default(),
             events: RefCell::default(),
@@ -179,6 +184,15 @@ impl Tables for HeapTables {
         is_vip.then_some(Vip { index: 0, pool: 0, flags: self.vip_flags.get() })
     }
 
+    fn vip_set(&self, tuple: &FlowKey) -> Option<u32> {
+        (tuple.target_addr == WIDE_VIP).then_some(7)
+    }
+
+    fn vip_of_set(&self, asked: &PortKey) -> Option<Vip> {
+        let is_wide = *asked == PortKey::new(7, asked.protocol, asked.port);
+        is_wide.then_some(Vip { index: 1, pool: 0, flags: self.vip_flags.get() })
+    }
+
     fn address_flags(&self, tuple: &FlowKey) -> u32 {
         let vip = Vip { index: 0, pool: 0, flags: self.vip_flags.get() };
         if tuple.target_addr == VIP { vip.address_flags() } else { 0 }
@@ -203,7 +217,7 @@ impl Tables for HeapTables {
         let backend = Backend {
             addr: BACKEND_ADDR,
             nat_addr: NAT,
-            port: 8_080_u16.to_be_bytes(),
+            port: self.backend_port.get().to_be_bytes(),
             flags: backend_flag::PRESENT | self.mode.get(),
             generation: 1,
             pool: 0,
@@ -221,9 +235,9 @@ impl Tables for HeapTables {
         _row: u32,
         backend: &Backend,
         nat_port: [u8; 2],
-        protocol: u8,
+        key: &FlowKey,
     ) -> Option<FlowKey> {
-        Some(towards(backend, nat_port, protocol))
+        Some(towards(backend, nat_port, key))
     }
 
     fn client(&self, found: &Found<Self::Line>) -> Option<FlowKey> {
@@ -669,3 +683,4 @@ mod fragments;
 mod guard;
 mod lost;
 mod one_sided;
+mod wide;

@@ -36,14 +36,19 @@ impl MapFamily for V4 {
     }
 
     #[inline(always)]
+    fn vip_set(tuple: &FlowKey) -> Option<u32> {
+        maps::VIP_NETS.get(&Key::new(32, tuple.target_addr)).copied()
+    }
+
+    #[inline(always)]
     fn address_flags(tuple: &FlowKey) -> u32 {
         // SAFETY: copied at once; see `vip`.
         unsafe { maps::VIP_ADDRS.get(&tuple.target_addr).copied().unwrap_or(0) }
     }
 
     #[inline(always)]
-    fn towards(_row: u32, backend: &Backend, nat_port: [u8; 2], protocol: u8) -> Option<FlowKey> {
-        Some(towards(backend, nat_port, protocol))
+    fn towards(_row: u32, backend: &Backend, nat_port: [u8; 2], key: &FlowKey) -> Option<FlowKey> {
+        Some(towards(backend, nat_port, key))
     }
 
     #[inline(always)]

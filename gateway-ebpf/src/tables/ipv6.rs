@@ -6,7 +6,7 @@ use gateway_common::flows::Found;
 use gateway_common::guard::List;
 use gateway_common::hop::{HopAnswer, HopQuery6, HopRow6};
 use gateway_common::layout::{
-    Backend, Flow6, FlowTuple6, Fragment6, FragmentKey6, Outer, Vip, VipKey6, program,
+    Backend, Flow6, FlowKey, FlowTuple6, Fragment6, FragmentKey6, Outer, Vip, VipKey6, program,
 };
 use gateway_common::packet::Packet;
 use gateway_common::rewrite::Hop;
@@ -37,15 +37,25 @@ impl MapFamily for V6 {
     }
 
     #[inline(always)]
+    fn vip_set(tuple: &FlowTuple6) -> Option<u32> {
+        maps::VIP_NETS6.get(&Key::new(128, tuple.target_addr)).copied()
+    }
+
+    #[inline(always)]
     fn address_flags(tuple: &FlowTuple6) -> u32 {
         // SAFETY: copied at once; see `vip`.
         unsafe { maps::VIP_ADDRS6.get(&tuple.target_addr).copied().unwrap_or(0) }
     }
 
     #[inline(always)]
-    fn towards(row: u32, backend: &Backend, nat_port: [u8; 2], protocol: u8) -> Option<FlowTuple6> {
+    fn towards(
+        row: u32,
+        backend: &Backend,
+        nat_port: [u8; 2],
+        key: &FlowKey,
+    ) -> Option<FlowTuple6> {
         let addrs = maps::BACKEND_ROWS6.get(row)?;
-        Some(towards6(backend, addrs, nat_port, protocol))
+        Some(towards6(backend, addrs, nat_port, key))
     }
 
     #[inline(always)]
@@ -142,7 +152,7 @@ impl MapFamily for V6 {
         if backend.generation != outer.generation || !backend.is_ipv6() {
             return Err(Verdict::DropBackendGone);
         }
-        V6::towards(row, backend, [0; 2], 0).ok_or(Verdict::DropTables)
+        V6::towards(row, backend, [0; 2], &outer.ends()).ok_or(Verdict::DropTables)
     }
 
     /// The flow label is left out, as ports are.

@@ -15,12 +15,13 @@ use std::net::{IpAddr, SocketAddr};
 use gateway_common::clock::KtimeNs;
 use gateway_common::limits::{
     BACKENDS_MAX, BACKENDS_PER_POOL_MAX, CLIENT_PREFIXES_MAX, POOLS_MAX, TRAFFIC_CLASSES_MAX,
-    VIPS_MAX,
+    VIP_PORTS_MAX, VIPS_MAX,
 };
 
-use crate::fleet::{BackendSpec, Fleet, VipSpec};
+use crate::fleet::{BackendSpec, Fleet, VipAddr, VipSpec};
 use crate::observation::BackendRow;
 use crate::tables::{Tables, VipId};
+use crate::wide;
 use index::Indexes;
 
 /// A fleet that does not fit the tables. Nothing was changed.
@@ -82,15 +83,23 @@ pub enum DirectoryError {
         /// The name.
         pool: String,
     },
-    /// Two VIPs at one address and port.
+    /// Two VIPs of the same addresses and ports.
     #[error("VIPs `{first}` and `{second}` both claim {addr}")]
     VipTwice {
         /// One name.
         first: String,
         /// The other.
         second: String,
-        /// The address.
-        addr: SocketAddr,
+        /// The addresses and ports.
+        addr: VipAddr,
+    },
+    /// More blocks of ports than the map takes.
+    #[error(
+        "the VIPs with ranges of ports or prefixes take {count} blocks of ports, but at most {VIP_PORTS_MAX} fit: each prefix has those of the shorter prefixes around it, too, so take fewer ranges or let prefixes overlap less"
+    )]
+    TooManyPorts {
+        /// What they take.
+        count: usize,
     },
     /// A VIP of no pool.
     #[error("VIP `{vip}` names a pool that does not exist")]
@@ -289,6 +298,10 @@ fn check_limits(fleet: &Fleet) -> Result<(), DirectoryError> {
     if count > BACKENDS_MAX as usize {
         return Err(DirectoryError::TooManyBackends { count });
     }
+    let count = wide::count(fleet.vips.iter().map(vip_id));
+    if count > VIP_PORTS_MAX as usize {
+        return Err(DirectoryError::TooManyPorts { count });
+    }
     if fleet.client_classes.len() > CLIENT_PREFIXES_MAX as usize {
         return Err(DirectoryError::TooManyClientPrefixes { count: fleet.client_classes.len() });
     }
@@ -373,8 +386,8 @@ impl Known {
             })
             .collect();
         let mut vips_seen = BTreeSet::new();
-        let vips: BTreeMap<_, _> = adopted
-            .vips
+        let adopted_vips = adopted.all_vips();
+        let vips: BTreeMap<_, _> = adopted_vips
             .iter()
             .filter(|(_, vip)| vip.index < VIPS_MAX && vips_seen.insert(vip.index))
             .map(|(key, vip)| (*key, vip.index))
@@ -382,7 +395,7 @@ impl Known {
         let mut pools_taken: BTreeSet<u32> =
             adopted.pools.keys().copied().filter(|index| *index < POOLS_MAX).collect();
         pools_taken.extend(rows.keys().map(|(pool, _)| *pool));
-        let vip_pools = adopted.vips.iter().map(|(key, vip)| (*key, vip.pool)).collect();
+        let vip_pools = adopted_vips.iter().map(|(key, vip)| (*key, vip.pool)).collect();
         Known {
             pools: recognise_pools(fleet, BTreeMap::new(), &rows, &vip_pools, &pools_taken),
             rows_taken: adopted.backends.keys().copied().collect(),

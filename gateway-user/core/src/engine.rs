@@ -49,6 +49,7 @@ use crate::tables::Tables;
 use crate::telling::Telling;
 use crate::timing::{Asked, Stopwatch, Timing};
 use crate::versions::RollbackError;
+use crate::wide::Wide;
 use challenge::Challenges;
 use pool::{PoolLoop, Record, TickContext};
 
@@ -533,15 +534,18 @@ impl Engine {
     /// VIPs, and what their sources may send and have to prove.
     fn lay_out_vips(&mut self) {
         self.tables.limits.clear();
+        let mut all = Vec::with_capacity(self.fleet.vips.len());
         for (spec, entry) in self.fleet.vips.iter().zip(self.directory.vips()) {
             let limit = self.limit_of(spec);
             let pool = &self.fleet.pools[spec.pool];
             let asks = self.challenges.asks(spec);
             let row = vip_entry(spec, pool, limit.is_some(), asks, entry.index, entry.pool);
-            self.tables.vips.insert(entry.key, row);
-            let row = limit.map(|limit| (entry.index, limit.row(spec.addr.ip())));
+            all.push((entry.key, row));
+            let row = limit.map(|limit| (entry.index, limit.row(spec.addr.network())));
             self.tables.limits.extend(row);
         }
+        self.tables.wide = Wide::new(all.iter().copied());
+        self.tables.vips.extend(all.into_iter().filter(|(id, _)| id.addr.is_exact()));
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn fleet(pools: &[(&str, u32)]) -> Fleet {
 pub(crate) fn vip(name: &str, port: u16, pool: usize) -> VipSpec {
     VipSpec {
         name: name.to_owned(),
-        addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), port),
+        addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), port).into(),
         protocol: Protocol::Tcp,
         layer: Layer::L4,
         pool,

@@ -3,6 +3,8 @@
 //! A [`Fleet`] that exists is valid: `gateway-user`'s `config` builds it from TOML and reports
 //! every mistake at once.
 
+mod addr;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use gateway_common::layout::mode;
 use gateway_common::packet;
 use serde::Serialize;
 
+pub use self::addr::{Ports, VipAddr, VipAddrError, backend_at};
 use crate::admission::AdmissionSpec;
 pub use crate::challenge::{ChallengeMode, ChallengeSpec};
 use crate::ladder::Stages;
@@ -34,8 +37,8 @@ pub struct Fleet {
 pub struct VipSpec {
     /// Name in metrics and logs.
     pub name: String,
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Addresses and ports. Where the proxy serves it, one of each.
+    pub addr: VipAddr,
     /// What clients speak over IP.
     pub protocol: Protocol,
     /// Which path serves it.
@@ -241,7 +244,7 @@ pub enum WeightMode {
 pub struct BackendSpec {
     /// Name in metrics and logs; unique in its pool.
     pub name: String,
-    /// Address and port.
+    /// Address and port; port 0: the one that the client asked for, which L4 alone knows.
     pub addr: SocketAddr,
     /// The gateway's own address towards it.
     pub nat_addr: IpAddr,
@@ -249,6 +252,14 @@ pub struct BackendSpec {
     pub capacity: f64,
     /// Whether it takes new flows.
     pub admission: Admission,
+}
+
+impl BackendSpec {
+    /// Whether it is asked at the port that the client asked for, so that what one port of it does says
+    /// nothing of the others.
+    pub fn keeps_port(&self) -> bool {
+        self.addr.port() == 0
+    }
 }
 
 /// Whether a backend takes new flows.

@@ -64,4 +64,5 @@ pub mod telling;
 pub mod timing;
 mod top;
 pub mod versions;
+pub mod wide;
 mod window;

@@ -23,9 +23,11 @@ pub fn plan(desired: &Tables, applied: &Tables) -> Vec<Write> {
     set_pools(desired, applied, &mut writes);
     set_client_classes(desired, applied, &mut writes);
     set_limits(desired, applied, &mut writes);
+    set_wide_vips(desired, applied, &mut writes);
     set_vips(desired, applied, &mut writes);
 
     remove_vips(desired, applied, &mut writes);
+    remove_wide_vips(desired, applied, &mut writes);
     remove_limits(desired, applied, &mut writes);
     remove_client_classes(desired, applied, &mut writes);
     remove_pools(desired, applied, &mut writes);
@@ -92,9 +94,31 @@ fn set_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     }
 }
 
+/// A set's VIPs come before the prefix that leads to them.
+fn set_wide_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
+    for (&(bits, key), vip) in &desired.wide.blocks {
+        if applied.wide.blocks.get(&(bits, key)) != Some(vip) {
+            writes.push(Write::VipPorts(bits, key, *vip));
+        }
+    }
+    for (&(len, network), set) in &desired.wide.nets {
+        if applied.wide.nets.get(&(len, network)) != Some(set) {
+            writes.push(Write::VipNet(len, network, *set));
+        }
+    }
+}
+
 fn remove_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
     let gone = applied.vips.keys().filter(|key| !desired.vips.contains_key(key));
     writes.extend(gone.map(|key| Write::RemoveVip(*key)));
+}
+
+fn remove_wide_vips(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {
+    let gone = applied.wide.nets.keys().filter(|net| !desired.wide.nets.contains_key(net));
+    writes.extend(gone.map(|&(len, network)| Write::RemoveVipNet(len, network)));
+    let blocks = applied.wide.blocks.keys();
+    let gone = blocks.filter(|block| !desired.wide.blocks.contains_key(block));
+    writes.extend(gone.map(|&(bits, key)| Write::RemoveVipPorts(bits, key)));
 }
 
 fn remove_limits(desired: &Tables, applied: &Tables, writes: &mut Vec<Write>) {

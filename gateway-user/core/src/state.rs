@@ -9,6 +9,7 @@ use crate::canary::Comparison;
 use crate::clients::ClientsState;
 use crate::decision::{Bound, Health, Inputs, Reason, WeightSource};
 use crate::fault::Diagnosis;
+use crate::fleet::VipAddr;
 use crate::flows::FlowTally;
 use crate::forecast::{Hint, Report};
 use crate::headroom::Headroom;
@@ -41,8 +42,8 @@ pub struct State {
 pub struct VipState {
     /// Name.
     pub name: String,
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Addresses and ports, as in the configuration.
+    pub addr: VipAddr,
     /// `tcp` or `udp`.
     pub protocol: String,
     /// `l4` or `l7`.
@@ -141,7 +142,7 @@ pub struct ClassShare {
 pub struct BackendState {
     /// Name.
     pub name: String,
-    /// Address and port.
+    /// Address and port; port 0: the one that the client asked for.
     pub addr: SocketAddr,
     /// Row in `BACKENDS`, `WEIGHTS` and `LIVE`.
     pub row: u32,

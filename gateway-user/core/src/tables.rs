@@ -5,8 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytemuck::Zeroable;
-use gateway_common::layout::{Backend, Backend6, Limits, Pool, Vip, Weights, backend_flag};
+use gateway_common::layout::{
+    Backend, Backend6, Limits, Pool, PortKey, Vip, Weights, WideVip, backend_flag,
+};
 use gateway_common::limits::NO_BACKEND;
+
+use crate::fleet::VipAddr;
+use crate::wide::Wide;
 
 /// The slots of one Maglev table, `MAGLEV_SLOTS` of them.
 pub type Slots = Arc<[u16]>;
@@ -18,8 +23,10 @@ pub const FREE_POOL: Pool =
 /// The contents of every table that the daemon writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tables {
-    /// `VIPS`.
+    /// `VIPS` and `VIPS6`: those of one address and one port.
     pub vips: BTreeMap<VipId, Vip>,
+    /// `VIP_NETS`, `VIP_NETS6` and `VIP_PORTS`: all others.
+    pub wide: Wide,
     /// `POOLS`, by index.
     pub pools: BTreeMap<u32, Pool>,
     /// `MAGLEV`: the tables in use, by table index.
@@ -37,8 +44,8 @@ pub struct Tables {
 /// What a VIP is known by, of whichever family it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VipId {
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Addresses and ports.
+    pub addr: VipAddr,
     /// As in an IP header.
     pub protocol: u8,
 }
@@ -106,6 +113,14 @@ pub enum Write {
     Vip(VipId, Vip),
     /// Remove a VIP.
     RemoveVip(VipId),
+    /// Let a prefix (its length, its network) have a set of wide VIPs.
+    VipNet(u32, IpAddr, u32),
+    /// Let it have none.
+    RemoveVipNet(u32, IpAddr),
+    /// Set who has a block of ports in a set.
+    VipPorts(u32, PortKey, WideVip),
+    /// Let nobody have it.
+    RemoveVipPorts(u32, PortKey),
     /// Set the class of a client prefix.
     ClientClass(u32, IpAddr, u32),
     /// Forget a client prefix.
@@ -113,6 +128,13 @@ pub enum Write {
 }
 
 impl Tables {
+    /// All VIPs.
+    pub fn all_vips(&self) -> BTreeMap<VipId, Vip> {
+        let mut all = self.wide.vips();
+        all.extend(&self.vips);
+        all
+    }
+
     /// The tables after one more write: what the data plane holds once it is applied.
     ///
     /// Rows that are given up disappear, and so does a Maglev table that no pool uses any more.
@@ -145,6 +167,18 @@ impl Tables {
             }
             Write::RemoveVip(key) => {
                 self.vips.remove(key);
+            }
+            Write::VipNet(len, network, set) => {
+                self.wide.nets.insert((*len, *network), *set);
+            }
+            Write::RemoveVipNet(len, network) => {
+                self.wide.nets.remove(&(*len, *network));
+            }
+            Write::VipPorts(bits, key, vip) => {
+                self.wide.blocks.insert((*bits, *key), *vip);
+            }
+            Write::RemoveVipPorts(bits, key) => {
+                self.wide.blocks.remove(&(*bits, *key));
             }
             Write::ClientClass(prefix_len, network, class) => {
                 self.client_classes.insert((*prefix_len, *network), *class);

@@ -24,7 +24,7 @@ async fn daemon() -> (Daemon, Signals, Watch) {
     let origin = Origin { path, overrides: Vec::new() };
     let mut config = origin.load().unwrap();
     config.gateway.admin.set_port(0);
-    config.fleet.vips[0].addr.set_port(0);
+    config.fleet.vips[0].addr = "127.0.0.1:0".parse().unwrap();
     config.gateway.drain_timeout = Duration::ZERO;
     config.gateway.drop_privileges = false;
     let ground = Ground::open(&config.gateway, &origin.path).unwrap();

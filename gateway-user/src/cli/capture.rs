@@ -5,7 +5,6 @@ mod file;
 mod line;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use gateway_common::capture::SNAP_LEN_MAX;
 use gateway_common::layout::Captured;
 use gateway_common::verdict::Verdict;
+use gateway_core::fleet::{VipAddr, backend_at};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::file::File;
@@ -133,8 +133,14 @@ impl Whose {
         let vips = vip.map(|vip| place::ranges(vip, known, |name| names.vips_named(name)));
         let backends =
             backend.map(|one| place::ranges(one, known, |name| names.backends_named(name)));
-        let vip_rows = rows.vips.iter().map(|(row, (addr, _))| (*row, *addr));
-        let backend_rows = rows.backends.iter().map(|(row, (addr, _))| (*row, *addr));
+        // A VIP by its name is that one, and none that is in its range.
+        let name = vip.and_then(Place::name);
+        let is_it = |addr: VipAddr, protocol: &str| {
+            name.is_none_or(|name| names.vip_at(addr, protocol) == Some(name))
+        };
+        let vip_rows = rows.vips.iter().filter(|(_, (addr, protocol))| is_it(*addr, protocol));
+        let vip_rows = vip_rows.map(|(row, (addr, _))| (*row, *addr));
+        let backend_rows = rows.backends.iter().map(|(row, (addr, _))| (*row, backend_at(*addr)));
         Ok(Whose {
             vips: vips.transpose()?.map(|ranges| found("VIP", &ranges, vip_rows)).transpose()?,
             backends: backends
@@ -156,10 +162,10 @@ impl Whose {
 fn found(
     what: &str,
     ranges: &[Range],
-    rows: impl Iterator<Item = (u32, SocketAddr)>,
+    rows: impl Iterator<Item = (u32, VipAddr)>,
 ) -> anyhow::Result<BTreeSet<u32>> {
-    let is_in = |addr| ranges.iter().any(|range| range.holds(addr));
-    let rows: BTreeSet<u32> = rows.filter(|(_, addr)| is_in(*addr)).map(|(row, _)| row).collect();
+    let is_in = |addr: &VipAddr| ranges.iter().any(|range| range.meets(addr));
+    let rows: BTreeSet<u32> = rows.filter(|(_, addr)| is_in(addr)).map(|(row, _)| row).collect();
     ensure!(
         !rows.is_empty(),
         "the data plane has no {what} there; `gateway status` shows those that it has"

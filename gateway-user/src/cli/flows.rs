@@ -68,8 +68,8 @@ pub(super) fn run(args: FlowsArgs) -> anyhow::Result<()> {
         Some(by) => {
             let mut counts = Counts::new(by);
             view.each_flow(clock::now(), |flow| {
-                if filter.takes(flow) {
-                    counts.add(flow);
+                if filter.takes(flow, &names) {
+                    counts.add(flow, &names);
                 }
             })?;
             counts.text(&names, json)?
@@ -78,7 +78,7 @@ pub(super) fn run(args: FlowsArgs) -> anyhow::Result<()> {
             let limit = if args.limit == 0 { usize::MAX } else { args.limit };
             let mut listing = Listing { flows: Vec::new(), matched: 0, room: view.flows_max() };
             view.each_flow(clock::now(), |flow| {
-                if filter.takes(flow) {
+                if filter.takes(flow, &names) {
                     listing.add(limit, flow, &names);
                 }
             })?;
@@ -91,6 +91,8 @@ pub(super) fn run(args: FlowsArgs) -> anyhow::Result<()> {
 /// Which flows are asked for.
 struct Filter {
     vip: Option<Vec<Range>>,
+    /// A VIP by its name, in whose range others may be.
+    vip_name: Option<String>,
     backend: Option<Vec<Range>>,
     client: Option<Vec<Range>>,
     state: Option<FlowState>,
@@ -103,14 +105,17 @@ impl Filter {
         let backend = |backend| place::ranges(backend, known, |name| names.backends_named(name));
         Ok(Filter {
             vip: args.vip.as_ref().map(vip).transpose()?,
+            vip_name: args.vip.as_ref().and_then(Place::name).map(str::to_owned),
             backend: args.backend.as_ref().map(backend).transpose()?,
             client: args.client.map(|client| vec![client]),
             state: args.state,
         })
     }
 
-    fn takes(&self, flow: &Tracked) -> bool {
+    fn takes(&self, flow: &Tracked, names: &Names) -> bool {
+        let is_its = |name: &String| names.vip(flow.vip, flow.protocol) == Some(name);
         is_in(&self.vip, Some(flow.vip))
+            && self.vip_name.as_ref().is_none_or(is_its)
             && is_in(&self.backend, flow.backend)
             && is_in(&self.client, Some(flow.client))
             && self.state.is_none_or(|state| state == flow.state)

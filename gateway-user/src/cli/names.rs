@@ -5,7 +5,9 @@
 
 use std::net::SocketAddr;
 
+use gateway_core::fleet::{VipAddr, backend_at};
 use gateway_core::state::{BackendState, PoolState};
+use gateway_core::wide;
 
 use super::client;
 use crate::admin::Status;
@@ -28,14 +30,30 @@ impl Names {
         self.status.is_some()
     }
 
-    /// The name of a VIP of `tcp` or `udp`.
+    /// The name of the VIP that has packets of `tcp` or `udp` to an address and port.
     pub(super) fn vip(&self, addr: SocketAddr, protocol: &str) -> Option<&str> {
+        self.find(addr, protocol).map(|(_, name)| name)
+    }
+
+    /// Its addresses and ports.
+    pub(super) fn vip_of(&self, addr: SocketAddr, protocol: &str) -> Option<VipAddr> {
+        self.find(addr, protocol).map(|(addr, _)| addr)
+    }
+
+    fn find(&self, addr: SocketAddr, protocol: &str) -> Option<(VipAddr, &str)> {
+        let vips = self.status.iter().flat_map(|status| &status.state.vips);
+        let those = vips.filter(|vip| vip.protocol == protocol);
+        wide::find(those.map(|vip| (vip.addr, vip.name.as_str())), addr)
+    }
+
+    /// The name of the VIP that is configured so, of `tcp` or `udp`.
+    pub(super) fn vip_at(&self, addr: VipAddr, protocol: &str) -> Option<&str> {
         let mut vips = self.status.iter().flat_map(|status| &status.state.vips);
         vips.find(|vip| vip.addr == addr && vip.protocol == protocol).map(|vip| vip.name.as_str())
     }
 
-    /// The addresses of VIPs of this name.
-    pub(super) fn vips_named(&self, name: &str) -> Vec<SocketAddr> {
+    /// The addresses and ports of VIPs of this name.
+    pub(super) fn vips_named(&self, name: &str) -> Vec<VipAddr> {
         let vips = self.status.iter().flat_map(|status| &status.state.vips);
         vips.filter(|vip| vip.name == name).map(|vip| vip.addr).collect()
     }
@@ -57,12 +75,12 @@ impl Names {
     }
 
     /// The addresses of backends of this name, which may be `pool/backend`.
-    pub(super) fn backends_named(&self, name: &str) -> Vec<SocketAddr> {
+    pub(super) fn backends_named(&self, name: &str) -> Vec<VipAddr> {
         let is_it = |pool: &PoolState, backend: &BackendState| {
             backend.name == name || format!("{}/{}", pool.name, backend.name) == name
         };
         let named = self.backends().filter(|(pool, backend)| is_it(pool, backend));
-        named.map(|(_, backend)| backend.addr).collect()
+        named.map(|(_, backend)| backend_at(backend.addr)).collect()
     }
 
     fn backends(&self) -> impl Iterator<Item = (&PoolState, &BackendState)> {

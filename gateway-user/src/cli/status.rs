@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use gateway_core::fleet::backend_at;
 use gateway_core::state::{BackendState, PoolState};
 
 use super::table::Table;
@@ -88,7 +89,7 @@ fn cells(backend: &BackendState) -> [String; 12] {
     let inputs = &backend.inputs;
     [
         backend.name.clone(),
-        backend.addr.to_string(),
+        backend_at(backend.addr).to_string(),
         backend.health.as_str().to_owned(),
         format!("{:.2}", backend.weight),
         percent(backend.share),

@@ -20,6 +20,11 @@ impl From<&str> for Trouble {
 }
 
 impl Trouble {
+    /// With what to do about it.
+    pub(super) fn helped(label: &str, help: &str) -> Trouble {
+        Trouble { label: label.to_owned(), help: Some(help.to_owned()) }
+    }
+
     /// What is wrong with an address wherever it stands.
     pub(super) fn of(addr: SocketAddr) -> Option<Trouble> {
         if addr.port() == 0 {
@@ -35,7 +40,12 @@ impl Trouble {
     }
 
     /// Notes it.
-    pub(super) fn note(self, section: &Section<'_, '_>, key: &str, addr: &Spanned<SocketAddr>) {
+    pub(super) fn note(
+        self,
+        section: &Section<'_, '_>,
+        key: &str,
+        addr: &Spanned<impl std::fmt::Display>,
+    ) {
         let title = format!("`{}` cannot be {}", section.name(key), addr.get_ref());
         let mistake = Mistake::at(addr.span(), title).label(self.label);
         section.mistake(match self.help {

@@ -1,11 +1,12 @@
 //! What only this host can tell of a configuration: its interfaces and its routes.
 
-use gateway_core::fleet::{BackendSpec, Layer, PoolSpec};
+use gateway_core::fleet::{BackendSpec, Fleet, Layer, PoolSpec, Ports, VipSpec, backend_at};
 
 use rustix::fs::{Access, access};
 
 use super::mistake::{Log, Mistake};
 use super::section::nearest;
+use super::source::Span;
 use super::way::{self, Way};
 use super::{Checked, Config, Mistakes, RouteWanted, guard};
 
@@ -18,7 +19,7 @@ pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
     check_interfaces(&checked, &log);
     check_forwarding(&checked, &log);
     check_programs(&checked, &log);
-    let Checked { gateway, mut fleet, guard, sources, routes, .. } = checked;
+    let Checked { gateway, mut fleet, guard, sources, routes, vips_at, .. } = checked;
     let guard = guard::settle(&log, guard);
     for route in routes {
         let Some(pool) = fleet.pools.get_mut(route.pool) else { continue };
@@ -34,6 +35,7 @@ pub(super) fn settle(checked: Checked) -> Result<Config, Mistakes> {
             doubt_unseen(&doubts, pool, &route);
         }
     }
+    doubt_own_addresses(&doubts, &fleet, &vips_at);
     match log.into_vec() {
         none if none.is_empty() => {
             let doubts = match doubts.into_vec() {
@@ -57,18 +59,37 @@ fn settle_own_address(
     match way {
         Ok(way) if !way.own.is_loopback() => backend.nat_addr = way.own,
         Ok(_) => log.add(
-            Mistake::at(span, format!("backend {} is this host", backend.addr))
+            Mistake::at(span, format!("backend {} is this host", backend_at(backend.addr)))
                 .label("XDP sends packets to the network, never to this host")
                 .help("run the backend elsewhere, or use `layer = \"l7\"` for the VIP"),
         ),
         Err(error) => log.add(
-            Mistake::at(span, format!("no route to backend {}", backend.addr))
+            Mistake::at(span, format!("no route to backend {}", backend_at(backend.addr)))
                 .label(error.to_string())
                 .help(format!(
                     "see `ip route get {}`, or give the backend a `nat_address`",
                     backend.addr.ip()
                 )),
         ),
+    }
+}
+
+/// VIPs that would have the answers to connections of this host's own, such as probes: those that have the
+/// address which they come from and the ports that Linux gives them (`ip_local_port_range`).
+fn doubt_own_addresses(doubts: &Log, fleet: &Fleet, vips_at: &[Span]) {
+    const OWN_PORTS: Ports = Ports { first: 32_768, last: 60_999 };
+    let wide =
+        |(vip, _): &(&VipSpec, &Span)| vip.layer == Layer::L4 && vip.addr.ports().meet(OWN_PORTS);
+    for (vip, span) in fleet.vips.iter().zip(vips_at).filter(wide) {
+        let backends = fleet.pools.iter().flat_map(|pool| &pool.backends);
+        let own = backends.map(|backend| backend.nat_addr).find(|own| vip.addr.net().contains(own));
+        if let Some(own) = own.filter(|_| !vip.addr.is_exact()) {
+            doubts.add(
+                Mistake::at(span.clone(), format!("VIP {:?} has {own}, this host's own", vip.name))
+                    .label("takes the answers to this host's own connections, probes among them")
+                    .help("give the VIP addresses that this host talks from to nobody, or other ports"),
+            );
+        }
     }
 }
 

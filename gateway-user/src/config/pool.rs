@@ -22,7 +22,7 @@ use super::mistake::Mistake;
 use super::recovery::RecoveryDraft;
 use super::section::{Item, Section};
 use super::source::Span;
-use super::value::Value;
+use super::value::{AskedAt, Value};
 use super::{admission, autoscale, recovery};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -80,14 +80,15 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
         ],
     );
     let weights_at = weights.as_ref().map(Spanned::span);
-    let retry_refused = read_retry_refused(&mut section, forwarding);
     let reset_lost = section.get_or("reset_lost", false);
     let (backends, backends_at) = read_backends(&mut section, name.as_ref());
+    let portless = backends_at.iter().find(|place| place.addr.get_ref().port() == 0);
+    let retry_refused = read_retry_refused(&mut section, forwarding, portless.is_some());
     let mode = weights.as_ref().map_or(WeightMode::Learned, |weights| *weights.get_ref());
     if let (WeightMode::Learned | WeightMode::Static, Some(backends)) = (mode, &backends) {
         limit_capacities(&section, backends, &backends_at);
     }
-    let probe = section.section("probe").map(read_probe);
+    let probe = section.section("probe").map(|section| read_probe(section, portless));
     let policy = section.section("policy").map_or_else(PolicySpec::default, read_policy);
     let mut http = section.section("http").map_or_else(HttpSpec::default, read_http);
     http.llm = section.section("llm").map_or_else(LlmSpec::default, llm::read);
@@ -121,8 +122,9 @@ pub(super) fn read(mut section: Section<'_, '_>) -> PoolDraft {
     PoolDraft { name, span, weights_at, mode_at, backends_at, program, reset_at, spec }
 }
 
-/// Whether a backend's refusal is kept from clients, which takes seeing it.
-fn read_retry_refused(section: &mut Section<'_, '_>, mode: Mode) -> bool {
+/// Whether a backend's refusal is kept from clients, which takes seeing it. Where backends are asked at the
+/// client's port all will mostly refuse alike, and the client had better know.
+fn read_retry_refused(section: &mut Section<'_, '_>, mode: Mode, keeps_port: bool) -> bool {
     let given = section.get::<bool>("retry_refused");
     if let Some(given) = given.as_ref().filter(|given| *given.get_ref() && mode.is_one_sided()) {
         let title = format!("`pool.retry_refused` means nothing in mode {:?}", mode.as_str());
@@ -132,7 +134,7 @@ fn read_retry_refused(section: &mut Section<'_, '_>, mode: Mode) -> bool {
                 .help("leave it out, or use `mode = \"nat\"`"),
         );
     }
-    given.is_none_or(Spanned::into_inner) && !mode.is_one_sided()
+    given.map_or(!keeps_port, Spanned::into_inner) && !mode.is_one_sided()
 }
 
 fn read_backends(
@@ -245,13 +247,13 @@ fn read_backend(pool: &Section<'_, '_>, item: Item<'_, '_>) -> Option<BackendDra
     match item {
         Item::Table(section) => read_backend_table(section),
         Item::Other(value) => {
-            let Some(addr) = SocketAddr::from_toml(value.get_ref()) else {
-                pool.unexpected("backend", value, SocketAddr::EXPECTED);
+            let Some(addr) = AskedAt::from_toml(value.get_ref()) else {
+                pool.unexpected("backend", value, AskedAt::EXPECTED);
                 return None;
             };
             let addr = usable(pool, "backend", Spanned::new(value.span(), addr))?;
             Some(BackendDraft {
-                name: Spanned::new(addr.span(), addr.get_ref().to_string()),
+                name: unnamed(&addr),
                 addr,
                 nat_addr: None,
                 capacity: 1.0,
@@ -264,7 +266,7 @@ fn read_backend(pool: &Section<'_, '_>, item: Item<'_, '_>) -> Option<BackendDra
 
 fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
     let addr = section
-        .require("address", "address = \"10.0.0.1:80\"")
+        .require::<AskedAt>("address", "address = \"10.0.0.1:80\"")
         .and_then(|addr| usable(&section, "address", addr));
     let name = section.name_at("name");
     let nat_addr = read_nat_address(&mut section, addr.as_ref());
@@ -277,15 +279,23 @@ fn read_backend_table(mut section: Section<'_, '_>) -> Option<BackendDraft> {
     );
     section.finish();
     let addr = addr?;
-    let unnamed = || Spanned::new(addr.span(), addr.get_ref().to_string());
     Some(BackendDraft {
-        name: name.unwrap_or_else(unnamed),
+        name: name.unwrap_or_else(|| unnamed(&addr)),
         nat_addr,
         capacity,
         capacity_at,
         admission: admission.map_or(Admission::Accepting, Spanned::into_inner),
         addr,
     })
+}
+
+/// What a backend is called that has no name: its address, and its port if it has one.
+fn unnamed(addr: &Spanned<SocketAddr>) -> Spanned<String> {
+    let name = match addr.get_ref().port() {
+        0 => addr.get_ref().ip().to_string(),
+        _ => addr.get_ref().to_string(),
+    };
+    Spanned::new(addr.span(), name)
 }
 
 fn read_nat_address(
@@ -316,18 +326,24 @@ fn read_nat_address(
 }
 
 /// The address, if one can connect to it; else the mistake is noted.
-pub(super) fn usable(
+fn usable(
     section: &Section<'_, '_>,
     key: &str,
-    addr: Spanned<SocketAddr>,
+    written: Spanned<AskedAt>,
 ) -> Option<Spanned<SocketAddr>> {
+    let (addr, as_if) = match *written.get_ref() {
+        AskedAt::Port(addr) => (addr, addr),
+        // Any port will do.
+        AskedAt::SamePort(ip) => (SocketAddr::new(ip, 0), SocketAddr::new(ip, 1)),
+    };
+    let addr = Spanned::new(written.span(), addr);
     let ip = addr.get_ref().ip();
     let trouble = if ip.is_unspecified() {
         Some(format!("{ip} is nobody's address").as_str().into())
     } else if ip.is_multicast() {
         Some("a TCP connection has one other end".into())
     } else {
-        Trouble::of(*addr.get_ref())
+        Trouble::of(as_if)
     };
     match trouble {
         Some(trouble) => trouble.note(section, key, &addr),
@@ -336,7 +352,8 @@ pub(super) fn usable(
     None
 }
 
-fn read_probe(mut section: Section<'_, '_>) -> ProbeSpec {
+/// `portless` is a backend that has no port of its own, if there is one.
+fn read_probe(mut section: Section<'_, '_>, portless: Option<&BackendPlace>) -> ProbeSpec {
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {
         Tcp,
@@ -361,6 +378,15 @@ fn read_probe(mut section: Section<'_, '_>) -> ProbeSpec {
     let path = path.map_or_else(|| "/".to_owned(), Spanned::into_inner);
     let (interval, timeout) = read_probe_times(&mut section);
     let port = read_probe_port(&mut section);
+    if let (Some(place), false) = (portless, section.has("port")) {
+        let title = "`pool.probe` has no port to ask at";
+        section.mistake(
+            Mistake::at(section.span(), title)
+                .label("needs one of its own here")
+                .beside(place.addr.span(), "is asked at whichever port the client asked for")
+                .help("add `port = 8081`, the port of the backends' health check"),
+        );
+    }
     let spec = ProbeSpec {
         kind: if is_http { ProbeKind::Http { path } } else { ProbeKind::Tcp },
         interval,

@@ -874,6 +874,162 @@ fn a_backend_that_gets_packets_as_they_are_serves_the_vips_port() {
     assert_eq!(checked(&text).fleet.pools[0].mode, Mode::DsrL2);
 }
 
+/// [`L4`] with this VIP, over this backend.
+fn wide(vip: &str, backend: &str) -> String {
+    L4.replace("10.0.0.100:80", vip).replace("10.1.0.1:80", backend)
+}
+
+#[test]
+fn a_vip_may_have_many_ports_and_addresses() {
+    for (address, shown) in [
+        ("10.0.0.100:*", "10.0.0.100:*"),
+        ("10.0.0.100:8000-8100", "10.0.0.100:8000-8100"),
+        ("10.0.0.0/24:443", "10.0.0.0/24:443"),
+        ("10.0.0.100/32:443", "10.0.0.100:443"),
+    ] {
+        let fleet = checked(&wide(address, "10.1.0.1")).fleet;
+        assert_eq!((fleet.vips[0].addr.to_string(), &*fleet.vips[0].name), (shown.into(), shown));
+    }
+    let fleet = checked(&wide("[2001:db8::/64]:*", "[fd00::1]:*")).fleet;
+    assert_eq!(fleet.vips[0].name, "[2001:db8::/64]:*");
+    assert_eq!(
+        (&*fleet.pools[0].backends[0].name, fleet.pools[0].backends[0].keeps_port()),
+        ("fd00::1", true)
+    );
+
+    let refused = |vip: &str, words: &[&str]| has_one(&wide(vip, "10.1.0.1"), "4:11", words);
+    refused("10.0.0.7/24:443", &["beyond its 24 bits", "10.0.0.0/24"]);
+    refused("10.0.0.7:90-80", &["ports 90-80 are no range"]);
+    refused("10.0.0.7:http", &["a range of ports (\"10.0.0.1:8000-8100\")"]);
+    refused("0.0.0.0/0:443", &["the host's own", "8 bits or more"]);
+    refused("224.0.0.0/8:443", &["the address of one host"]);
+    refused("127.0.0.0/8:*", &["packets to loopback never reach XDP"]);
+    has_one(&wide("[2000::/3]:443", "[fd00::1]:80"), "4:11", &["16 bits or more"]);
+    has_one(&wide("[fe80::/64]:443", "[fd00::1]:80"), "4:11", &["on one link only"]);
+}
+
+#[test]
+fn the_proxy_has_one_address_one_port_and_backends_with_ports() {
+    let layer = |vip: &str| format!("{vip}\"\nlayer = \"l7");
+    for vip in ["10.0.0.100:*", "10.0.0.100:80-90", "10.0.0.0/24:80"] {
+        let text = wide(&layer(vip), "10.1.0.1:80");
+        has_one(
+            &text,
+            "4:11",
+            &["the proxy listens at one address and one port", "layer = \"l4\""],
+        );
+    }
+    let text = wide(&layer("10.0.0.100:80"), "10.1.0.1");
+    has_one(
+        &text,
+        "8:12",
+        &["backend 10.1.0.1 has no port", "VIP \"10.0.0.100:80\" is L7", "\"10.1.0.1:80\""],
+    );
+}
+
+#[test]
+fn vips_that_nobody_could_tell_apart_are_mistakes() {
+    let both = |first: &str, second: &str| {
+        let more = format!("[[vip]]\naddress = \"{second}\"\n[[pool]]");
+        wide(first, "10.1.0.1").replace("[[pool]]", &more)
+    };
+    for (first, second) in [
+        ("10.0.0.100:*", "10.0.0.100:80"),
+        ("10.0.0.100:*", "10.0.0.100:80-90"),
+        ("10.0.0.100:80-90", "10.0.0.100:85"),
+        ("10.0.0.100:80-90", "10.0.0.100:91-99"),
+        ("10.0.0.100:80-90", "10.0.0.0/24:85-95"),
+        ("10.0.0.0/24:*", "10.0.0.0/16:*"),
+    ] {
+        assert_eq!(checked(&both(first, second)).fleet.vips.len(), 2, "{first} {second}");
+    }
+    let shown = mistakes(&both("10.0.0.0/24:80-90", "10.0.0.0/24:85-95")).to_string();
+    for words in [
+        "ports of VIP 10.0.0.0/24:85-95 are those of 10.0.0.0/24:80-90",
+        "^^^^^ nobody could say",
+        "--- the other range",
+    ] {
+        assert!(shown.contains(words), "no {words:?} in\n{shown}");
+    }
+    for vip in ["10.0.0.0/24:443", "10.0.0.100:*", "10.0.0.100:80-90"] {
+        let shown = mistakes(&both(vip, vip)).to_string();
+        assert!(shown.contains(&format!("VIP address {vip} is claimed twice")), "{shown}");
+    }
+    let udp = both("10.0.0.0/24:80-90", "10.0.0.0/24:85-95\"\nprotocol = \"udp");
+    assert_eq!(checked(&udp).fleet.vips.len(), 2);
+}
+
+#[test]
+fn ranges_in_prefixes_within_prefixes_must_fit() {
+    // Of each range a dozen blocks, and each prefix has those of all around it.
+    let vip = |n: u32| {
+        let (len, first) = (32 + n % 96, 2 + n * 260);
+        format!("[[vip]]\naddress = \"[2001:db8::/{len}]:{first}-{}\"\n", first + 255)
+    };
+    let text = |count: u32| {
+        let vips: String = (0..count).map(vip).collect();
+        let text = L4.replace("10.1.0.1:80", "fd00::1");
+        text.replace("[[vip]]\naddress = \"10.0.0.100:80\"\n", &vips)
+    };
+    assert_eq!(checked(&text(20)).fleet.vips.len(), 20);
+    let shown = mistakes(&text(150)).to_string();
+    assert_eq!(shown.matches("error:").count(), 1, "{shown}");
+    assert!(shown.contains("one gateway has room for 65536"), "{shown}");
+}
+
+#[test]
+fn a_backend_without_a_port_is_asked_at_the_clients() {
+    let pool = |text: &str| checked(text).fleet.pools[0].clone();
+    for backend in ["10.1.0.1", "10.1.0.1:*"] {
+        let pool = pool(&wide("10.0.0.100:*", backend));
+        assert!(pool.backends[0].keeps_port() && !pool.retry_refused, "all would refuse alike");
+    }
+    let retrying =
+        wide("10.0.0.100:*", "10.1.0.1").replace("name =", "retry_refused = true\nname =");
+    assert!(pool(&retrying).retry_refused);
+    assert!(
+        pool(&wide("10.0.0.100:80", "10.1.0.1")).backends[0].keeps_port(),
+        "a VIP of one port, too"
+    );
+
+    let probed = wide("10.0.0.100:*", "10.1.0.1") + "[pool.probe]\n";
+    has_one(
+        &probed,
+        "8:1",
+        &["no port to ask at", "whichever port the client asked for", "port = 8081"],
+    );
+    assert!(checked(&(probed + "port = 8081\n")).fleet.pools[0].probe.is_some());
+
+    let direct = |vip: &str, backend: &str| {
+        wide(vip, backend).replace("name =", "mode = \"dsr-l2\"\nname =")
+    };
+    assert_eq!(pool(&direct("10.0.0.0/24:*", "10.1.0.1")).mode, Mode::DsrL2);
+    let words = ["serves port 80", "port 80-90", "write \"10.1.0.1\"", "mode = \"nat\""];
+    has_one(&direct("10.0.0.100:80-90", "10.1.0.1:80"), "8:12", &words);
+    for backend in ["10.1.0.1", "10.1.0.1:443"] {
+        has_one(&wide("10.1.0.0/24:443", backend), "7:12", &["round in a circle"]);
+    }
+    assert_eq!(pool(&wide("10.1.0.0/24:443", "10.1.0.1:8443")).backends.len(), 1);
+}
+
+#[test]
+fn a_vip_that_has_the_hosts_own_address_is_doubted() {
+    let text = |vip: &str| {
+        let backend = "[[pool.backend]]\naddress = \"192.0.2.9:80\"\nnat_address = \"192.0.2.1\"\n";
+        let pool = format!("[[pool]]\nname = \"web\"\n{backend}");
+        format!("[gateway]\ninterfaces = [\"lo\"]\n[[vip]]\naddress = \"{vip}\"\n{pool}")
+    };
+    let doubts = |vip: &str| checked(&text(vip)).settle().unwrap().doubts.join("\n");
+    let doubted = doubts("192.0.2.1:*");
+    assert!(
+        doubted.contains("gateway.toml:4:11") && doubted.contains("has 192.0.2.1"),
+        "{doubted}"
+    );
+    for vip in ["192.0.2.1:80", "192.0.2.1:1-1023", "192.0.2.0/28:443", "198.51.100.0/24:*"] {
+        assert_eq!(doubts(vip), "", "{vip}");
+    }
+}
+
 #[test]
 fn refusals_that_nobody_sees_cannot_be_kept_from_clients() {
     let text = L4.replace("name =", "mode = \"dsr-gue\"\nretry_refused = true\nname =");

@@ -62,6 +62,33 @@ text_value!(
     |text: &str| text.parse().ok(),
     SocketAddr::to_string
 );
+/// Where a backend is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AskedAt {
+    /// At one port.
+    Port(SocketAddr),
+    /// At the port that the client asked for.
+    SamePort(IpAddr),
+}
+
+text_value!(
+    AskedAt,
+    "an address and port such as \"10.0.0.1:80\" or \"[2001:db8::1]:80\", or at L4 an address alone, \
+     which is asked at the port that the client asked for",
+    |text: &str| {
+        if let Ok(addr) = text.parse() {
+            return Some(AskedAt::Port(addr));
+        }
+        let alone = text.strip_suffix(":*").unwrap_or(text);
+        let bare = alone.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        bare.unwrap_or(alone).parse().ok().map(AskedAt::SamePort)
+    },
+    |asked| match asked {
+        AskedAt::Port(addr) => addr.to_string(),
+        AskedAt::SamePort(ip) => ip.to_string(),
+    }
+);
+
 text_value!(
     IpAddr,
     "an address such as \"10.0.0.1\" or \"2001:db8::1\"",

@@ -5,23 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use gateway_common::limits::{CLIENT_PREFIXES_MAX, CONTROL_CLASS, TRAFFIC_CLASSES_MAX};
 use gateway_core::challenge::{FLOOD_PER_SECOND, FLOOD_PER_SECOND_MAX};
 use gateway_core::fleet::{
-    ChallengeMode, ChallengeSpec, Layer, LimitSpec, Mode, Protocol, RateSpec, VipSpec, WeightMode,
+    ChallengeMode, ChallengeSpec, Layer, LimitSpec, Mode, Ports, Protocol, RateSpec, VipAddr,
+    VipSpec, WeightMode, backend_at,
 };
 use gateway_core::limit::LimitError;
 use ipnet::IpNet;
 use toml::Spanned;
 
-use super::address::Trouble;
 use super::gateway::GatewaySpec;
 use super::mistake::{Log, Mistake};
 use super::pool::{BackendPlace, PoolDraft, Unique};
 use super::section::{Item, Section, nearest};
 use super::source::Span;
+use super::vip_address::{self, Claims, servable};
 
 /// A VIP as read.
 pub(super) struct VipDraft {
     /// The VIP, unless something in it is wrong and noted.
     pub(super) spec: Option<VipSpec>,
+    /// Where its address is, or the table.
+    pub(super) addr_at: Span,
     /// Where it says which path serves it, or the table.
     pub(super) layer_at: Span,
 }
@@ -60,7 +63,7 @@ fn read(
     names: &mut Unique<String>,
     addrs: &mut Claims,
 ) -> VipDraft {
-    let addr = section.require::<SocketAddr>("address", "address = \"10.0.0.100:80\"");
+    let addr = vip_address::read(&mut section);
     let name = section.name_at("name");
     let layer = section.word("layer", &[("l4", Layer::L4), ("l7", Layer::L7)]);
     let layer_at = layer.as_ref().map_or(section.span(), Spanned::span);
@@ -83,8 +86,9 @@ fn read(
     }
     let addr = addr.and_then(|addr| servable(&section, addr, layer, gateway.admin));
     if let Some(addr) = &addr {
-        addrs.of(protocol).claim(&section, addr.span(), addr.get_ref());
+        addrs.claim(&section, protocol, addr);
     }
+    let addr_at = addr.as_ref().map_or(section.span(), Spanned::span);
     let guard = read_guard(&mut section, gateway);
     let is_ipv6 = addr.as_ref().is_some_and(|addr| addr.get_ref().is_ipv6());
     let limit = read_limit(&mut section, guard, is_ipv6);
@@ -101,7 +105,7 @@ fn read(
         limit,
         challenge,
     });
-    VipDraft { spec, layer_at }
+    VipDraft { spec, addr_at, layer_at }
 }
 
 /// Whether it is guarded, which XDP alone can do.
@@ -208,29 +212,10 @@ fn read_rate(
 }
 
 /// What a VIP is called that has no name.
-fn name_of(addr: SocketAddr, protocol: Protocol) -> String {
+fn name_of(addr: VipAddr, protocol: Protocol) -> String {
     match protocol {
         Protocol::Tcp => addr.to_string(),
         Protocol::Udp => format!("{addr}/udp"),
-    }
-}
-
-/// Who has which address: TCP and UDP may share one.
-struct Claims {
-    tcp: Unique<SocketAddr>,
-    udp: Unique<SocketAddr>,
-}
-
-impl Claims {
-    fn new() -> Claims {
-        Claims { tcp: Unique::new("VIP address"), udp: Unique::new("VIP address of UDP") }
-    }
-
-    fn of(&mut self, protocol: Protocol) -> &mut Unique<SocketAddr> {
-        match protocol {
-            Protocol::Tcp => &mut self.tcp,
-            Protocol::Udp => &mut self.udp,
-        }
     }
 }
 
@@ -259,32 +244,6 @@ fn read_pool(section: &mut Section<'_, '_>, pools: &[PoolDraft]) -> Option<usize
     found
 }
 
-/// The address, if the VIP can be served there; else the mistake is noted.
-fn servable(
-    section: &Section<'_, '_>,
-    addr: Spanned<SocketAddr>,
-    layer: Layer,
-    admin: SocketAddr,
-) -> Option<Spanned<SocketAddr>> {
-    let ip = addr.get_ref().ip();
-    let trouble = if ip.is_multicast() {
-        Some("a VIP is the address of one host".into())
-    } else if layer == Layer::L4 && ip.is_unspecified() {
-        Some("XDP looks for one address; any is possible with `layer = \"l7\"` only".into())
-    } else if layer == Layer::L4 && ip.is_loopback() {
-        Some("packets to loopback never reach XDP; use `layer = \"l7\"`".into())
-    } else if admin == *addr.get_ref() {
-        Some("taken by `gateway.admin`".into())
-    } else {
-        Trouble::of(*addr.get_ref())
-    };
-    match trouble {
-        Some(trouble) => trouble.note(section, "address", &addr),
-        None => return Some(addr),
-    }
-    None
-}
-
 /// What no table alone can tell: whether VIPs, pools and the gateway fit together.
 pub(super) fn check_together(
     log: &Log,
@@ -304,6 +263,7 @@ pub(super) fn check_together(
         for backend in &pool.backends_at {
             check_backend(log, vip, backend.addr.span(), *backend.addr.get_ref());
             check_port(log, vip, pool, &backend.addr);
+            check_has_port(log, vip, &backend.addr);
         }
     }
 }
@@ -314,14 +274,19 @@ fn check_family(log: &Log, vip: &VipSpec, pool: &PoolDraft) {
     if mode.is_tunnel() {
         return;
     }
-    let (family, mode) = (family(vip.addr), mode.as_str());
+    let (family, mode) = (family(vip.addr.is_ipv6()), mode.as_str());
     let differs = |backend: &&BackendPlace| backend.addr.get_ref().is_ipv6() != vip.addr.is_ipv6();
     for backend in pool.backends_at.iter().filter(differs) {
         let addr = backend.addr.get_ref();
         log.add(
             Mistake::at(
                 backend.addr.span(),
-                format!("backend {addr} is {}, but L4 VIP {:?} is {family}", self::family(*addr), vip.name),
+                format!(
+                    "backend {} is {}, but L4 VIP {:?} is {family}",
+                    backend_at(*addr),
+                    self::family(addr.is_ipv6()),
+                    vip.name
+                ),
             )
             .label(format!("in mode {mode:?} an L4 VIP and its backends must be of one family"))
             .help(
@@ -333,8 +298,8 @@ fn check_family(log: &Log, vip: &VipSpec, pool: &PoolDraft) {
     }
 }
 
-fn family(addr: SocketAddr) -> &'static str {
-    if addr.is_ipv6() { "IPv6" } else { "IPv4" }
+fn family(is_ipv6: bool) -> &'static str {
+    if is_ipv6 { "IPv6" } else { "IPv4" }
 }
 
 /// Connections are the proxy's to reset: those of an L4 VIP are their clients' own.
@@ -386,15 +351,17 @@ fn check_without_interfaces(log: &Log, vips: &[VipDraft], pools: &[PoolDraft]) {
 }
 
 fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddr) {
-    if addr == vip.addr {
+    let place = backend_at(addr);
+    let is_the_vips = vip.addr.net().contains(&addr.ip()) && vip.addr.ports().meet(place.ports());
+    if is_the_vips {
         log.add(
-            Mistake::at(span, format!("backend {addr} is the address of VIP {:?}", vip.name))
+            Mistake::at(span, format!("backend {place} is the address of VIP {:?}", vip.name))
                 .label("requests would go round in a circle")
                 .help("use the address that the server itself listens on"),
         );
     } else if vip.layer == Layer::L4 && addr.ip().is_loopback() {
         log.add(
-            Mistake::at(span, format!("backend {addr} is loopback, but VIP {:?} is L4", vip.name))
+            Mistake::at(span, format!("backend {place} is loopback, but VIP {:?} is L4", vip.name))
                 .label("XDP sends packets to the network, never to this host")
                 .help("use an address on the network, or `layer = \"l7\"` for the VIP"),
         );
@@ -405,8 +372,9 @@ fn check_backend(log: &Log, vip: &VipSpec, span: Span, addr: SocketAddr) {
 /// VIP's port.
 fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<SocketAddr>) {
     let mode = pool.spec.as_ref().map_or(Mode::Nat, |spec| spec.mode);
-    let (wanted, port) = (vip.addr.port(), backend.get_ref().port());
-    if vip.layer != Layer::L4 || !mode.is_one_sided() || port == wanted {
+    let (wanted, port) = (vip.addr.ports(), backend.get_ref().port());
+    let is_served = port == 0 || wanted == Ports::one(port);
+    if vip.layer != Layer::L4 || !mode.is_one_sided() || is_served {
         return;
     }
     let title = format!(
@@ -414,16 +382,32 @@ fn check_port(log: &Log, vip: &VipSpec, pool: &PoolDraft, backend: &Spanned<Sock
         backend.get_ref(),
         vip.name
     );
+    let ip = backend.get_ref().ip();
+    let help = match wanted.is_one() {
+        true => format!("let it listen at port {wanted} too and write \"{ip}:{wanted}\""),
+        false => format!("let it listen at all of them and write \"{ip}\""),
+    };
     let mistake = Mistake::at(backend.span(), title)
         .label(format!("its packets come to the VIP's port in mode {:?}", mode.as_str()))
-        .help(format!(
-            "let it listen at port {wanted} too and write \"{}:{wanted}\", or use `mode = \"nat\"`",
-            backend.get_ref().ip()
-        ));
+        .help(format!("{help}, or use `mode = \"nat\"`"));
     log.add(match &pool.mode_at {
         Some(mode_at) => mistake.beside(mode_at.clone(), "leaves ports alone"),
         None => mistake,
     });
+}
+
+/// The proxy has requests, not packets, so there is no port that it could keep.
+fn check_has_port(log: &Log, vip: &VipSpec, backend: &Spanned<SocketAddr>) {
+    if vip.layer != Layer::L7 || backend.get_ref().port() != 0 {
+        return;
+    }
+    let ip = backend.get_ref().ip();
+    let title = format!("backend {ip} has no port, but VIP {:?} is L7", vip.name);
+    log.add(
+        Mistake::at(backend.span(), title)
+            .label("the proxy connects to a port of it")
+            .help(format!("write it with one, as in \"{}\"", SocketAddr::new(ip, 80))),
+    );
 }
 
 /// Reads every `[[client_class]]` of the document.

@@ -26,6 +26,9 @@ const IPV6_MTU_MIN: u32 = 1_280;
 const ROUTES: &str = "/proc/net/route";
 const ROUTES6: &str = "/proc/net/ipv6_route";
 
+/// Routes do not ask for ports, but to connect takes one.
+const ANY_PORT: u16 = 9;
+
 /// A route that packets are refused by (`RTF_REJECT` of linux/route.h).
 const REJECT: u32 = 0x200;
 
@@ -46,7 +49,7 @@ impl Way {
         match addr.ip() {
             IpAddr::V4(ip) => {
                 let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-                socket.connect(addr)?;
+                socket.connect((ip, ANY_PORT))?;
                 let routes = fs::read_to_string(ROUTES).unwrap_or_default();
                 Ok(Way {
                     own: socket.local_addr()?.ip(),
@@ -56,7 +59,7 @@ impl Way {
             }
             IpAddr::V6(ip) => {
                 let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-                socket.connect(addr)?;
+                socket.connect((ip, ANY_PORT))?;
                 let routes = fs::read_to_string(ROUTES6).unwrap_or_default();
                 Ok(Way {
                     own: socket.local_addr()?.ip(),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use gateway_common::flows::{Found, Line};
 use gateway_common::hash::flow_key6;
-use gateway_common::layout::{Flow6, FlowKey};
+use gateway_common::layout::{Flow, Flow6, FlowKey};
 use gateway_common::route;
 use gateway_core::tables::BackendEntry;
 
@@ -66,17 +66,13 @@ pub(super) fn ends_of(key: &FlowKey) -> (SocketAddr, SocketAddr) {
     (socket(key.source_addr, key.source_port), socket(key.target_addr, key.target_port))
 }
 
-/// What the packets are known by that a backend sends to one of the gateway's source ports.
-pub(super) fn back_key(
-    backend: &BackendEntry,
-    nat_port: [u8; 2],
-    protocol: u8,
-    seed: u64,
-) -> FlowKey {
+/// What the packets are known by that a flow's backend sends to the gateway's source port.
+pub(super) fn back_key(backend: &BackendEntry, flow: &Flow, seed: u64) -> FlowKey {
+    let nat_port = flow.control.nat_port;
     if !backend.is_ipv6() {
-        return route::back_key(&backend.row, nat_port, protocol);
+        return route::back_key(&backend.row, nat_port, &flow.key);
     }
-    flow_key6(&route::back_tuple6(&backend.row, &backend.ipv6, nat_port, protocol), seed)
+    flow_key6(&route::back_tuple6(&backend.row, &backend.ipv6, nat_port, &flow.key), seed)
 }
 
 /// An address as the maps hold it.

@@ -12,6 +12,7 @@ use bytemuck::Zeroable;
 use gateway_common::capture::ANY;
 use gateway_common::layout::{CaptureFilter, Captured, map_name};
 use gateway_common::verdict::Verdict;
+use gateway_core::fleet::VipAddr;
 
 use super::error::DataplaneError;
 use super::tracked::protocol;
@@ -57,7 +58,7 @@ impl Wanted {
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// VIPs, each with `tcp` or `udp`.
-    pub vips: BTreeMap<u32, (SocketAddr, &'static str)>,
+    pub vips: BTreeMap<u32, (VipAddr, &'static str)>,
     /// Backends, each with the generation of its row.
     pub backends: BTreeMap<u32, (SocketAddr, u32)>,
 }

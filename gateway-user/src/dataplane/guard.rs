@@ -4,24 +4,25 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, MapData, MapError};
+use aya::maps::{LpmTrie, MapData, MapError};
 use gateway_common::guard::List;
-use gateway_common::layout::{Settings, map_name, setting_flag};
+use gateway_common::layout::{map_name, setting_flag};
 use ipnet::IpNet;
 
 use super::error::DataplaneError;
 use super::maps::{gone_is_fine, reading};
+use super::settings::SettingsRow;
 
 /// Prefixes of one list and one family, by addresses of `N` bytes.
 type Trie<const N: usize> = LpmTrie<MapData, [u8; N], u32>;
 
-/// The lists, and the guard's part of `SETTINGS`, which nobody else changes after the start.
+/// The lists, and the guard's flag of `SETTINGS`.
 pub struct GuardTries {
     pub(super) deny: Trie<4>,
     pub(super) allow: Trie<4>,
     pub(super) deny6: Trie<16>,
     pub(super) allow6: Trie<16>,
-    pub(super) settings: Array<MapData, Settings>,
+    pub(super) settings: SettingsRow,
 }
 
 impl GuardTries {
@@ -91,15 +92,8 @@ impl GuardTries {
     ///
     /// If the map cannot be read or written.
     pub fn keep_confirmed(&mut self, keep: bool) -> Result<(), DataplaneError> {
-        let mut settings = self.settings.get(&0, 0).map_err(reading(map_name::SETTINGS))?;
-        settings.flags = if keep {
-            settings.flags | setting_flag::KEEP_CONFIRMED
-        } else {
-            settings.flags & !setting_flag::KEEP_CONFIRMED
-        };
-        self.settings.set(0, settings, 0).map_err(|source| DataplaneError::Write {
-            write: "whether confirmed flows are kept".to_owned(),
-            source,
+        self.settings.set_flag(setting_flag::KEEP_CONFIRMED, keep).map_err(|source| {
+            DataplaneError::Write { write: "whether confirmed flows are kept".to_owned(), source }
         })
     }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::AddAssign;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -14,8 +13,9 @@ use aya::{Ebpf, Pod};
 use bytemuck::Zeroable;
 use gateway_common::flows::LINE_WORDS;
 use gateway_common::layout::{
-    Backend, Backend6, ChallengeKeys, GuardCounts, Limits, MaglevTable, Pool, ProvenKey, Settings,
-    Traffic, Vip, VipKey, VipKey6, Weights, backend_flag, map_name,
+    Backend, Backend6, ChallengeKeys, GuardCounts, Limits, MaglevTable, Pool, PortKey, ProvenKey,
+    Settings, Traffic, Vip, VipKey, VipKey6, Weights, WideVip, backend_flag, map_name,
+    setting_flag,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, MAGLEV_SLOTS, MAGLEV_SLOTS_STORED, MAGLEV_TABLES, NO_BACKEND,
@@ -24,6 +24,7 @@ use gateway_common::limits::{
 use gateway_common::verdict::VERDICTS_LEN;
 use gateway_core::rows::Rows;
 use gateway_core::tables::{BackendEntry, FREE_POOL, Slots, Tables, VipId, Write};
+use gateway_core::wide::Wide;
 
 use super::addresses::{FlowAddrs, socket};
 use super::error::DataplaneError;
@@ -31,6 +32,7 @@ use super::flows::FlowMaps;
 use super::guard::GuardTries;
 use super::mmap::MappedArray;
 use super::rows::MappedRows;
+use super::settings::SettingsRow;
 
 /// 64-bit words of `BUCKETS`.
 const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;
@@ -39,6 +41,9 @@ const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;
 pub(super) struct Maps {
     vips: HashMap<MapData, VipKey, Vip>,
     vips6: HashMap<MapData, VipKey6, Vip>,
+    vip_nets: LpmTrie<MapData, [u8; 4], u32>,
+    vip_nets6: LpmTrie<MapData, [u8; 16], u32>,
+    vip_ports: LpmTrie<MapData, PortKey, WideVip>,
     vip_addrs: HashMap<MapData, [u8; 4], u32>,
     vip_addrs6: HashMap<MapData, [u8; 16], u32>,
     pools: Array<MapData, Pool>,
@@ -55,7 +60,7 @@ pub(super) struct Maps {
     /// `BUCKETS` in memory.
     pub(super) buckets: MappedArray,
     classes6: LpmTrie<MapData, [u8; 16], u32>,
-    settings: Array<MapData, Settings>,
+    settings: SettingsRow,
     vip_traffic: PerCpuArray<MapData, Traffic>,
     backend_traffic: PerCpuArray<MapData, Traffic>,
     verdicts: PerCpuArray<MapData, u64>,
@@ -93,10 +98,14 @@ impl Maps {
     pub(super) fn open(source: &mut impl Source, flows_max: u32) -> Result<Maps, DataplaneError> {
         let weights = data(source, map_name::WEIGHTS)?;
         let live = data(source, map_name::LIVE)?;
-        let settings = data(source, map_name::SETTINGS)?;
+        let settings = SettingsRow::new(data(source, map_name::SETTINGS)?)
+            .map_err(reading(map_name::SETTINGS))?;
         Ok(Maps {
             vips: typed(source, map_name::VIPS)?,
             vips6: typed(source, map_name::VIPS6)?,
+            vip_nets: typed(source, map_name::VIP_NETS)?,
+            vip_nets6: typed(source, map_name::VIP_NETS6)?,
+            vip_ports: typed(source, map_name::VIP_PORTS)?,
             vip_addrs: typed(source, map_name::VIP_ADDRS)?,
             vip_addrs6: typed(source, map_name::VIP_ADDRS6)?,
             pools: typed(source, map_name::POOLS)?,
@@ -109,9 +118,7 @@ impl Maps {
                 allow: typed(source, map_name::ALLOW)?,
                 deny6: typed(source, map_name::DENY6)?,
                 allow6: typed(source, map_name::ALLOW6)?,
-                settings: second(&settings)
-                    .and_then(Array::try_from)
-                    .map_err(reading(map_name::SETTINGS))?,
+                settings: settings.clone(),
             }),
             limits: typed(source, map_name::LIMITS)?,
             challenge_keys: typed(source, map_name::CHALLENGE_KEYS)?,
@@ -120,7 +127,7 @@ impl Maps {
             buckets: MappedArray::new(data(source, map_name::BUCKETS)?.fd(), BUCKET_WORDS)
                 .map_err(|source| DataplaneError::Mmap { map: map_name::BUCKETS, source })?,
             classes6: typed(source, map_name::CLIENT_CLASSES6)?,
-            settings: Map::Array(settings).try_into().map_err(reading(map_name::SETTINGS))?,
+            settings,
             vip_traffic: typed(source, map_name::VIP_TRAFFIC)?,
             backend_traffic: typed(source, map_name::BACKEND_TRAFFIC)?,
             verdicts: typed(source, map_name::VERDICTS)?,
@@ -133,18 +140,43 @@ impl Maps {
 
     /// The settings that the program reads.
     pub(super) fn settings(&self) -> Result<Settings, DataplaneError> {
-        self.settings.get(&0, 0).map_err(reading(map_name::SETTINGS))
+        self.settings.get().map_err(reading(map_name::SETTINGS))
     }
 
     /// Sets them.
     pub(super) fn set_settings(&mut self, settings: &Settings) -> Result<(), DataplaneError> {
         self.settings
-            .set(0, settings, 0)
+            .set(settings)
             .map_err(|source| DataplaneError::Write { write: "the settings".to_owned(), source })
     }
 
     /// All VIPs.
     pub(super) fn read_vips(&self) -> Result<BTreeMap<VipId, Vip>, DataplaneError> {
+        let mut vips = self.read_wide()?.vips();
+        vips.extend(self.read_exact_vips()?);
+        Ok(vips)
+    }
+
+    /// Those of many addresses or ports, as packets find them.
+    pub(super) fn read_wide(&self) -> Result<Wide, DataplaneError> {
+        let mut wide = Wide::default();
+        for entry in self.vip_nets.iter() {
+            let (prefix, set) = entry.map_err(reading(map_name::VIP_NETS))?;
+            wide.nets.insert((prefix.prefix_len(), prefix.data().into()), set);
+        }
+        for entry in self.vip_nets6.iter() {
+            let (prefix, set) = entry.map_err(reading(map_name::VIP_NETS6))?;
+            wide.nets.insert((prefix.prefix_len(), prefix.data().into()), set);
+        }
+        for entry in self.vip_ports.iter() {
+            let (prefix, vip) = entry.map_err(reading(map_name::VIP_PORTS))?;
+            wide.blocks.insert((prefix.prefix_len(), prefix.data()), vip);
+        }
+        Ok(wide)
+    }
+
+    /// Those of one address and one port.
+    pub(super) fn read_exact_vips(&self) -> Result<BTreeMap<VipId, Vip>, DataplaneError> {
         let mut vips = BTreeMap::new();
         for entry in self.vips.iter() {
             let (key, vip) = entry.map_err(reading(map_name::VIPS))?;
@@ -176,7 +208,9 @@ impl Maps {
 
     /// Everything that the daemon writes, as it is now.
     pub(super) fn read_tables(&self) -> Result<Tables, DataplaneError> {
-        let vips = self.read_vips()?;
+        let (exact, wide) = (self.read_exact_vips()?, self.read_wide()?);
+        let mut vips = wide.vips();
+        vips.extend(&exact);
         let backends = self.read_backends()?;
         let pools = self.read_pools(&vips, &backends)?;
         let weights = backends.keys().map(|&row| (row, self.rows.weights(row)));
@@ -184,7 +218,8 @@ impl Maps {
             maglev: self.read_maglev(&pools)?,
             client_classes: self.read_classes()?,
             limits: self.read_limits(&vips)?,
-            vips,
+            vips: exact,
+            wide,
             pools,
             // All zeroes: never written, or given up.
             weights: weights.filter(|(_, weights)| *weights != Weights::zeroed()).collect(),
@@ -295,12 +330,28 @@ impl Maps {
                 AnyKey::V4(key) => self.vips.insert(key, vip, 0),
                 AnyKey::V6(key) => self.vips6.insert(key, vip, 0),
             }
-            .and_then(|()| self.write_address(id.addr.ip())),
+            .and_then(|()| self.write_address(id.addr.network())),
             Write::RemoveVip(id) => gone_is_fine(match vip_key(id) {
                 AnyKey::V4(key) => self.vips.remove(&key),
                 AnyKey::V6(key) => self.vips6.remove(&key),
             })
-            .and_then(|()| self.write_address(id.addr.ip())),
+            .and_then(|()| self.write_address(id.addr.network())),
+            Write::VipNet(len, network, set) => match network {
+                IpAddr::V4(addr) => self.vip_nets.insert(&Key::new(*len, addr.octets()), set, 0),
+                IpAddr::V6(addr) => self.vip_nets6.insert(&Key::new(*len, addr.octets()), set, 0),
+            }
+            .and_then(|()| self.write_wide_flag()),
+            Write::RemoveVipNet(len, network) => gone_is_fine(match network {
+                IpAddr::V4(addr) => self.vip_nets.remove(&Key::new(*len, addr.octets())),
+                IpAddr::V6(addr) => self.vip_nets6.remove(&Key::new(*len, addr.octets())),
+            })
+            .and_then(|()| self.write_wide_flag()),
+            Write::VipPorts(bits, key, vip) => {
+                self.vip_ports.insert(&Key::new(*bits, *key), vip, 0)
+            }
+            Write::RemoveVipPorts(bits, key) => {
+                gone_is_fine(self.vip_ports.remove(&Key::new(*bits, *key)))
+            }
             Write::ClientClass(len, network, class) => match network {
                 IpAddr::V4(addr) => self.classes.insert(&Key::new(*len, addr.octets()), class, 0),
                 IpAddr::V6(addr) => self.classes6.insert(&Key::new(*len, addr.octets()), class, 0),
@@ -319,6 +370,14 @@ impl Maps {
             self.backends6.set(row, entry.ipv6, 0)?;
         }
         self.backends.set(row, entry.row, 0)
+    }
+
+    /// Says whether there are VIPs of many addresses or ports, so that packets of nobody's need not be
+    /// looked up twice where there are none.
+    fn write_wide_flag(&mut self) -> Result<(), MapError> {
+        let is_any =
+            self.vip_nets.keys().next().is_some() || self.vip_nets6.keys().next().is_some();
+        self.settings.set_flag(setting_flag::WIDE_VIPS, is_any)
     }
 
     /// Says of an address what the VIPs are that it has now.
@@ -450,12 +509,6 @@ fn data(source: &mut impl Source, name: &'static str) -> Result<MapData, Datapla
     }
 }
 
-/// Another handle on a map of an array.
-fn second(map: &MapData) -> Result<Map, MapError> {
-    let fd = map.fd().as_fd().try_clone_to_owned()?;
-    Ok(Map::Array(MapData::from_fd(fd)?))
-}
-
 pub(super) fn reading(map: &'static str) -> impl Fn(MapError) -> DataplaneError {
     move |source| DataplaneError::Read { map, source }
 }
@@ -512,6 +565,15 @@ fn words(write: &Write) -> String {
         Write::Limits(row, _) => format!("row {row} of {}", map_name::LIMITS),
         Write::Vip(id, _) => format!("VIP {}", id.addr),
         Write::RemoveVip(id) => format!("the removal of VIP {}", id.addr),
+        Write::VipNet(len, network, _) => format!("the VIPs of {network}/{len}"),
+        Write::RemoveVipNet(len, network) => format!("the removal of VIPs of {network}/{len}"),
+        Write::VipPorts(_, key, vip) => {
+            format!("ports {}-{} in set {}", vip.port_first, vip.port_last, key.set)
+        }
+        Write::RemoveVipPorts(_, key) => {
+            let port = u16::from_be_bytes(key.port);
+            format!("the removal of ports from {port} in set {}", key.set)
+        }
         Write::ClientClass(len, network, _) => format!("the class of clients {network}/{len}"),
         Write::RemoveClientClass(len, network) => {
             format!("the removal of the class of clients {network}/{len}")
@@ -521,12 +583,12 @@ fn words(write: &Write) -> String {
 
 /// What a key of `VIPS` stands for.
 fn vip_id(key: &VipKey) -> VipId {
-    VipId { addr: socket(key.addr, key.port), protocol: key.protocol }
+    VipId { addr: socket(key.addr, key.port).into(), protocol: key.protocol }
 }
 
 /// What a key of `VIPS6` stands for.
 fn vip_id6(key: &VipKey6) -> VipId {
-    VipId { addr: socket(key.addr, key.port), protocol: key.protocol }
+    VipId { addr: socket(key.addr, key.port).into(), protocol: key.protocol }
 }
 
 /// A VIP's key in the map of its family.
@@ -536,8 +598,8 @@ enum AnyKey {
 }
 
 fn vip_key(id: &VipId) -> AnyKey {
-    let (port, protocol) = (id.addr.port().to_be_bytes(), id.protocol);
-    match id.addr.ip() {
+    let (port, protocol) = (id.addr.ports().first.to_be_bytes(), id.protocol);
+    match id.addr.network() {
         IpAddr::V4(ip) => AnyKey::V4(VipKey { addr: ip.octets(), port, protocol, reserved: 0 }),
         IpAddr::V6(ip) => AnyKey::V6(VipKey6 { addr: ip.octets(), port, protocol, reserved: 0 }),
     }

@@ -22,8 +22,11 @@ use super::view::View;
 use super::{host, load, object, programs};
 
 /// Maps that packets read and only the daemon writes.
-const READ_ONLY: [&str; 18] = [
+const READ_ONLY: [&str; 21] = [
     map_name::VIPS,
+    map_name::VIP_NETS,
+    map_name::VIP_NETS6,
+    map_name::VIP_PORTS,
     map_name::VIP_ADDRS,
     map_name::POOLS,
     map_name::MAGLEV,

@@ -6,12 +6,13 @@ use aya::maps::{Array, Map, MapData, MapError, MapInfo};
 use gateway_common::layout::{
     Backend, Backend6, Buckets, CaptureFilter, ChallengeKeys, ClientPrefix, ClientPrefix6, Flow,
     Flow6, Fragment, Fragment6, FragmentKey, FragmentKey6, GuardCounts, Limits, Live, MaglevTable,
-    Opening, Outer, Pool, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip, VipKey,
-    VipKey6, Weights, map_name, program,
+    Opening, Outer, Pool, PortKey, ProvenKey, Returns, Settings, Tags, Traffic, Unsent, Vip,
+    VipKey, VipKey6, Weights, WideVip, map_name, program,
 };
 use gateway_common::limits::{
     BACKENDS_MAX, BUCKET_LINES, CLIENT_PREFIXES_MAX, EVENTS_BYTES, FLOW_WAYS, FLOWS_PER_RETURNS,
-    FRAGMENTS_MAX, GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, PROVEN_MAX, VIPS_MAX,
+    FRAGMENTS_MAX, GUARD_PREFIXES_MAX, MAGLEV_TABLES, POOLS_MAX, PROVEN_MAX, VIP_PORTS_MAX,
+    VIPS_MAX,
 };
 use gateway_common::verdict::VERDICTS_LEN;
 
@@ -44,6 +45,9 @@ const fn shape<K, V>(name: &'static str, entries: Entries) -> Shape {
 pub(super) const SHAPES: &[Shape] = &[
     shape::<VipKey, Vip>(map_name::VIPS, Entries::Fixed(VIPS_MAX)),
     shape::<[u8; 4], u32>(map_name::VIP_ADDRS, Entries::Fixed(VIPS_MAX)),
+    shape::<ClientPrefix, u32>(map_name::VIP_NETS, Entries::Fixed(VIPS_MAX)),
+    shape::<ClientPrefix6, u32>(map_name::VIP_NETS6, Entries::Fixed(VIPS_MAX)),
+    shape::<(u32, PortKey), WideVip>(map_name::VIP_PORTS, Entries::Fixed(VIP_PORTS_MAX)),
     shape::<u32, Pool>(map_name::POOLS, Entries::Fixed(POOLS_MAX)),
     shape::<u32, MaglevTable>(map_name::MAGLEV, Entries::Fixed(MAGLEV_TABLES)),
     shape::<u32, Backend>(map_name::BACKENDS, Entries::Fixed(BACKENDS_MAX)),
@@ -135,6 +139,6 @@ mod tests {
     fn every_map_has_a_shape_and_no_two_share_a_name() {
         let names: BTreeSet<_> = SHAPES.iter().map(|shape| shape.name).collect();
         assert_eq!(names.len(), SHAPES.len());
-        assert_eq!(names.len(), 37);
+        assert_eq!(names.len(), 42);
     }
 }

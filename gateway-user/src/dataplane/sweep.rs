@@ -253,8 +253,7 @@ impl<T: FlowTable, C> Tables<'_, T, C> {
         }
         let backend = self.backend(flow)?;
         let seed = self.hash_seed;
-        let back = back_key(backend, flow.control.nat_port, flow.key.protocol, seed);
-        Some(flow_hash(&back, seed))
+        Some(flow_hash(&back_key(backend, flow, seed), seed))
     }
 
     /// Frees ways back that lead nowhere.

@@ -13,7 +13,9 @@ use gateway_common::flows::{self, Found, Line};
 use gateway_common::hash::flow_hash;
 use gateway_common::layout::{Flow, FlowKey, Vip, flow_state, vip_flag};
 use gateway_common::verdict::Verdict;
+use gateway_core::fleet::VipAddr;
 use gateway_core::tables::{BackendEntry, VipId};
+use gateway_core::wide;
 use serde::Serialize;
 
 pub use self::choice::Choice;
@@ -50,8 +52,8 @@ pub struct Trace {
 /// A VIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TracedVip {
-    /// Its address and port.
-    pub addr: SocketAddr,
+    /// Its addresses and ports.
+    pub addr: VipAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// Whether the proxy serves it.
@@ -203,9 +205,7 @@ impl Tracer {
     fn flow_of_reply(&self, key: &FlowKey) -> Option<Kept> {
         let seed = self.view.settings.hash_seed;
         let is_its = |flow: &Flow| {
-            self.backend_of(flow).is_some_and(|backend| {
-                back_key(backend, flow.control.nat_port, key.protocol, seed) == *key
-            })
+            self.backend_of(flow).is_some_and(|backend| back_key(backend, flow, seed) == *key)
         };
         let table = self.rehearsal.maps.flows.table();
         self.kept(&flows::find_return(&table, flow_hash(key, seed), is_its)?)
@@ -223,7 +223,8 @@ impl Tracer {
     }
 
     fn vip(&self, addr: SocketAddr, number: u8) -> Option<TracedVip> {
-        let vip = self.vips.get(&VipId { addr, protocol: number })?;
+        let those = self.vips.iter().filter(|(id, _)| id.protocol == number);
+        let (addr, vip) = wide::find(those.map(|(id, vip)| (id.addr, vip)), addr)?;
         Some(TracedVip {
             addr,
             protocol: protocol(number),

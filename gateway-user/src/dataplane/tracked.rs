@@ -119,7 +119,7 @@ impl Tracked {
             protocol: protocol(flow.key.protocol),
             row,
             generation: flow.generation,
-            backend: backends.addr(row, flow.generation),
+            backend: backends.addr(row, flow),
             nat_port: u16::from_be_bytes(flow.control.nat_port),
             state: FlowState::of(flow.control.state),
             class: flow.class,
@@ -136,9 +136,12 @@ impl Tracked {
 pub(super) struct Backends<'a>(pub(super) &'a BTreeMap<u32, BackendEntry>);
 
 impl Backends<'_> {
-    fn addr(&self, row: u32, generation: u32) -> Option<SocketAddr> {
+    /// Where a flow's backend in this row is asked.
+    fn addr(&self, row: u32, flow: &Flow) -> Option<SocketAddr> {
+        let generation = flow.generation;
         let backend = self.0.get(&row).filter(|backend| backend.row.generation == generation)?;
-        Some(backend.addr())
+        let port = u16::from_be_bytes(backend.row.port_for(&flow.key));
+        Some(SocketAddr::new(backend.addr().ip(), port))
     }
 }
 

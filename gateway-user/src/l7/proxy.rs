@@ -217,7 +217,7 @@ impl Proxy {
 
 fn l7_vips(snapshot: &Snapshot) -> BTreeMap<SocketAddr, String> {
     let vips = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L7);
-    vips.map(|vip| (vip.addr, vip.name.clone())).collect()
+    vips.filter_map(|vip| Some((vip.addr.socket()?, vip.name.clone()))).collect()
 }
 
 impl Thread {

@@ -32,7 +32,7 @@ impl View {
         let l7 = snapshot.fleet.vips.iter().filter(|vip| vip.layer == Layer::L7);
         let vips = l7.filter_map(|vip| {
             let spec = snapshot.fleet.pools.get(vip.pool)?;
-            Some((vip.addr, Rc::new(VipView::new(vip, spec, metrics))))
+            Some((vip.addr.socket()?, Rc::new(VipView::new(vip, spec, metrics))))
         });
         View { vips: vips.collect(), snapshot: Arc::clone(&snapshot) }
     }

@@ -11,8 +11,10 @@ use gateway_common::layout::{
     Vip, Weights, address_flag, algorithm, backend_flag, flow_state, map_name, vip_flag,
 };
 use gateway_common::limits::{BACKENDS_MAX, CLASSES_MAX, FLOW_WAYS, MAGLEV_SLOTS};
+use gateway_core::fleet::VipAddr;
 use gateway_core::observation::{BackendRow, Seen};
 use gateway_core::tables::{BackendEntry, Tables, VipId, Write};
+use gateway_core::wide::Wide;
 use gateway_user::clock;
 use gateway_user::dataplane::{
     CLOSED_LINGER, CONNECT_TIMEOUT, Dataplane, DataplaneError, FlowMaps, SWEEP_BUDGET,
@@ -28,7 +30,7 @@ pub(crate) const VIP: VipId = vip_at(80);
 const fn vip_at(port: u16) -> VipId {
     let [a, b, c, d] = VIP_ADDR;
     let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port);
-    VipId { addr, protocol: 6 }
+    VipId { addr: VipAddr::exact(addr), protocol: 6 }
 }
 
 const LIMITS: Limits = Limits {
@@ -51,6 +53,7 @@ pub(crate) fn some_tables() -> Tables {
     let slots = (0..MAGLEV_SLOTS).map(|slot| if slot % 2 == 0 { 9 } else { 4_000 }).collect();
     Tables {
         vips: BTreeMap::from([(VIP, Vip { index: 2, pool: 1, flags: 0 })]),
+        wide: Wide::default(),
         pools: BTreeMap::from([(1, pool)]),
         maglev: BTreeMap::from([(3, slots)]),
         backends: BTreeMap::from([(9, backend(1).into()), (4_000, backend(2).into())]),
@@ -82,6 +85,9 @@ pub(crate) fn writes(tables: &Tables) -> Vec<Write> {
     writes.extend(tables.pools.iter().map(|(row, pool)| Write::Pool(*row, *pool)));
     writes.extend(tables.limits.iter().map(|(row, limits)| Write::Limits(*row, *limits)));
     writes.extend(tables.vips.iter().map(|(key, vip)| Write::Vip(*key, *vip)));
+    let Wide { nets, blocks } = &tables.wide;
+    writes.extend(blocks.iter().map(|((bits, key), vip)| Write::VipPorts(*bits, *key, *vip)));
+    writes.extend(nets.iter().map(|((len, net), set)| Write::VipNet(*len, *net, *set)));
     let class = |((len, network), class): (&(u32, IpAddr), &u32)| {
         Write::ClientClass(*len, *network, *class)
     };
@@ -139,6 +145,38 @@ fn what_is_applied_is_what_is_read() {
 }
 
 #[test]
+fn vips_of_many_ports_or_addresses_are_read_as_they_were_written() {
+    with_lab(|lab| {
+        let mut dataplane = Dataplane::open(&lab.options()).unwrap();
+        let is_looked_for =
+            || settings(lab).flags & gateway_common::layout::setting_flag::WIDE_VIPS != 0;
+        let id = |addr: &str| VipId { addr: addr.parse().unwrap(), protocol: 6 };
+        let vip = |index| Vip { index, pool: 1, flags: 0 };
+        let vips = [
+            (id("10.8.0.0/16:*"), vip(5)),
+            (id("10.8.0.1:8000-8100"), vip(6)),
+            (id("[2001:db8::/64]:443"), vip(7)),
+        ];
+        let tables = Tables { wide: Wide::new(vips), ..some_tables() };
+        assert!(!is_looked_for());
+        dataplane.apply(&writes(&tables)).unwrap();
+        assert_eq!(dataplane.read_tables().unwrap(), tables);
+        assert!(is_looked_for());
+        let all = tables.all_vips();
+        assert!(all.len() == 4 && vips.iter().all(|(id, vip)| all[id] == *vip), "{all:?}");
+        let rows: Vec<u32> = dataplane.counters().unwrap().vips.keys().copied().collect();
+        assert_eq!(rows, [2, 5, 6, 7]);
+
+        let nets = tables.wide.nets.keys().map(|(len, net)| Write::RemoveVipNet(*len, *net));
+        dataplane.apply(&nets.collect::<Vec<_>>()).unwrap();
+        assert!(!is_looked_for());
+        let ports = tables.wide.blocks.keys().map(|(bits, key)| Write::RemoveVipPorts(*bits, *key));
+        dataplane.apply(&ports.collect::<Vec<_>>()).unwrap();
+        assert_eq!(dataplane.read_tables().unwrap(), some_tables());
+    });
+}
+
+#[test]
 fn an_address_is_answered_for_while_a_vip_of_l4_has_it() {
     with_lab(|lab| {
         let mut dataplane = Dataplane::open(&lab.options()).unwrap();
@@ -180,7 +218,7 @@ fn ipv6_is_written_beside_ipv4_and_read_with_it() {
 
         let addrs = Map::HashMap(data(lab, map_name::VIP_ADDRS6));
         let addrs: HashMap<MapData, [u8; 16], u32> = addrs.try_into().unwrap();
-        let std::net::IpAddr::V6(ip) = vip.addr.ip() else { panic!("{vip:?} is IPv6") };
+        let std::net::IpAddr::V6(ip) = vip.addr.network() else { panic!("{vip:?} is IPv6") };
         let flags = || addrs.get(&ip.octets(), 0).ok();
         assert_eq!(flags(), Some(address_flag::L4));
         let gone = [
@@ -303,7 +341,7 @@ pub(crate) fn add_flow(lab: &Lab, client_port: u16, state: u8, at: KtimeNs) -> F
         source_addr: [10, 9, 0, 2],
         target_addr: VIP_ADDR,
         source_port: client_port.to_be_bytes(),
-        target_port: VIP.addr.port().to_be_bytes(),
+        target_port: VIP.addr.ports().first.to_be_bytes(),
         protocol: 6,
         reserved: [0; 3],
     };

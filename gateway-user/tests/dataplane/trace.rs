@@ -8,13 +8,14 @@ use gateway_common::flows::AtomicTable;
 use gateway_common::layout::{Live, Traffic, Vip, Weights, flow_state, map_name, vip_flag};
 use gateway_common::limits::CONTROL_CLASS;
 use gateway_common::verdict::{VERDICTS_LEN, Verdict};
-use gateway_core::tables::Write;
+use gateway_core::tables::{Tables, VipId, Write};
+use gateway_core::wide::Wide;
 use gateway_tests::packet::{Tcp, flag};
 use gateway_user::clock;
 use gateway_user::dataplane::{Dataplane, DataplaneError, Trace, TracedPath, Tracer, View};
 
 use crate::lab::{Lab, NEAR, ip, with_lab};
-use crate::tables::{VIP, add_flow, array, fill, flow_maps, some_tables};
+use crate::tables::{VIP, add_flow, array, fill, flow_maps, some_tables, writes};
 
 const CLIENT: &str = "10.9.0.2:10001";
 const VIP_ADDR: &str = "10.9.0.100:80";
@@ -199,6 +200,25 @@ fn what_is_not_forwarded_is_told_who_takes_it() {
         assert!(told.vip.unwrap().is_l7);
         let arp = tracer(lab).trace(&[0; 60], None).unwrap();
         assert_eq!((arp.verdict, arp.ends), (Verdict::PassNotIp, None));
+    });
+}
+
+#[test]
+fn a_vip_of_many_addresses_is_told_as_it_is_configured() {
+    with_lab(|lab| {
+        let mut dataplane = open(lab);
+        let id = VipId { addr: "10.9.7.0/24:*".parse().unwrap(), protocol: 6 };
+        let tables = Tables {
+            wide: Wide::new([(id, Vip { index: 7, pool: 1, flags: 0 })]),
+            ..some_tables()
+        };
+        dataplane.apply(&writes(&tables)).unwrap();
+        let told = trace(lab, CLIENT, "10.9.7.7:22", flag::SYN);
+        assert_eq!((told.verdict, told.path), (Verdict::ForwardIn, TracedPath::Draw));
+        assert_eq!(told.vip.unwrap().addr, id.addr);
+        assert_eq!(told.flow.unwrap().vip.to_string(), "10.9.7.7:22");
+        let told = trace(lab, CLIENT, VIP_ADDR, flag::SYN);
+        assert_eq!(told.vip.unwrap().addr.to_string(), VIP_ADDR);
     });
 }
 

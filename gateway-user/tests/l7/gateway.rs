@@ -174,7 +174,7 @@ pub(crate) fn snapshot(
 ) -> Snapshot {
     let vips = vips.iter().enumerate().map(|(index, &addr)| VipSpec {
         name: format!("vip{index}"),
-        addr,
+        addr: addr.into(),
         protocol: Protocol::Tcp,
         layer: Layer::L7,
         pool: 0,

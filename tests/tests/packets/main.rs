@@ -18,6 +18,7 @@ mod states;
 mod steering;
 mod twin;
 mod verdicts;
+mod wide;
 
 use std::net::SocketAddrV4;
 

@@ -21,7 +21,7 @@ use self::world::{BACKENDS_LEN, VIP_ROWS, World};
 
 /// Packets of one walk, unless the environment says how many: some hundred flows begin, end, collide
 /// and lose their backends.
-const PACKETS: usize = 2_500;
+const PACKETS: usize = 8_000;
 
 /// Names the environment's variable that says how many.
 const PACKETS_VARIABLE: &str = "GATEWAY_TESTS_TWIN_PACKETS";

@@ -258,7 +258,7 @@ fn config(
         };
         vips.push(Vip {
             name: part.name(),
-            addr,
+            addr: addr.into(),
             protocol: "tcp",
             layer: part.layer,
             pool: part.name(),

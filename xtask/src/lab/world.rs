@@ -171,7 +171,7 @@ pub(crate) fn config(
 ) -> GatewayConfig {
     let vips = paths.streams().iter().zip(vips).map(|(stream, &addr)| Vip {
         name: stream.name.to_owned(),
-        addr,
+        addr: addr.into(),
         protocol: "tcp",
         layer: stream.layer,
         pool: stream.pool.to_owned(),

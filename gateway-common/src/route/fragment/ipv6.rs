@@ -3,14 +3,14 @@
 
 use bytemuck::Zeroable;
 
-use crate::layout::{FlowTuple6, Fragment6, FragmentKey6, Outer, address_flag, mode};
+use crate::layout::{FlowTuple6, Fragment6, FragmentKey6, Outer, mode};
 use crate::packet::ipv6::{self, Header6, IPV6_LEN};
 use crate::packet::{Bytes, ETHERNET_LEN, FRAGMENT_OFFSET, Frame};
 use crate::rewrite::Hop;
 use crate::rewrite::ipv6::{relay, set_addresses};
 use crate::verdict::Verdict;
 
-use super::super::{Routed, Step, Tables, V6, ended, steer, stopped};
+use super::super::{Routed, Step, Tables, V6, ended, serves, steer, stopped};
 use super::{FRAGMENT_LIFE_NS, forwarded};
 
 /// What becomes of a fragment.
@@ -25,16 +25,15 @@ pub fn fragment6<F: Frame, T: Tables<Family = V6>>(frame: &F, tables: &T) -> Ste
 #[inline(always)]
 fn journey<F: Frame, T: Tables<Family = V6>>(frame: &F, tables: &T) -> Result<Step, Verdict> {
     let header = ipv6::header(frame)?;
-    let key = key_of(frame, &header)?;
+    // Asked again rather than kept meanwhile: on the stack there is no room beside what `steer` needs.
+    // And once a flow begins here, its addresses are changed.
+    tables.set_fragment_key(&key_of(frame, &header)?);
+    let key = tables.fragment_key().ok_or(Verdict::DropTables)?;
     if header.behind.fragment & FRAGMENT_OFFSET != 0 {
-        return follow(frame, tables, &header, &key);
+        return follow(frame, tables, &header, key);
     }
     let step = steer::<F, T, true>(frame, tables, &header);
-    if let Ok(Step::Opens) = step {
-        // Once it has, its addresses are changed.
-        tables.set_fragment_key(&key);
-    }
-    remember(frame, tables, &key, &step);
+    remember(frame, tables, key, &step);
     step
 }
 
@@ -65,7 +64,9 @@ pub(in super::super) fn remember<F: Frame, T: Tables<Family = V6>>(
             ..Fragment6::zeroed()
         }),
         // The host gets all of it. Of what is none of our business anyway nothing need be kept.
-        Err(verdict @ (Verdict::PassNotOurs | Verdict::PassToProxy)) if serves(tables, key) => {
+        Err(verdict @ (Verdict::PassNotOurs | Verdict::PassToProxy))
+            if serves(tables, &between(key.source_addr, key.target_addr)) =>
+        {
             Some(Fragment6 { verdict: *verdict as u32, ..Fragment6::zeroed() })
         }
         _ => None,
@@ -98,12 +99,6 @@ fn sent<F: Frame>(frame: &F, routed: &Routed) -> Option<Fragment6> {
     })
 }
 
-/// Whether a packet is to an address of a VIP of L4.
-#[inline(always)]
-fn serves<T: Tables<Family = V6>>(tables: &T, key: &FragmentKey6) -> bool {
-    tables.address_flags(&between(key.source_addr, key.target_addr)) & address_flag::L4 != 0
-}
-
 /// The five-tuple of a later fragment, which has no ports.
 #[inline(always)]
 fn between(source_addr: [u8; 16], target_addr: [u8; 16]) -> FlowTuple6 {
@@ -120,7 +115,7 @@ fn follow<F: Frame, T: Tables<Family = V6>>(
 ) -> Result<Step, Verdict> {
     let first = tables.fragment(key).filter(|first| tables.now_coarse_ns() < first.until_ns);
     let Some(first) = first else {
-        let is_ours = serves(tables, key);
+        let is_ours = serves(tables, &between(key.source_addr, key.target_addr));
         return Err(if is_ours { Verdict::DropFragment } else { Verdict::PassNotOurs });
     };
     let verdict = forwarded(first.verdict)?;

@@ -64,6 +64,24 @@ fn both_families_are_known_again_after_a_restart() {
 }
 
 #[test]
+fn vips_of_many_ports_or_addresses_are_known_again_after_a_restart() {
+    let mut config = fleet(&[("web", 1), ("api", 1), ("dns", 1)]);
+    let addrs = ["10.0.0.0/24:*", "10.0.0.7:8000-8100", "[2001:db8::/64]:53"];
+    for (vip, addr) in config.vips.iter_mut().zip(addrs) {
+        vip.addr = addr.parse().unwrap();
+    }
+    let before = adopt(&config, &Tables::default());
+    let left = left_behind(&config);
+    config.vips.reverse();
+    config.vips.iter_mut().for_each(|vip| vip.pool = 2 - vip.pool);
+    config.pools.reverse();
+    let after = adopt(&config, &left);
+    let mut vips = after.vips().to_vec();
+    vips.reverse();
+    assert_eq!(vips, before.vips());
+}
+
+#[test]
 fn a_freed_row_rests_and_comes_back_with_another_generation() {
     let whole = fleet(&[("web", 3)]);
     let mut without = whole.clone();

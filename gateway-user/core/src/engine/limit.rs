@@ -27,7 +27,7 @@ impl Engine {
             return Err(LimitError::NotGuarded(vip.to_owned()));
         }
         if let Some(LimitOrder::Set(limit)) = &order {
-            limit.check(spec.addr.ip())?;
+            limit.check(spec.addr.network())?;
         }
         let spec = spec.clone();
         match order {
@@ -41,7 +41,7 @@ impl Engine {
     fn vip_limit(&self, spec: &VipSpec) -> VipLimit {
         VipLimit {
             vip: spec.name.clone(),
-            addr: spec.addr.ip(),
+            addr: spec.addr.network(),
             limit: self.limit_of(spec),
             ordered: self.limits.contains_key(&spec.name),
         }

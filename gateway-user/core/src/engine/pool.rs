@@ -25,13 +25,13 @@ use crate::decision::{ControlDecision, Decision, Health, Reason, WeightSource};
 use crate::desired::{self, Membership};
 use crate::directory::PoolEntry;
 use crate::evidence::Evidence;
-use crate::fleet::{Algorithm, PoolSpec, WeightMode};
+use crate::fleet::{Algorithm, BackendSpec, PoolSpec, WeightMode};
 use crate::forecast::Announcer;
 use crate::ladder::{self, Task, Verdict};
 use crate::learning::Learning;
 use crate::models::Models;
 use crate::notice::Notice;
-use crate::observation::{BackendRow, Observation};
+use crate::observation::{self, BackendRow, Observation};
 use crate::policy::{Course, Damping, Outcome};
 use crate::predictor::{Fault, Opinion, PoolView, Substitute};
 use crate::recovery::{Ledger, Order};
@@ -284,6 +284,11 @@ impl PoolLoop {
         if backend.row().generation != generation {
             return false;
         }
+        // Whether one of its ports is served says nothing of the others, and whoever likes may ask for any.
+        let is_moot = spec.backends.get(place).is_some_and(BackendSpec::keeps_port);
+        if is_moot && matches!(observation.seen, observation::Seen::ConnectFailed { .. }) {
+            return true;
+        }
         let cost = self.learning.observe(place, &observation.seen);
         backend.observe(observation, spec.probe.as_ref(), cost, ticked_at);
         self.canary.observe(&observation.seen);
@@ -363,9 +368,9 @@ impl PoolLoop {
     fn evidence(&mut self, context: &TickContext<'_>, spec: &PoolSpec) -> Vec<Evidence> {
         let mean = spec.backends.iter().map(|backend| backend.capacity).sum::<f64>()
             / spec.backends.len().max(1) as f64;
-        if spec.mode.is_one_sided() {
-            self.backends.iter_mut().for_each(BackendLoop::expect_no_answer);
-        }
+        let owes_none = |one: &BackendSpec| spec.mode.is_one_sided() || one.keeps_port();
+        let backends = self.backends.iter_mut().zip(&spec.backends);
+        backends.filter(|(_, one)| owes_none(one)).for_each(|(one, _)| one.expect_no_answer());
         let mut evidence: Vec<Evidence> = self
             .backends
             .iter_mut()

@@ -385,6 +385,18 @@ fn an_observation_of_an_earlier_tenant_is_dropped() {
 }
 
 #[test]
+fn ports_that_nobody_serves_are_not_held_against_a_backend_that_keeps_ports() {
+    for (port, healthy) in [(0, true), (8_080, false)] {
+        let mut config = web(WeightMode::Learned);
+        config.pools[0].backends[0].addr.set_port(port);
+        let mut bench = Bench::new(config);
+        (0..9).for_each(|_| bench.see(0, Seen::ConnectFailed { class: 0 }));
+        let health = bench.tick().0.decisions[0].health;
+        assert_eq!(health == Health::Healthy, healthy, "port {port}");
+    }
+}
+
+#[test]
 fn a_stamp_from_the_future_does_not_blind_the_loop() {
     let mut bench = Bench::new(web(WeightMode::Learned));
     (0..5).for_each(|_| bench.serve(&[10, 10, 10]));

@@ -1,13 +1,15 @@
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use gateway_common::clock::KtimeNs;
 use gateway_common::layout::Backend;
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
 use crate::engine::{Engine, EngineOptions};
 use crate::fixture::{backend, fleet, vip};
-use crate::fleet::{Admission, Fleet};
+use crate::fleet::{Admission, Fleet, Ports, VipAddr};
 use crate::rows::HeapRows;
 use crate::sim::check_tables;
 
@@ -39,6 +41,12 @@ fn edit() -> impl Strategy<Value = Edit> {
         (0usize..4, 0usize..4).prop_map(|(vip, pool)| Edit::MoveVip(vip, pool)),
         Just(Edit::Tick),
     ]
+}
+
+/// An address, or a prefix that is around some others; a port, or several.
+fn wide_or_not(number: u32, port: u16) -> VipAddr {
+    let net = IpNet::new_assert(Ipv4Addr::new(10, 0, 0, 100).into(), 32 - (number % 4) as u8 * 8);
+    VipAddr::new(net, Ports { first: port, last: port + number as u16 % 3 * 20 })
 }
 
 /// Makes the edit if the fleet stays valid by it.
@@ -78,10 +86,12 @@ fn make(fleet: &mut Fleet, edit: &Edit) {
             let name = format!("pool{number}");
             let port = 1000 + number as u16;
             let new = fleet.pools.iter().all(|pool| pool.name != name)
-                && fleet.vips.iter().all(|vip| vip.addr.port() != port);
+                && fleet.vips.iter().all(|vip| vip.addr.ports().first != port);
             if new && fleet.pools.len() < 4 {
                 fleet.pools.push(crate::fixture::pool(&name, 2));
-                fleet.vips.push(vip(&name, port, fleet.pools.len() - 1));
+                let mut vip = vip(&name, port, fleet.pools.len() - 1);
+                vip.addr = wide_or_not(number, port);
+                fleet.vips.push(vip);
             }
         }
         Edit::MoveVip(vip, pool) => {
@@ -138,6 +148,21 @@ fn a_row_has_its_weights_before_anything_names_it() {
     };
     let kinds: Vec<u8> = writes.iter().map(kind).collect();
     assert_eq!(kinds, [0, 0, 1, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_set_of_vips_is_there_before_a_prefix_leads_to_it() {
+    let mut config = fleet(&[("web", 1)]);
+    config.vips[0].addr = "10.0.0.0/24:80-81".parse().unwrap();
+    let engine = Engine::new(config, Tables::default(), OPTIONS, at(1)).unwrap();
+    let there = plan(engine.tables(), &Tables::default());
+    assert!(matches!(there.last_chunk(), Some([Write::VipPorts(..), Write::VipNet(24, _, 0)])));
+    let gone = plan(&Tables::default(), engine.tables());
+    assert!(matches!(
+        gone.first_chunk(),
+        Some([Write::RemoveVipNet(..), Write::RemoveVipPorts(..)])
+    ));
+    assert_eq!(engine.tables().all_vips().len(), 1);
 }
 
 #[test]

@@ -130,11 +130,17 @@ pub(super) fn check_plan(desired: &Tables, applied: &mut Tables) -> Result<Vec<W
 
 /// Nothing that a packet can reach names something that is not there.
 pub(crate) fn check_tables(tables: &Tables) -> Result<(), String> {
-    for (key, vip) in &tables.vips {
+    for (key, vip) in &tables.all_vips() {
         ensure!(
             tables.pools.contains_key(&vip.pool),
             "{key:?} names the missing pool {}",
             vip.pool
+        );
+    }
+    for (net, set) in &tables.wide.nets {
+        ensure!(
+            tables.wide.blocks.keys().any(|(_, key)| key.set == *set),
+            "{net:?} leads to the empty set {set}"
         );
     }
     for (index, pool) in &tables.pools {

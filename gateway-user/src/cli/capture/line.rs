@@ -8,6 +8,7 @@ use anyhow::Context;
 use gateway_common::layout::Captured;
 use gateway_common::packet::{self, Packet, SliceFrame, TCP, ipv6, tcp_flag};
 use gateway_common::verdict::Verdict;
+use gateway_core::fleet::backend_at;
 use serde::Serialize;
 
 use super::super::flows::called;
@@ -76,13 +77,13 @@ impl Lines {
 
     fn vip(&self, packet: &Captured) -> Option<String> {
         let (addr, protocol) = *self.rows.vips.get(&packet.vip)?;
-        Some(called(self.names.vip(addr, protocol), &format!("{addr}/{protocol}")))
+        Some(called(self.names.vip_at(addr, protocol), &format!("{addr}/{protocol}")))
     }
 
     fn backend(&self, packet: &Captured) -> Option<String> {
         let (addr, generation) = *self.rows.backends.get(&packet.backend)?;
         let name = self.names.backend_called(packet.backend, generation);
-        Some(called(name.as_deref(), &addr.to_string()))
+        Some(called(name.as_deref(), &backend_at(addr).to_string()))
     }
 
     pub(super) fn show(&mut self, packet: &Captured, bytes: &[u8]) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use clap::ValueEnum;
+use gateway_core::fleet::VipAddr;
 use serde::Serialize;
 
 use super::super::names::Names;
@@ -31,7 +32,7 @@ pub(super) struct Counts {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Vip(SocketAddr, &'static str),
+    Vip(VipAddr, &'static str),
     Backend { row: u32, generation: u32, addr: Option<SocketAddr> },
     State(FlowState),
 }
@@ -61,9 +62,12 @@ impl Counts {
     }
 
     /// Counts a flow.
-    pub(super) fn add(&mut self, flow: &Tracked) {
+    pub(super) fn add(&mut self, flow: &Tracked, names: &Names) {
         let key = match self.by {
-            CountBy::Vip => Key::Vip(flow.vip, flow.protocol),
+            CountBy::Vip => {
+                let addr = names.vip_of(flow.vip, flow.protocol).unwrap_or(flow.vip.into());
+                Key::Vip(addr, flow.protocol)
+            }
             CountBy::Backend => {
                 let Tracked { row, generation, backend: addr, .. } = *flow;
                 Key::Backend { row, generation, addr }
@@ -108,7 +112,7 @@ impl Key {
     fn row(&self, count: Count, names: &Names) -> Row {
         let (key, name) = match self {
             Key::Vip(addr, protocol) => {
-                (format!("{addr}/{protocol}"), names.vip(*addr, protocol).map(str::to_owned))
+                (format!("{addr}/{protocol}"), names.vip_at(*addr, protocol).map(str::to_owned))
             }
             Key::Backend { row, generation, addr } => {
                 (backend_words(*addr), names.backend_called(*row, *generation))

@@ -39,9 +39,11 @@ fn range(text: &str) -> Option<Vec<Range>> {
 
 #[test]
 fn a_filter_takes_what_fits_all_that_was_asked() {
-    let everything = || Filter { vip: None, backend: None, client: None, state: None };
-    let taken =
-        |filter: Filter| three().iter().map(|flow| filter.takes(flow)).collect::<Vec<bool>>();
+    let everything =
+        || Filter { vip: None, vip_name: None, backend: None, client: None, state: None };
+    let taken = |filter: Filter| {
+        three().iter().map(|flow| filter.takes(flow, &Names::default())).collect::<Vec<bool>>()
+    };
     assert_eq!(taken(everything()), [true, true, true]);
     assert_eq!(taken(Filter { vip: range("10.0.0.100:81"), ..everything() }), [false; 3]);
     assert_eq!(
@@ -74,7 +76,7 @@ fn a_listing_ends_at_its_limit_and_says_how_many_there_are() {
 fn counts_put_the_largest_group_first() {
     let counted = |by| {
         let mut counts = Counts::new(by);
-        three().iter().for_each(|flow| counts.add(flow));
+        three().iter().for_each(|flow| counts.add(flow, &Names::default()));
         counts.text(&Names::default(), false).unwrap()
     };
     assert_eq!(

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use gateway_core::explain;
+use gateway_core::fleet::{VipAddr, backend_at};
 use serde::Serialize;
 
 use super::super::flows::{Row, called, span};
@@ -33,7 +34,7 @@ pub(super) struct Told {
 
 #[derive(Serialize)]
 struct Vip {
-    addr: SocketAddr,
+    addr: VipAddr,
     protocol: &'static str,
     name: Option<String>,
     layer: &'static str,
@@ -104,7 +105,7 @@ impl Told {
         }
         if let Some(backend) = &self.backend {
             line("class", backend.class_words());
-            line("backend", called(backend.name.as_deref(), &backend.addr.to_string()));
+            line("backend", called(backend.name.as_deref(), &backend_at(backend.addr).to_string()));
             line("weight", backend.weight_words(self.path == TracedPath::Flow));
             line("decided", backend.decided_words());
         }
@@ -142,7 +143,7 @@ impl Told {
         };
         let backend = self.backend.as_ref().map_or_else(
             || "-".to_owned(),
-            |backend| called(backend.name.as_deref(), &backend.addr.to_string()),
+            |backend| called(backend.name.as_deref(), &backend_at(backend.addr).to_string()),
         );
         [end(self.source), end(self.target), path.to_owned(), backend, self.verdict.to_owned()]
     }
@@ -165,7 +166,7 @@ impl Vip {
         Vip {
             addr: vip.addr,
             protocol: vip.protocol,
-            name: names.vip(vip.addr, vip.protocol).map(str::to_owned),
+            name: names.vip_at(vip.addr, vip.protocol).map(str::to_owned),
             layer: if vip.is_l7 { "l7" } else { "l4" },
             pool: names.pool(vip.pool).map(str::to_owned),
         }

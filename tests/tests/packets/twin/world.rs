@@ -2,6 +2,7 @@
 //! follow the protocol most of the time, and break it the rest.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 use gateway_common::guard::List;
@@ -27,9 +28,10 @@ use super::super::ipv6::{DESTINATION, HOP_BY_HOP};
 use super::super::{addr, pool, run};
 use super::FLOWS_MAX;
 
-/// Two backends in each of two pools by NAT, and one in each other mode; of IPv6, a pool by NAT and one in
-/// the other mode that it has. In pool 0, what one backend refuses the other gets.
-const BACKENDS: [(&str, u32, u16); 10] = [
+/// Two backends in each of three pools by NAT, those of the last without a port, and one in each other
+/// mode; of IPv6, the same two pools by NAT and one in the other mode that it has. In pool 0, what one backend
+/// refuses the other gets.
+const BACKENDS: [(&str, u32, u16); 14] = [
     ("10.1.0.10:8080", 0, mode::NAT),
     ("10.1.0.11:8081", 0, mode::NAT),
     ("10.1.0.12:80", 1, mode::DSR_L2),
@@ -40,6 +42,10 @@ const BACKENDS: [(&str, u32, u16); 10] = [
     ("[fd00:0:0:1::a]:8080", 5, mode::NAT),
     ("[fd00:0:0:1::b]:8081", 5, mode::NAT),
     ("[fd00:0:0:1::c]:80", 6, mode::DSR_L2),
+    ("10.1.0.17:0", 7, mode::NAT),
+    ("10.2.0.18:0", 7, mode::NAT),
+    ("[fd00:0:0:1::d]:0", 8, mode::NAT),
+    ("[fd00:0:0:1::e]:0", 8, mode::NAT),
 ];
 
 /// The pool whose refusals are kept from clients. The draw after one depends on when the flow began,
@@ -50,10 +56,10 @@ const RETRYING: u32 = 0;
 pub(super) const BACKENDS_LEN: u32 = BACKENDS.len() as u32;
 
 /// Pools of them.
-const POOLS: u32 = 7;
+const POOLS: u32 = 9;
 
 /// Rows of VIPs that are counted in.
-pub(super) const VIP_ROWS: std::ops::Range<u32> = 0..12;
+pub(super) const VIP_ROWS: std::ops::Range<u32> = 0..17;
 
 const VIPS: [(&str, u8, Vip); 12] = [
     ("10.0.0.100:80", TCP, Vip { index: 0, pool: 0, flags: 0 }),
@@ -68,6 +74,32 @@ const VIPS: [(&str, u8, Vip); 12] = [
     ("[fd00::100]:80", UDP, Vip { index: 9, pool: 5, flags: 0 }),
     ("[fd00::104]:80", TCP, Vip { index: 10, pool: 6, flags: 0 }),
     ("[fd00::104]:80", UDP, Vip { index: 11, pool: 6, flags: 0 }),
+];
+
+/// VIPs of many ports or addresses: prefix, its length, ports, protocol, VIP.
+const WIDE: [(&str, u8, RangeInclusive<u16>, u8, Vip); 5] = [
+    ("10.9.0.0", 24, ALL_PORTS, TCP, Vip { index: 12, pool: 7, flags: 0 }),
+    ("10.9.0.7", 32, 20..=90, UDP, Vip { index: 13, pool: 7, flags: vip_flag::RESET_LOST }),
+    ("10.9.0.0", 29, 20..=90, TCP, Vip { index: 14, pool: 0, flags: vip_flag::GUARDED }),
+    ("fd00:9::", 64, ALL_PORTS, TCP, Vip { index: 15, pool: 8, flags: vip_flag::RESET_LOST }),
+    ("fd00:9::7", 128, 20..=90, UDP, Vip { index: 16, pool: 8, flags: 0 }),
+];
+
+/// Any port.
+const ALL_PORTS: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// What clients ask of them, and of nobody.
+const WIDE_ASKED: [(&str, u8); 10] = [
+    ("10.9.0.7:22", TCP),
+    ("10.9.0.7:443", TCP),
+    ("10.9.0.9:22", TCP),
+    ("10.9.0.7:53", UDP),
+    ("10.9.0.7:553", UDP),
+    ("10.9.1.7:22", TCP),
+    ("[fd00:9::7]:443", TCP),
+    ("[fd00:9::7]:53", UDP),
+    ("[fd00:9::9]:53", UDP),
+    ("[fd00:9:0:1::7]:443", TCP),
 ];
 
 /// Clients: behind the router, at the backends' side, without a neighbour, without a route.
@@ -154,6 +186,13 @@ impl World {
         let [clients, backends] = hops(bed)?;
         let mut tables = HostTables::new(packet_bed::settings());
         tables.settings.flows_max = FLOWS_MAX;
+        let mut wide = Vec::new();
+        for (at, len, ports, protocol, vip) in WIDE {
+            let (at, len): (IpAddr, u32) = (at.parse()?, len.into());
+            tables.set_wide_vip((at, len), ports.clone(), protocol, vip);
+            wide.push((written(at, len, &ports), protocol, vip));
+        }
+        bed.wide_vips(&wide)?;
         let settings = gateway_common::layout::Settings {
             // Few, so that flows take over each other's.
             nat_port_first: 10_000,
@@ -274,10 +313,20 @@ impl World {
     }
 
     fn of_client(&mut self) -> (Side, Vec<u8>) {
-        let (vip, protocol, _) = *VIPS.choose(&mut self.rng).unwrap();
-        let vip: SocketAddr = vip.parse().unwrap();
+        let (vip, protocol) = self.asked();
         let client = SocketAddr::new(self.client_of(vip), self.rng.random_range(PORTS));
         (Side::Client, self.between(client, vip, protocol))
+    }
+
+    /// Which VIP a client asks, if it is one.
+    fn asked(&mut self) -> (SocketAddr, u8) {
+        let (vip, protocol) = if self.rng.random_ratio(1, 3) {
+            *WIDE_ASKED.choose(&mut self.rng).unwrap()
+        } else {
+            let (vip, protocol, _) = *VIPS.choose(&mut self.rng).unwrap();
+            (vip, protocol)
+        };
+        (vip.parse().unwrap(), protocol)
     }
 
     /// A client that can talk to a VIP.
@@ -329,7 +378,7 @@ impl World {
         Some(Ends {
             client: socket(client, key.source_port),
             vip: socket(vip, key.target_port),
-            backend: socket(at, backend.port),
+            backend: socket(at, backend.port_for(&key)),
             nat: socket(nat, control.nat_port),
             protocol: key.protocol,
             control,
@@ -392,7 +441,7 @@ impl World {
     }
 
     fn echo(&mut self) -> (Side, Vec<u8>) {
-        let vip: SocketAddr = VIPS.choose(&mut self.rng).unwrap().0.parse().unwrap();
+        let (vip, _) = self.asked();
         let asks = self.rng.random_ratio(3, 4);
         let frame = match (self.client_of(vip), vip.ip()) {
             (IpAddr::V4(client), IpAddr::V4(vip)) => {
@@ -444,6 +493,16 @@ impl World {
             let at = self.rng.random_range(12..frame.len().min(60));
             frame[at] ^= 1 << self.rng.random_range(0..8);
         }
+    }
+}
+
+/// A VIP's address as a configuration has it.
+fn written(addr: IpAddr, len: u32, ports: &RangeInclusive<u16>) -> String {
+    let prefix = if addr.is_ipv6() { format!("[{addr}/{len}]") } else { format!("{addr}/{len}") };
+    if *ports == ALL_PORTS {
+        format!("{prefix}:*")
+    } else {
+        format!("{prefix}:{}-{}", ports.start(), ports.end())
     }
 }
 

@@ -376,7 +376,7 @@ impl BackendLoop {
         self.memory.observe(&Observation { at, ..*observation }, probe, cost);
     }
 
-    /// Its answers go past the gateway: that none was seen says nothing.
+    /// Its answers go past the gateway, or nobody may be there to give any: that none was seen says nothing.
     pub(super) fn expect_no_answer(&mut self) {
         self.memory.expect_no_answer();
     }

@@ -650,7 +650,7 @@ fn fleet(scenario: &Scenario, servers: Range<usize>, path: Path) -> Fleet {
     Fleet {
         vips: vec![VipSpec {
             name: "web".to_owned(),
-            addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), 80),
+            addr: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 100).into(), 80).into(),
             protocol: Protocol::Tcp,
             layer: match path {
                 Path::L4 => Layer::L4,

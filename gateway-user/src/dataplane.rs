@@ -54,7 +54,7 @@ use gateway_common::clock::KtimeNs;
 use gateway_common::layout::{Vip, WideVip, backend_flag};
 use gateway_core::rows::Rows;
 use gateway_core::tables::{BackendEntry, Tables, VipId, Write};
-use gateway_core::wide::Wide;
+use gateway_core::wide::Blocks;
 
 pub use self::addresses::FlowAddrs;
 pub use self::attach::{AttachMode, Attachment};
@@ -137,7 +137,7 @@ pub struct Dataplane {
     backends: BTreeMap<u32, BackendEntry>,
     vips: BTreeMap<VipId, Vip>,
     /// The same of `VIP_PORTS`.
-    wide: Wide,
+    blocks: Blocks,
     /// Rows of backends that are down.
     down: BTreeSet<u32>,
     hash_seed: u64,
@@ -182,7 +182,7 @@ impl Dataplane {
             adopted,
             backends: loaded.backends,
             vips: loaded.vips,
-            wide: loaded.wide,
+            blocks: loaded.blocks,
             down: BTreeSet::new(),
             hash_seed: loaded.hash_seed,
             sweeper: Sweeper::new(adopted),
@@ -331,7 +331,7 @@ impl Dataplane {
 
     /// Rows of VIPs; of some more than once.
     fn vip_rows(&self) -> impl Iterator<Item = u32> {
-        let wide = self.wide.blocks.values().map(|wide| wide.vip.index);
+        let wide = self.blocks.values().map(|wide| wide.vip.index);
         self.vips.values().map(|vip| vip.index).chain(wide)
     }
 
@@ -350,10 +350,10 @@ impl Dataplane {
                 self.vips.remove(key);
             }
             Write::VipPorts(bits, key, vip) => {
-                self.wide.blocks.insert((*bits, *key), *vip);
+                self.blocks.insert((*bits, *key), *vip);
             }
             Write::RemoveVipPorts(bits, key) => {
-                self.wide.blocks.remove(&(*bits, *key));
+                self.blocks.remove(&(*bits, *key));
             }
             _ => {}
         }

@@ -236,8 +236,8 @@ fn change_backend(tables: &mut HostTables, change: u8) {
     }
 }
 
-/// A gateway with a VIP in each mode of each family, one of the proxy's, and one that tells its clients of
-/// lost connections.
+/// A gateway with a VIP in each mode of each family, one of the proxy's, one that tells its clients of lost
+/// connections, and one of all ports of a prefix, whose backends have none.
 fn tables() -> HostTables {
     let mut tables = HostTables::new(Settings {
         layout_version: LAYOUT_VERSION,
@@ -251,7 +251,8 @@ fn tables() -> HostTables {
     });
     let modes = [mode::NAT, mode::DSR_L2, mode::DSR_IPIP, mode::DSR_GUE];
     for (index, mode) in (0..).zip(modes) {
-        add_pool(&mut tables, index, mode, false);
+        let port = if mode == mode::DSR_GUE { GUE_PORT } else { 8_080 };
+        add_pool(&mut tables, index, mode, port, false);
         for protocol in [TCP, UDP] {
             let vip = Vip { index, pool: index, flags: 0 };
             tables.set_vip(vip_key(100 + index as u8, protocol), vip);
@@ -268,6 +269,12 @@ fn tables() -> HostTables {
     let challenged = vip_flag::GUARDED | vip_flag::CHALLENGED;
     tables.set_vip(vip_key(107, TCP), Vip { index: 7, pool: 0, flags: challenged });
     add_ipv6(&mut tables);
+    add_pool(&mut tables, 6, mode::NAT, 0, false);
+    for protocol in [TCP, UDP] {
+        let vip = Vip { index: 11, pool: 6, flags: 0 };
+        let prefix = (Ipv4Addr::new(10, 0, 1, 0).into(), 24);
+        tables.set_wide_vip(prefix, 0..=u16::MAX, protocol, vip);
+    }
     let way = |addr: IpAddr, len, answer| Way { addr, len, answer };
     tables.ways = vec![
         way(Ipv4Addr::new(10, 9, 0, 0).into(), 16, Err(Verdict::DropNoNeighbour)),
@@ -280,7 +287,7 @@ fn tables() -> HostTables {
 
 fn add_ipv6(tables: &mut HostTables) {
     for (index, mode) in (4..).zip([mode::NAT, mode::DSR_L2]) {
-        add_pool(tables, index, mode, true);
+        add_pool(tables, index, mode, 8_080, true);
         for protocol in [TCP, UDP] {
             let vip = Vip { index: index + 3, pool: index, flags: 0 };
             tables.set_vip6(vip_key6(0xfc + index as u16, protocol), vip);
@@ -291,8 +298,8 @@ fn add_ipv6(tables: &mut HostTables) {
     tables.set_vip6(vip_key6(0x105, TCP), Vip { index: 10, pool: 4, flags: vip_flag::L7 });
 }
 
-/// A pool of two backends.
-fn add_pool(tables: &mut HostTables, index: u32, mode: u16, ipv6: bool) {
+/// A pool of two backends, at this port.
+fn add_pool(tables: &mut HostTables, index: u32, mode: u16, port: u16, ipv6: bool) {
     let rows = [2 * index as u16, 2 * index as u16 + 1];
     tables.add_table(&rows);
     tables.pools.push(Pool {
@@ -303,7 +310,6 @@ fn add_pool(tables: &mut HostTables, index: u32, mode: u16, ipv6: bool) {
         control_share: 0,
     });
     for row in rows {
-        let port = if mode == mode::DSR_GUE { GUE_PORT } else { 8_080 };
         tables.add_backend(Row {
             backend: Backend {
                 addr: [10, 1, 0, 10 + row as u8],

@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::layout::{LAYOUT_VERSION, Settings, Vip};
 use gateway_common::limits::{FLOWS_MAX, FLOWS_MIN};
 use gateway_core::tables::{BackendEntry, VipId};
-use gateway_core::wide::Wide;
+use gateway_core::wide::Blocks;
 
 use super::attach::{self, Attachment};
 use super::error::DataplaneError;
@@ -28,7 +28,7 @@ pub(super) struct Loaded {
     pub(super) attachments: Vec<Attachment>,
     pub(super) backends: BTreeMap<u32, BackendEntry>,
     pub(super) vips: BTreeMap<VipId, Vip>,
-    pub(super) wide: Wide,
+    pub(super) blocks: Blocks,
     pub(super) hash_seed: u64,
 }
 
@@ -53,12 +53,20 @@ impl Loaded {
             Keys::make(&mut maps)?;
         }
         let backends = maps.read_backends()?;
-        let (vips, wide) = (maps.read_exact_vips()?, maps.read_wide()?);
+        let (vips, blocks) = (maps.read_exact_vips()?, maps.read_wide()?.blocks);
 
         let program = programs::attached(&mut ebpf)?;
         let attachments = attach::attach_all(program, interfaces, options.xdp_mode, pins)?;
         attach::detach_others(interfaces, pins)?;
-        Ok(Loaded { ebpf, maps, attachments, backends, vips, wide, hash_seed: settings.hash_seed })
+        Ok(Loaded {
+            ebpf,
+            maps,
+            attachments,
+            backends,
+            vips,
+            blocks,
+            hash_seed: settings.hash_seed,
+        })
     }
 }
 

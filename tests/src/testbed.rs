@@ -512,6 +512,17 @@ impl GatewayNode<'_> {
         http::get(self.namespace, ADMIN, path)?.success()
     }
 
+    /// Packets that ended in a verdict, as `/metrics` has them.
+    ///
+    /// # Errors
+    /// As [`get`](GatewayNode::get), or what is there is no number.
+    pub fn packets(&self, verdict: &str) -> Result<u64> {
+        let start = format!("gateway_packets_total{{verdict=\"{verdict}\"}} ");
+        let metrics = self.get("/metrics")?;
+        let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        told.map_or(Ok(0), |count| Ok(count.parse()?))
+    }
+
     /// The state of all pools, as `/v1/state` gives it.
     ///
     /// # Errors

@@ -52,14 +52,6 @@ fn start_load(testbed: &Testbed, family: Family) -> Load {
     testbed.load("client", &options).unwrap()
 }
 
-/// Packets by verdict, as `/metrics` has them.
-fn verdict(gateway: &GatewayNode<'_>, label: &str) -> u64 {
-    let metrics = gateway.get("/metrics").unwrap();
-    let ending = format!("{label}\"}} ");
-    let told = metrics.lines().filter(|line| line.contains("verdict"));
-    told.filter_map(|line| line.split_once(&ending)).map(|(_, n)| n.parse::<u64>().unwrap()).sum()
-}
-
 fn wait_for_share(gateway: &GatewayNode<'_>, backend: &str, enough: impl Fn(f64) -> bool) {
     wait_for(&format!("another share of {backend}"), PATIENCE, || {
         let share = gateway.backend_state(backend)?["share"].as_f64();
@@ -136,7 +128,7 @@ fn serves_through_a_tunnel(mode: &str, tunnel: &str) {
     let gateway = testbed.start_gateway(&config(&testbed, mode, 2)).unwrap();
     serves_and_counts_rightly(&testbed, Ipv4, &gateway);
     upload(&testbed, Ipv4);
-    assert_eq!(verdict(&gateway, "drop_too_big"), 0);
+    assert_eq!(gateway.packets("drop_too_big").unwrap(), 0);
     for decap in decaps {
         assert!(counts(decap, "unwrapped") > 100);
     }
@@ -208,8 +200,8 @@ fn serves_and_counts_rightly(testbed: &Testbed, family: Family, gateway: &Gatewa
     let total = load.stop().unwrap().total_without(&[]);
     assert_eq!(total.failures(), 0, "{:?}", total.failed);
     assert!(total.backends["b1"] > 50 && total.backends["b2"] > 50, "{:?}", total.backends);
-    assert!(verdict(gateway, "forward_in") > 900);
-    assert_eq!(verdict(gateway, "forward_out"), 0, "answers go past the program");
+    assert!(gateway.packets("forward_in").unwrap() > 900);
+    assert_eq!(gateway.packets("forward_out").unwrap(), 0, "answers go past the program");
     gateway.wait_for_in_flight(&["b1", "b2"], 0, PATIENCE).unwrap();
     let state = gateway.state().unwrap();
     assert_eq!(state["pools"][0]["mode"], config_mode(testbed), "{state}");

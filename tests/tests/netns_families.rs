@@ -55,14 +55,6 @@ fn counts(mut decap: Node, outcome: &str) -> u64 {
     digits.parse().unwrap()
 }
 
-/// Packets by verdict, as `/metrics` has them.
-fn verdict(gateway: &GatewayNode<'_>, label: &str) -> u64 {
-    let start = format!("gateway_packets_total{{verdict=\"{label}\"}} ");
-    let metrics = gateway.get("/metrics").unwrap();
-    let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
-    told.map_or(0, |count| count.parse().unwrap())
-}
-
 /// Many connections, to both backends, and bytes that make whole segments: none is lost.
 fn serves(testbed: &Testbed, gateway: &GatewayNode<'_>, vip: SocketAddr) {
     let load = testbed.load("client", &LoadOptions::new(vip, Mode::Connection, 50.0)).unwrap();
@@ -85,9 +77,12 @@ fn serves_through(vip_family: Family, backend_family: Family, tunnel: &str) {
     config.pools[0].lines = format!("mode = \"dsr-{tunnel}\"");
     let gateway = testbed.start_gateway(&config).unwrap();
     serves(&testbed, &gateway, vip);
-    assert!(verdict(&gateway, "forward_in") > 450);
-    assert_eq!(verdict(&gateway, "forward_out"), 0, "answers go past the program");
-    assert_eq!(verdict(&gateway, "drop_too_big") + verdict(&gateway, "too_big_answered"), 0);
+    assert!(gateway.packets("forward_in").unwrap() > 450);
+    assert_eq!(gateway.packets("forward_out").unwrap(), 0, "answers go past the program");
+    assert_eq!(
+        gateway.packets("drop_too_big").unwrap() + gateway.packets("too_big_answered").unwrap(),
+        0
+    );
     for decap in decaps {
         assert!(counts(decap, "unwrapped") > 100);
     }
@@ -198,7 +193,7 @@ fn a_client_learns(families: (Family, Family), tunnel: &str) {
     let gateway = testbed.start_gateway(&config_of_one(&testbed, families, tunnel)).unwrap();
     upload(&testbed, testbed.l4_vip_of(families.0, 1));
     wait_for("an error of the gateway's", PATIENCE, || {
-        Ok((verdict(&gateway, "too_big_answered") > 0).then_some(()))
+        Ok((gateway.packets("too_big_answered").unwrap() > 0).then_some(()))
     })
     .unwrap();
 }

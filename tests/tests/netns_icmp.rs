@@ -10,7 +10,7 @@ use std::time::Duration;
 use gateway_tests::config::GatewayConfig;
 use gateway_tests::node::wait_for;
 use gateway_tests::testbed::Family::{Ipv4, Ipv6};
-use gateway_tests::testbed::{BackendOptions, Family, GatewayNode, Testbed};
+use gateway_tests::testbed::{BackendOptions, Family, Testbed};
 
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,14 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn config(testbed: &Testbed, family: Family, backends: usize, port: u16) -> GatewayConfig {
     let members = (1..=backends).map(|number| testbed.backend_of(family, number, port)).collect();
     GatewayConfig::one_pool(testbed.l4_vip_of(family, 1), "l4", "equal", members)
-}
-
-/// Packets that ended in a verdict.
-fn counted(gateway: &GatewayNode<'_>, verdict: &str) -> u64 {
-    let metrics = gateway.get("/metrics").unwrap();
-    let start = format!("gateway_packets_total{{verdict=\"{verdict}\"}} ");
-    let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
-    told.unwrap_or_else(|| panic!("no {verdict} in {metrics}")).parse().unwrap()
 }
 
 fn answers_ping(family: Family, sizes: [&str; 3]) {
@@ -44,7 +36,7 @@ fn answers_ping(family: Family, sizes: [&str; 3]) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
     wait_for("the answers to be told", PATIENCE, || {
-        Ok((counted(&gateway, "echo_answered") >= 9).then_some(()))
+        Ok((gateway.packets("echo_answered").unwrap() >= 9).then_some(()))
     })
     .unwrap();
 }
@@ -87,7 +79,7 @@ fn backends_learn_of_a_smaller_mtu(family: Family) {
     })
     .unwrap();
     wait_for("the errors to be told", PATIENCE, || {
-        Ok((counted(&gateway, "forward_error") >= 2).then_some(()))
+        Ok((gateway.packets("forward_error").unwrap() >= 2).then_some(()))
     })
     .unwrap();
 }

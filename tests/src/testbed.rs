@@ -515,12 +515,12 @@ impl GatewayNode<'_> {
     /// Packets that ended in a verdict, as `/metrics` has them.
     ///
     /// # Errors
-    /// As [`get`](GatewayNode::get), or what is there is no number.
+    /// As [`get`](GatewayNode::get), or there is no such verdict.
     pub fn packets(&self, verdict: &str) -> Result<u64> {
         let start = format!("gateway_packets_total{{verdict=\"{verdict}\"}} ");
         let metrics = self.get("/metrics")?;
         let told = metrics.lines().find_map(|line| line.strip_prefix(&start));
-        told.map_or(Ok(0), |count| Ok(count.parse()?))
+        Ok(told.with_context(|| format!("no packets that end as {verdict:?}"))?.parse()?)
     }
 
     /// The state of all pools, as `/v1/state` gives it.

@@ -63,10 +63,7 @@ pub const fn hash_of([a, b, c]: [u64; 3], seed: u64) -> u64 {
 /// A hash of four words.
 #[inline(always)]
 const fn absorb([a, b, c, d]: [u64; 4], seed: u64) -> u64 {
-    let hash = mix(a ^ seed);
-    let hash = mix(hash.wrapping_add(b));
-    let hash = mix(hash.wrapping_add(c));
-    mix(hash.wrapping_add(d))
+    mix(hash_of([a, b, c], seed).wrapping_add(d))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::error::DataplaneError;
 pub const ATTACHED: &str = "gateway";
 
 /// Programs that it calls, by their row of `PROGRAMS`.
-const CALLED: &[(u32, &str)] = &[
+const CALLED: [(u32, &str); program::PROGRAMS_LEN as usize] = [
     (program::OPEN, "gateway_open"),
     (program::ENCAPSULATE, "gateway_encapsulate"),
     (program::RESET, "gateway_reset"),
@@ -41,7 +41,7 @@ const CALLED: &[(u32, &str)] = &[
 ///
 /// If the kernel refuses a program, or the object lacks one.
 pub fn load(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-    for &(row, name) in CALLED {
+    for (row, name) in CALLED {
         let called = load_one(ebpf, name)?;
         let map =
             ebpf.map_mut(map_name::PROGRAMS).ok_or_else(|| missing("map", map_name::PROGRAMS))?;

@@ -1,7 +1,7 @@
-//! What the shells that open connections share.
+//! What the shells that deal in addresses and connections share.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -23,6 +23,11 @@ pub(crate) fn prefix(text: &str) -> Result<IpNet, String> {
         return Err(format!("{net} has bits set beyond its {len}; write \"{network}\""));
     }
     Ok(net)
+}
+
+/// An address as packets and maps hold it.
+pub(crate) fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
+    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
 }
 
 /// Whether the gateway itself is out of something that a connection needs (files, ports, memory),

@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
 /// The daemon answers from memory; longer means that it does not answer.
@@ -39,6 +40,11 @@ pub(super) fn post(
     }
     let request = request.body(Full::from(serde_json::to_vec(body)?));
     ask(admin, path, request.with_context(|| format!("{path:?} cannot be asked"))?)
+}
+
+/// What such a body says.
+pub(super) fn parse<T: DeserializeOwned>(admin: SocketAddr, body: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(body).with_context(|| format!("{admin} answered something unknown"))
 }
 
 fn ask(admin: SocketAddr, path: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {

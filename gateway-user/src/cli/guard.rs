@@ -165,8 +165,7 @@ fn post(change: &ChangeArgs, asked: &GuardChange) -> anyhow::Result<()> {
     if change.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let changed: GuardChanged = serde_json::from_slice(&body)
-        .with_context(|| format!("{admin} answered something unknown"))?;
+    let changed: GuardChanged = client::parse(admin, &body)?;
     say(&words(&changed))
 }
 
@@ -199,8 +198,7 @@ fn limit(args: &LimitArgs) -> anyhow::Result<()> {
     if args.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let limit: GuardLimit = serde_json::from_slice(&body)
-        .with_context(|| format!("{admin} answered something unknown"))?;
+    let limit: GuardLimit = client::parse(admin, &body)?;
     say(&limit_words(&limit))
 }
 
@@ -244,8 +242,7 @@ fn challenge(args: &ChallengeArgs) -> anyhow::Result<()> {
     if args.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let challenge: GuardChallenge = serde_json::from_slice(&body)
-        .with_context(|| format!("{admin} answered something unknown"))?;
+    let challenge: GuardChallenge = client::parse(admin, &body)?;
     say(&challenge_words(&challenge))
 }
 
@@ -283,8 +280,7 @@ fn keep(args: &KeepArgs) -> anyhow::Result<()> {
             let keep_confirmed = (word != "release").then_some(word == "on");
             let asked = GuardKeepChange { keep_confirmed };
             let body = client::post(admin, "/v1/guard/keep", &asked, args.token_file.as_deref())?;
-            serde_json::from_slice(&body)
-                .with_context(|| format!("{admin} answered something unknown"))?
+            client::parse(admin, &body)?
         }
     };
     if args.admin.json {
@@ -304,8 +300,7 @@ fn keep_words(keep: &GuardKeep) -> &'static str {
 
 fn ask(args: &AdminArgs) -> anyhow::Result<Guard> {
     let body = client::get(args.admin, "/v1/guard")?;
-    serde_json::from_slice(&body)
-        .with_context(|| format!("{} answered something unknown", args.admin))
+    client::parse(args.admin, &body)
 }
 
 fn show(list: List, args: &AdminArgs) -> anyhow::Result<()> {

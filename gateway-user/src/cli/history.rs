@@ -41,7 +41,7 @@ pub(super) fn run(args: HistoryArgs) -> anyhow::Result<()> {
     let What::Export(args) = args.what;
     let admin = args.admin.admin;
     let body = client::get(admin, "/v1/state")?;
-    let status: Status = parse(admin, &body)?;
+    let status: Status = client::parse(admin, &body)?;
     let names = status.state.pools.into_iter().map(|pool| pool.name);
     let names: Vec<String> = match args.pool {
         Some(pool) => vec![pool],
@@ -73,7 +73,7 @@ fn fetch(admin: SocketAddr, pool: String) -> anyhow::Result<(PoolHistory, f64)> 
         if let Some(after) = after {
             path += &format!("&after={after}");
         }
-        let part: HistoryPart = parse(admin, &client::get(admin, &path)?)?;
+        let part: HistoryPart = client::parse(admin, &client::get(admin, &path)?)?;
         history.windows.extend(part.page.windows);
         history.load = part.load.unwrap_or(history.load);
         history.profiles = part.profiles.unwrap_or(history.profiles);
@@ -82,10 +82,6 @@ fn fetch(admin: SocketAddr, pool: String) -> anyhow::Result<(PoolHistory, f64)> 
             return Ok((history, part.now));
         }
     }
-}
-
-fn parse<T: serde::de::DeserializeOwned>(admin: SocketAddr, body: &[u8]) -> anyhow::Result<T> {
-    serde_json::from_slice(body).with_context(|| format!("{admin} answered something unknown"))
 }
 
 fn table(manifest: &Manifest) -> String {

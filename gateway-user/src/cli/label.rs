@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{AdminArgs, client, say};
@@ -64,8 +63,7 @@ pub(super) fn run(args: LabelArgs) -> anyhow::Result<()> {
     if args.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let Labelled { pool, backend, outcome } = serde_json::from_slice(&body)
-        .with_context(|| format!("{admin} answered something unknown"))?;
+    let Labelled { pool, backend, outcome } = client::parse(admin, &body)?;
     let mut text = format!("{pool}/{backend}: {} windows labelled", outcome.windows);
     if outcome.windows == 0 {
         text.push_str(

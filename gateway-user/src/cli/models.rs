@@ -150,8 +150,7 @@ fn answer<T: DeserializeOwned>(
     if change.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(body)));
     }
-    let answer = serde_json::from_slice(body)
-        .with_context(|| format!("{} answered something unknown", change.admin.admin))?;
+    let answer = client::parse(change.admin.admin, body)?;
     say(&words(answer))
 }
 
@@ -160,8 +159,7 @@ fn list(args: &AdminArgs) -> anyhow::Result<()> {
     if args.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let models: Models = serde_json::from_slice(&body)
-        .with_context(|| format!("{} answered something unknown", args.admin))?;
+    let models: Models = client::parse(args.admin, &body)?;
     say(&render(&models))
 }
 

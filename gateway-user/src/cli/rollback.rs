@@ -43,8 +43,7 @@ pub(super) fn run(args: RollbackArgs) -> anyhow::Result<()> {
     if args.admin.json {
         return say(&format!("{}\n", String::from_utf8_lossy(&body)));
     }
-    let done: RolledBack = serde_json::from_slice(&body)
-        .with_context(|| format!("{admin} answered something unknown"))?;
+    let done: RolledBack = client::parse(admin, &body)?;
     let pool = done.pool;
     say(&match done.pinned {
         Some(version) => format!(

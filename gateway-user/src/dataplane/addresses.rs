@@ -2,7 +2,7 @@
 //! hold the rest.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use gateway_common::route;
 use gateway_core::tables::BackendEntry;
 
 use super::mmap::MappedArray;
+use crate::net::socket;
 
 /// Words of a line of `FLOWS6`.
 const LINE: usize = size_of::<Flow6>() / size_of::<u64>();
@@ -73,9 +74,4 @@ pub(super) fn back_key(backend: &BackendEntry, flow: &Flow, seed: u64) -> FlowKe
         return route::back_key(&backend.row, nat_port, &flow.key);
     }
     flow_key6(&route::back_tuple6(&backend.row, &backend.ipv6, nat_port, &flow.key), seed)
-}
-
-/// An address as the maps hold it.
-pub(super) fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
 }

@@ -26,13 +26,14 @@ use gateway_core::rows::Rows;
 use gateway_core::tables::{BackendEntry, FREE_POOL, Slots, Tables, VipId, Write};
 use gateway_core::wide::Wide;
 
-use super::addresses::{FlowAddrs, socket};
+use super::addresses::FlowAddrs;
 use super::error::DataplaneError;
 use super::flows::FlowMaps;
 use super::guard::GuardTries;
 use super::mmap::MappedArray;
 use super::rows::MappedRows;
 use super::settings::SettingsRow;
+use crate::net::socket;
 
 /// 64-bit words of `BUCKETS`.
 const BUCKET_WORDS: usize = BUCKET_LINES as usize * LINE_WORDS;

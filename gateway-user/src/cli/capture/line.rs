@@ -1,7 +1,7 @@
 //! A captured packet in one line.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -15,6 +15,7 @@ use super::super::flows::called;
 use super::super::names::Names;
 use crate::clock;
 use crate::dataplane::CaptureRows;
+use crate::net::socket;
 
 /// Names of TCP's flags, as tcpdump abbreviates them.
 const FLAGS: [(u8, char); 6] = [
@@ -159,10 +160,6 @@ fn decode(frame: &SliceFrame<'_>) -> Option<(Packet, SocketAddr, SocketAddr)> {
     let tuple = ipv6::tuple(frame, &packet)?;
     let source = socket(tuple.source_addr, tuple.source_port);
     Some((packet, source, socket(tuple.target_addr, tuple.target_port)))
-}
-
-fn socket(addr: impl Into<IpAddr>, port: [u8; 2]) -> SocketAddr {
-    SocketAddr::new(addr.into(), u16::from_be_bytes(port))
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use gateway_common::hash::flow_key6;
 use gateway_common::layout::FlowKey;
 use gateway_common::packet::{self, SliceFrame, ipv6};
 
-use crate::dataplane::addresses::{ends_of, socket};
+use crate::dataplane::addresses::ends_of;
+use crate::net::socket;
 
 /// A packet of TCP or UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
